@@ -1,0 +1,94 @@
+"""What was read: activations by canonical name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from otoscope.errors import PointError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from otoscope.activations.points import PointTable
+
+
+class ActivationCache(Mapping[str, "Tensor"]):
+    """Activations by name, one entry a visit.
+
+    `cache["decoder_blocks.3.hook_resid_post"]` and `cache["resid_post", 3]` are the same tensor. A point visited several
+    times (once a decoding step) gives its visits joined along the position axis; `visits` gives them apart.
+
+    Attributes:
+        points: The table that names were resolved with.
+        attention: Attention implementation that ran, such as `sdpa`, or `otoscope` for the eager seam.
+    """
+
+    def __init__(self, points: PointTable, attention: str) -> None:
+        self.points = points
+        self.attention = attention
+        self._visits: dict[str, list[Tensor]] = {}
+
+    def store(self, name: str, activation: Tensor) -> None:
+        """Keep one visit's activation (already detached and copied)."""
+        self._visits.setdefault(name, []).append(activation)
+
+    def visits(self, name: str) -> list[Tensor]:
+        """Every visit of a point, in order: prefill first, then one a decoding step.
+
+        Raises:
+            PointError: The point was not read.
+        """
+        key = name if name in self._visits else self.points.canonical(name)
+        if key not in self._visits:
+            raise PointError(
+                f"{key} was not read.", "Add it to names_filter, and run the model inside the block."
+            )
+        return self._visits[key]
+
+    def __getitem__(self, key: str | tuple) -> Tensor:
+        name = self.points.short(*key) if isinstance(key, tuple) else key
+        visits = self.visits(name)
+        if len(visits) == 1:
+            return visits[0]
+        import torch
+
+        axis = self.points[name].axis("pos", "frame")
+        shapes = {v.shape[:axis] + v.shape[axis + 1 :] for v in visits} if axis is not None else set()
+        if axis is None or len(shapes) != 1:
+            raise PointError(
+                f"{name} was visited {len(visits)} times with shapes that do not join.",
+                "Take them apart: cache.visits(name).",
+            )
+        return torch.cat(visits, dim=axis)
+
+    def __contains__(self, key: object) -> bool:
+        try:
+            self.visits(self.points.short(*key) if isinstance(key, tuple) else str(key))
+        except PointError:
+            return False
+        return True
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._visits)
+
+    def __len__(self) -> int:
+        return len(self._visits)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return sum(v.nbytes for visits in self._visits.values() for v in visits)
+
+    def __repr__(self) -> str:
+        return f"ActivationCache({len(self)} points, {self.nbytes / 2**20:.1f} MiB, attention={self.attention!r})"
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        rows = "".join(
+            f"<tr><td><code>{escape(name)}</code></td><td>{' + '.join(str(tuple(v.shape)) for v in visits[:3])}"
+            f"{' + …' if len(visits) > 3 else ''}</td></tr>"
+            for name, visits in self._visits.items()
+        )
+        return f"<p>{escape(repr(self))}</p><table>{rows}</table>"

@@ -1,0 +1,490 @@
+"""Reading and editing a PyTorch model through its named points, with hooks and nothing else.
+
+The wrapped module is never changed: hooks are added for the length of a block and removed after it, after an exception and
+after Ctrl-C. Logits are the model's own.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from otoscope.activations.cache import ActivationCache
+from otoscope.activations.edits import Edit, Visit
+from otoscope.activations.points import HookPoint, Names, PointTable
+from otoscope.activations.seam import SEAM, add_tap, implementation, seam
+from otoscope.errors import EditError, PointError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+HookFunction = Callable[["Tensor", Visit], "Tensor | None"]
+"""`fn(activation, hook)`: the canonical activation and when it was met; returns a new tensor, or None for unchanged."""
+
+_LARGE = (
+    "Name them in names_filter; `hook_attn_scores`, `hook_pattern` and `hook_result` are never read unasked."
+)
+
+
+class EditNotApplied(UserWarning):
+    """An edit met its point, but never one of its rows, positions or steps."""
+
+
+class _Stop(Exception):
+    """Carries the residual stream out of a forward pass that ends early."""
+
+    def __init__(self, residual: Tensor) -> None:
+        super().__init__("stopped")
+        self.residual = residual
+
+
+@dataclass
+class Clock:
+    """Where the decoder stands: step, absolute offset and phase, told by the cache it is called with."""
+
+    step: int = 0
+    offset: int = 0
+    phase: str = "forward"
+    ticks: int = 0
+    rows: tuple[int, ...] | None = None
+    _prompt: int = field(default=0, repr=False)
+
+    def tick(self, past: int | None, new: int, detecting: bool) -> None:
+        """Note a call of the stack with `past` cached positions (None: no cache) and `new` ones."""
+        self.ticks += 1
+        self.offset = past or 0
+        if past:
+            self.step, self.phase = past - self._prompt + 1, "decode"
+        else:
+            self.step, self._prompt = 0, new
+            self.phase = ("detect_language" if detecting else "forward") if past is None else "prefill"
+
+
+class HookedModel:
+    """A module with a table of named points.
+
+    Attributes:
+        hf: The untouched PyTorch module.
+        points: Its hook points.
+    """
+
+    def __init__(self, hf: nn.Module, points: PointTable) -> None:
+        self.hf = hf
+        self.points = points
+        self._clock = Clock()
+        self._clock_users = 0
+        self._hooked: dict[str, int] = {}
+        self._own_hooks = ExitStack()
+
+    def forward(self, inputs: Any) -> Any:
+        """Run the model on `inputs`; families say what they take."""
+        return self.hf(**inputs)
+
+    @property
+    def attention(self) -> str:
+        """Attention implementation in force (`sdpa`, `eager`, ... or `otoscope` inside a seam)."""
+        return implementation(self.hf)
+
+    # Hooks -----------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def hooks(
+        self,
+        fwd_hooks: Sequence[tuple[Names, HookFunction]] = (),
+        bwd_hooks: Sequence[tuple[Names, HookFunction]] = (),
+    ) -> Iterator[HookedModel]:
+        """Call functions on activations (or on their gradients) inside the block.
+
+        Args:
+            fwd_hooks: Pairs of a names filter and `fn(activation, hook)`; what `fn` returns replaces the activation.
+            bwd_hooks: The same for gradients, in canonical layout; needs a forward pass with gradients.
+
+        Raises:
+            PointError: A point does not exist, or its attention cannot be tapped.
+        """
+        forward = [(point, fn) for names, fn in fwd_hooks for point in self.points.select(names)]
+        backward = [(point, fn) for names, fn in bwd_hooks for point in self.points.select(names)]
+        with ExitStack() as stack:
+            self._enter(stack, forward, backward)
+            yield self
+
+    def add_hook(self, name: Names, fn: HookFunction, dir: str = "fwd") -> None:
+        """Add a hook that stays until `reset_hooks` (`dir` is "fwd" or "bwd"). Prefer `with model.hooks(...)`."""
+        pairs = [(name, fn)]
+        self._own_hooks.enter_context(
+            self.hooks(fwd_hooks=pairs if dir == "fwd" else (), bwd_hooks=pairs if dir == "bwd" else ())
+        )
+
+    def reset_hooks(self) -> None:
+        """Remove every hook added with `add_hook`."""
+        self._own_hooks.close()
+
+    def _enter(
+        self,
+        stack: ExitStack,
+        forward: Sequence[tuple[HookPoint, HookFunction]],
+        backward: Sequence[tuple[HookPoint, HookFunction]] = (),
+    ) -> None:
+        both = [*forward, *backward]
+        tapped = [self.hf.get_submodule(point.module) for point, _ in both if point.needs_seam]
+        if tapped:
+            stack.enter_context(seam(self.hf, tapped))
+        stack.enter_context(self._ticking())
+        for point, _ in both:
+            self._hooked[point.name] = self._hooked.get(point.name, 0) + 1
+            stack.callback(self._unhook, point.name)
+        for point, fn in forward:
+            stack.callback(self._attach(point, fn))
+        for point, fn in backward:
+            stack.callback(self._attach(point, self._gradient_hook(point, fn), grad=True))
+
+    def _unhook(self, name: str) -> None:
+        self._hooked[name] -= 1
+
+    def is_hooked(self, pattern: str) -> bool:
+        """Whether a hook, edit or reading is in place now at a point whose name matches the glob."""
+        return any(count and fnmatch.fnmatchcase(name, pattern) for name, count in self._hooked.items())
+
+    @property
+    def open_hooks(self) -> int:
+        """How many hooks are in place now."""
+        return sum(self._hooked.values())
+
+    def _visit(self, point: HookPoint) -> Visit:
+        c = self._clock
+        main = next(iter(self.points.stacks))
+        if point.stack != main:  # an encoder runs once and knows no decoding step
+            return Visit(point.name, point.layer, 0, 0, "forward", c.rows)
+        return Visit(point.name, point.layer, c.step, c.offset, c.phase, c.rows)  # type: ignore[arg-type]
+
+    def _attach(self, point: HookPoint, fn: HookFunction, grad: bool = False) -> Callable[[], None]:
+        """Register `fn` at `point`; returns what removes it. With `grad`, `fn` gets the raw tensor and changes nothing."""
+        module = self.hf.get_submodule(point.module)
+
+        def apply(raw: Tensor) -> Tensor | None:
+            if grad:
+                fn(raw, self._visit(point))
+                return None
+            new = fn(point.layout.read(raw), self._visit(point))
+            return None if new is None else _checked_put(point, raw, new)
+
+        if point.needs_seam:
+            return add_tap(module, point.at, apply)
+        if point.at == "result":
+            return _attach_result(module, point, lambda x: fn(x, self._visit(point)))
+        if point.at == "output":
+            return module.register_forward_hook(lambda _m, _a, out: _replace_output(out, apply)).remove
+        replace = _replace_input_in_place if point.in_place else _replace_input
+        return module.register_forward_pre_hook(
+            lambda _m, args, kwargs: replace(args, kwargs, apply), with_kwargs=True
+        ).remove
+
+    def _gradient_hook(self, point: HookPoint, fn: HookFunction) -> HookFunction:
+        def watch(raw: Tensor, visit: Visit) -> None:
+            if not raw.requires_grad:
+                raise PointError(
+                    f"{point.name} carries no gradient in this call.",
+                    "Run under torch.enable_grad() with weights that require gradients.",
+                )
+
+            def on_gradient(g: Tensor) -> Tensor | None:
+                new = fn(point.layout.read(g), visit)
+                return None if new is None else point.layout.put(g, new)
+
+            raw.register_hook(on_gradient)
+
+        return watch
+
+    @contextmanager
+    def _ticking(self) -> Iterator[None]:
+        """Keep the clock going while any hook is in place."""
+        handles = []
+        if self._clock_users == 0:
+            for path in self.points.clocks:
+                module = self.hf.get_submodule(path)
+                handles.append(module.register_forward_pre_hook(self._tick, with_kwargs=True))
+        self._clock_users += 1
+        try:
+            yield
+        finally:
+            self._clock_users -= 1
+            for handle in handles:
+                handle.remove()
+
+    def _tick(self, _module: nn.Module, args: tuple, kwargs: dict) -> None:
+        ids = kwargs.get("input_ids")
+        ids = kwargs.get("inputs_embeds") if ids is None else ids
+        ids = args[0] if ids is None and args else ids
+        new = 0 if ids is None else ids.shape[1]
+        cache = kwargs.get("past_key_values")
+        uncached = kwargs.get("use_cache") is False or (cache is None and not kwargs.get("use_cache"))
+        past = None if uncached and cache is None else (0 if cache is None else int(cache.get_seq_length()))
+        self._clock.tick(past, new, detecting=new == 1)
+
+    @contextmanager
+    def rows(self, rows: Sequence[int] | None) -> Iterator[None]:
+        """Tell edits which original row each batch row now is (once finished rows have left, or rows were repeated)."""
+        before = self._clock.rows
+        self._clock.rows = None if rows is None else tuple(rows)
+        try:
+            yield
+        finally:
+            self._clock.rows = before
+
+    # Reading ---------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def capturing(
+        self,
+        names_filter: Names = None,
+        *,
+        pos_slice: slice | int | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Iterator[ActivationCache]:
+        """Read points inside the block, around any forward call or `generate`.
+
+        Only what is asked for is kept: detached, copied, cut to `pos_slice` before it is copied.
+
+        Args:
+            names_filter: Name, glob, several, predicate, or None for every plain point.
+            pos_slice: Positions (or frames) to keep of each visit.
+            device: Where to keep them; default where they are.
+            dtype: Precision to keep them in; default as they are.
+
+        Yields:
+            The cache, filled as the model runs.
+        """
+        points = self.points.select(names_filter)
+        cut = slice(pos_slice, pos_slice + 1 or None) if isinstance(pos_slice, int) else pos_slice
+
+        def keep(x: Tensor, hook: Visit) -> None:
+            axis = self.points[hook.name].axis("pos", "frame")
+            if cut is not None and axis is not None:
+                x = x[(slice(None),) * axis + (cut,)]
+            cache.store(
+                hook.name, x.detach().to(device=device or x.device, dtype=dtype or x.dtype, copy=True)
+            )
+
+        with ExitStack() as stack:
+            self._enter(stack, [(point, keep) for point in points])
+            cache = ActivationCache(self.points, self.attention)
+            yield cache
+
+    def run_with_cache(
+        self,
+        inputs: Any,
+        names_filter: Names = None,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        pos_slice: slice | int | None = None,
+        stop_at_layer: int | None = None,
+        incl_bwd: bool | Callable[[Any], Tensor] = False,
+    ) -> tuple[Any, ActivationCache]:
+        """One forward pass and the activations of the named points.
+
+        Args:
+            inputs: What `forward` takes.
+            names_filter: Name, glob, several, predicate, or None for every plain point.
+            device: Where to keep activations.
+            dtype: Precision to keep them in.
+            pos_slice: Positions to keep.
+            stop_at_layer: Stop before this layer of the main stack; the output is then its incoming residual stream.
+            incl_bwd: Also run backward and keep gradients under `name + "_grad"`: True uses the output's loss, a function
+                maps the output to a scalar.
+
+        Returns:
+            The model's output and the cache.
+
+        Raises:
+            PointError: A name does not exist, the filter matches nothing, or there is no loss to differentiate.
+        """
+        if incl_bwd:
+            return self._run_with_gradients(inputs, names_filter, incl_bwd)
+        with (
+            self.capturing(names_filter, device=device, dtype=dtype, pos_slice=pos_slice) as cache,
+            torch.no_grad(),
+        ):
+            output = self.forward(inputs) if stop_at_layer is None else self._run_until(stop_at_layer, inputs)
+        return output, cache
+
+    def _run_until(self, layer: int, inputs: Any) -> Tensor:
+        layers = self.hf.get_submodule(next(iter(self.points.layers.values())))
+        count = len(layers)  # type: ignore[arg-type]
+        if not 0 <= layer < count:
+            raise PointError(
+                f"stop_at_layer={layer} is not a layer of this model.",
+                f"Choose 0 to {count - 1} (counted from 0).",
+            )
+
+        def stop(_module: nn.Module, args: tuple, kwargs: dict) -> None:
+            raise _Stop(args[0] if args else kwargs["hidden_states"])
+
+        handle = layers.get_submodule(str(layer)).register_forward_pre_hook(stop, with_kwargs=True)
+        try:
+            self.forward(inputs)
+        except _Stop as stopped:
+            return stopped.residual
+        finally:
+            handle.remove()
+        raise PointError(f"Layer {layer} was never reached.", "Check that the inputs run the main stack.")
+
+    def _run_with_gradients(
+        self, inputs: Any, names: Names, metric: bool | Callable
+    ) -> tuple[Any, ActivationCache]:
+        with ExitStack() as stack:
+            cache = stack.enter_context(self.capturing(names))
+
+            def keep(g: Tensor, hook: Visit) -> None:
+                cache.store(hook.name + "_grad", g.detach().clone())
+
+            stack.enter_context(self.hooks(bwd_hooks=[(names, keep)]))
+            with torch.enable_grad():
+                output = self.forward(inputs)
+                scalar = metric(output) if callable(metric) else getattr(output, "loss", None)
+                if scalar is None:
+                    raise PointError(
+                        "There is no loss to differentiate.",
+                        "Pass labels with the inputs, or a function as incl_bwd.",
+                    )
+                scalar.backward()
+        self.hf.zero_grad(set_to_none=True)
+        return output, cache
+
+    def run_with_hooks(
+        self,
+        inputs: Any,
+        fwd_hooks: Sequence[tuple[Names, HookFunction]] = (),
+        bwd_hooks: Sequence[tuple[Names, HookFunction]] = (),
+    ) -> Any:
+        """One forward pass with hooks in place; see `hooks`."""
+        with self.hooks(fwd_hooks, bwd_hooks), nullcontext() if bwd_hooks else torch.no_grad():
+            return self.forward(inputs)
+
+    # Editing ---------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def editing(self, *edits: Edit | Iterable[Edit]) -> Iterator[HookedModel]:
+        """Apply edits inside the block, around any call, Hugging Face's `generate` included.
+
+        Edits of one point are applied in the given order. Each is checked before anything runs.
+
+        Raises:
+            PointError: A point does not exist.
+            EditError: An edit does not fit its point; or, at the end, its point was never visited although the model ran.
+
+        Warns:
+            EditNotApplied: A point was visited, but never at a row, position or step of the edit.
+        """
+        flat = [e for item in edits for e in ([item] if isinstance(item, Edit) else item)]
+        by_point: dict[HookPoint, list[Edit]] = {}
+        for edit in flat:
+            point = self.points[edit.point]
+            edit.check(point)
+            by_point.setdefault(point, []).append(edit)
+        visited: set[str] = set()
+        applied: set[int] = set()
+
+        def apply_all(point: HookPoint, of_point: list[Edit]) -> HookFunction:
+            def apply(x: Tensor, visit: Visit) -> Tensor | None:
+                visited.add(point.name)
+                changed = None
+                for edit in of_point:
+                    new = edit(x if changed is None else changed, point, visit)
+                    if new is not None:
+                        applied.add(id(edit))
+                        changed = new
+                return changed
+
+            return apply
+
+        with ExitStack() as stack:
+            self._enter(stack, [(point, apply_all(point, of_point)) for point, of_point in by_point.items()])
+            ticks = self._clock.ticks
+            yield self
+            if self._clock.ticks > ticks:
+                _report_unused(flat, self.points, visited, applied)
+
+
+def _report_unused(edits: list[Edit], points: PointTable, visited: set[str], applied: set[int]) -> None:
+    for edit in edits:
+        name = points.canonical(edit.point)
+        if name not in visited:
+            raise EditError(
+                f"The edit of {name} never took place: the model ran, but not that part of it.",
+                "Run the part inside the block (an encoder edit needs the encoder to run).",
+            )
+        if id(edit) not in applied:
+            warnings.warn(
+                f"The edit of {name} never met its rows, positions or steps.", EditNotApplied, stacklevel=4
+            )
+
+
+def _checked_put(point: HookPoint, raw: Tensor, new: Tensor) -> Tensor:
+    shape = point.layout.read(raw).shape
+    if new.shape != shape:
+        raise PointError(
+            f"A hook on {point.name} returned shape {tuple(new.shape)} instead of {tuple(shape)}.",
+            "Return a tensor of the shape it was given, or None.",
+        )
+    return point.layout.put(raw, new)
+
+
+def _replace_output(out: Any, apply: Callable[[Tensor], Tensor | None]) -> Any:
+    if isinstance(out, tuple):
+        new = apply(out[0])
+        return None if new is None else (new, *out[1:])
+    if isinstance(out, torch.Tensor):
+        return apply(out)
+    new = apply(out.last_hidden_state)  # a stack's ModelOutput
+    if new is not None:
+        out.last_hidden_state = new
+    return None
+
+
+def _replace_input(
+    args: tuple, kwargs: dict, apply: Callable[[Tensor], Tensor | None]
+) -> tuple[tuple, dict] | None:
+    if args:
+        new = apply(args[0])
+        return None if new is None else ((new, *args[1:]), kwargs)
+    new = apply(kwargs["hidden_states"])
+    return None if new is None else (args, kwargs | {"hidden_states": new})
+
+
+def _replace_input_in_place(args: tuple, kwargs: dict, apply: Callable[[Tensor], Tensor | None]) -> None:
+    """Write into the very tensor that the layer has kept as its residual branch: returning another would edit only the
+    norm's input.
+    """
+    raw = args[0] if args else kwargs["hidden_states"]
+    new = apply(raw)
+    if new is not None:
+        raw.copy_(new)
+
+
+def _attach_result(
+    module: nn.Module, point: HookPoint, fn: Callable[[Tensor], Tensor | None]
+) -> Callable[[], None]:
+    """`z @ W_O` per head, computed on request; a change is written as a delta on the module's output."""
+
+    def hook(_module: nn.Module, args: tuple, out: Tensor) -> Tensor | None:
+        z = args[0].unflatten(-1, (point.heads or 1, -1))
+        result = torch.einsum("bphd,hdm->bphm", z, head_output_weights(module, point.heads or 1))
+        new = fn(result)
+        return None if new is None else out + (new - result).sum(dim=2)
+
+    return module.register_forward_hook(hook).remove
+
+
+def head_output_weights(projection: nn.Module, heads: int) -> Tensor:
+    """Output weights per head, `(head, d_head, d_model)`, of a Linear or GPT-2 Conv1D output projection."""
+    weight: Tensor = projection.weight  # type: ignore[assignment]
+    w = weight if type(projection).__name__ == "Conv1D" else weight.T
+    return w.unflatten(0, (heads, -1))

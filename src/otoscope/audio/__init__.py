@@ -1,0 +1,20 @@
+"""The ear: recordings as clips, long ones window by window, reference sounds, mixing at an SNR."""
+
+from __future__ import annotations
+
+from otoscope.audio.clip import SAMPLING_RATE, Clip
+from otoscope.audio.mixing import mix, silence, white_noise
+from otoscope.audio.reading import SUFFIXES, AudioInfo, info, read, windows
+
+__all__ = [
+    "SAMPLING_RATE",
+    "SUFFIXES",
+    "AudioInfo",
+    "Clip",
+    "info",
+    "mix",
+    "read",
+    "silence",
+    "white_noise",
+    "windows",
+]

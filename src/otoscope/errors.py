@@ -1,0 +1,51 @@
+"""Errors that tell the reason and the remedy, one sentence each.
+
+The command line turns every `OtoscopeError` into two lines and exit code 2; library users catch them like any exception.
+"""
+
+from __future__ import annotations
+
+
+class OtoscopeError(Exception):
+    """Something a person can put right.
+
+    Args:
+        reason: One sentence: what is wrong, naming the thing (file, option, point).
+        remedy: One sentence: what to do about it.
+    """
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(f"{reason} {remedy}")
+        self.reason = reason
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.reason} {self.remedy}"
+
+
+class AudioError(OtoscopeError):
+    """A recording that cannot be read or used."""
+
+
+class ManifestError(OtoscopeError):
+    """A manifest, folder or label that cannot be used."""
+
+
+class ModelError(OtoscopeError):
+    """A model that cannot be found, fetched, verified or loaded."""
+
+
+class PointError(OtoscopeError, KeyError):
+    """A hook point that does not exist or cannot be read or written here."""
+
+
+class EditError(OtoscopeError):
+    """An edit that does not fit the model or the call it is made around."""
+
+
+class OptionError(OtoscopeError):
+    """An option whose value cannot be used."""
+
+
+class OutputError(OtoscopeError):
+    """A result that cannot be written (full disk, read-only folder)."""

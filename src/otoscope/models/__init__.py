@@ -1,0 +1,1 @@
+"""The patient: models of several families, loaded from anywhere, with named places inside."""

@@ -1,0 +1,372 @@
+"""What every model has in common, and how a family of architectures is described."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+
+from otoscope.activations import HookedModel, HookPoint, Layout, PointTable
+from otoscope.errors import EditError, OptionError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where weights came from: enough to trace every number back to them.
+
+    Attributes:
+        name: As the person asked for it (alias, hub id or path).
+        source: In words: which wheel, hub repository or folder.
+        sha256: Digest of the weights; empty for models built in memory.
+        path: The local copy, if there is one.
+    """
+
+    name: str = "in memory"
+    source: str = "built in memory"
+    sha256: str = ""
+    path: Path | None = None
+
+
+@dataclass(frozen=True)
+class Family:
+    """One kind of architecture: how to recognise it, load it and name its places.
+
+    Attributes:
+        name: Short name, such as `whisper`.
+        model_types: Values of `config.model_type` that it covers.
+        auto_class: Transformers class (by name) that loads its checkpoints.
+        points: Builds the point table from a configuration.
+        model: The otoscope class that wraps it.
+        load_processor: Loads tokenizer and feature extractor from a directory or hub snapshot.
+        tiny_config: Builds a small random configuration of the real class, for tests and docs.
+    """
+
+    name: str
+    model_types: tuple[str, ...]
+    auto_class: str
+    points: Callable[[Any], PointTable]
+    model: type[Model]
+    load_processor: Callable[[str | Path], Any]
+    tiny_config: Callable[[str], PreTrainedConfig]
+
+
+@dataclass(frozen=True)
+class AttentionModule:
+    """Submodule names of one attention block, relative to its layer."""
+
+    path: str
+    name: str
+    q: str = "q_proj"
+    k: str = "k_proj"
+    v: str = "v_proj"
+    out: str = "out_proj"
+    fused: str | None = None
+    rotary: bool = False
+    q_norm_swapped: bool | None = None
+    cross: bool = False
+
+
+@dataclass(frozen=True)
+class BlockSpec:
+    """Everything that names the points of one stack of layers; `block_points` turns it into `HookPoint`s.
+
+    Paths are relative to the layer. `attn_out` and `mlp_out` are where the sublayer's contribution leaves it (after a
+    post-norm where the family has one).
+    """
+
+    prefix: str
+    layers: str
+    count: int
+    stack: str
+    position: str
+    heads: int
+    kv_heads: int
+    d_head: int
+    d_model: int
+    d_mlp: int
+    attentions: tuple[AttentionModule, ...]
+    norms: tuple[tuple[str, str], ...]
+    resid_mid: str
+    mlp_in: str
+    mlp_down: str
+    attn_out: str
+    mlp_out: str
+    resid_mid_cross: str | None = None
+    mlp_up: str | None = None
+
+
+def block_points(spec: BlockSpec) -> list[HookPoint]:
+    """Hook points of every layer of a stack, in the order of the forward pass."""
+    return [point for layer in range(spec.count) for point in _layer_points(spec, layer)]
+
+
+def _layer_points(s: BlockSpec, layer: int) -> list[HookPoint]:
+    name, at = f"{s.prefix}.{layer}", f"{s.layers}.{layer}"
+    stream = ("batch", s.position, "d_model")
+    hidden = ("batch", s.position, "d_mlp")
+
+    def point(
+        suffix: str,
+        module: str,
+        side: str,
+        axes: tuple[str, ...] = stream,
+        width: int = s.d_model,
+        **more: Any,
+    ) -> HookPoint:
+        path = f"{at}.{module}" if module else at
+        return HookPoint(
+            f"{name}.{suffix}", path, side, axes, width=width, layer=layer, stack=s.stack, **more
+        )  # type: ignore[arg-type]
+
+    out = [point("hook_resid_pre", "", "input")]
+    norms = dict(s.norms)
+    for i, attention in enumerate(s.attentions):
+        out.append(point(f"ln{i + 1}.hook_out", norms[f"ln{i + 1}"], "output"))
+        out += _attention_points(s, attention, point)
+        if attention.cross:
+            out.append(point("hook_cross_attn_out", attention.path, "output"))
+            out.append(point("hook_resid_mid_cross", str(s.resid_mid_cross), "input", in_place=True))
+        else:
+            out.append(point("hook_attn_out", s.attn_out, "output"))
+            out.append(point("hook_resid_mid", s.resid_mid, "input", in_place=True))
+    last = f"ln{len(s.attentions) + 1}"
+    out.append(point(f"{last}.hook_out", norms[last], "output"))
+    out.append(point("mlp.hook_pre", s.mlp_in, "output", hidden, s.d_mlp))
+    if s.mlp_up:
+        out.append(point("mlp.hook_pre_linear", s.mlp_up, "output", hidden, s.d_mlp))
+    out.append(point("mlp.hook_post", s.mlp_down, "input", hidden, s.d_mlp))
+    out.append(point("hook_mlp_out", s.mlp_out, "output"))
+    out.append(point("hook_resid_post", "", "output"))
+    return out
+
+
+def _attention_points(s: BlockSpec, a: AttentionModule, point: Callable[..., HookPoint]) -> list[HookPoint]:
+    source = "frame" if a.cross else s.position
+    q_axes, k_axes = ("batch", s.position, "head", "d_head"), ("batch", source, "head", "d_head")
+    square = ("batch", "head", s.position, "key")
+    once = {"once": True} if a.cross else {}
+    parts = [(a.fused, Layout(s.heads, (i, 3))) for i in range(3)] if a.fused else [
+        (a.q, Layout(s.heads)), (a.k, Layout(s.kv_heads)), (a.v, Layout(s.kv_heads))
+    ]  # fmt: skip
+    out = []
+    for letter, (module, layout) in zip("qkv", parts, strict=True):
+        axes, more = (q_axes, {}) if letter == "q" else (k_axes, once)
+        out.append(
+            point(
+                f"{a.name}.hook_{letter}",
+                f"{a.path}.{module}",
+                "output",
+                axes,
+                s.d_head,
+                layout=layout,
+                heads=layout.heads,
+                **more,
+            )
+        )
+    if a.q_norm_swapped is not None:
+        for letter, heads in (("q", s.heads), ("k", s.kv_heads)):
+            norm = Layout(swap=a.q_norm_swapped)
+            out.append(
+                point(
+                    f"{a.name}.hook_{letter}_normed",
+                    f"{a.path}.{letter}_norm",
+                    "output",
+                    q_axes,
+                    s.d_head,
+                    layout=norm,
+                    heads=heads,
+                )
+            )
+    if a.rotary:
+        for letter, place, heads in (("q", "query", s.heads), ("k", "key", s.kv_heads)):
+            out.append(
+                point(
+                    f"{a.name}.hook_rot_{letter}",
+                    a.path,
+                    place,
+                    q_axes,
+                    s.d_head,
+                    layout=Layout(swap=True),
+                    heads=heads,
+                )
+            )
+    out.append(point(f"{a.name}.hook_attn_scores", a.path, "scores", square, 0, heads=s.heads))
+    out.append(point(f"{a.name}.hook_pattern", a.path, "pattern", square, 0, heads=s.heads))
+    z = Layout(s.heads)
+    out.append(
+        point(f"{a.name}.hook_z", f"{a.path}.{a.out}", "input", q_axes, s.d_head, layout=z, heads=s.heads)
+    )
+    out.append(
+        point(
+            f"{a.name}.hook_result",
+            f"{a.path}.{a.out}",
+            "result",
+            ("batch", s.position, "head", "d_model"),
+            heads=s.heads,
+        )
+    )
+    return out
+
+
+def whole(
+    name: str, module: str, axes: tuple[str, ...], width: int, stack: str, side: str = "output", **more: Any
+) -> HookPoint:
+    """A point outside the layers, such as an embedding or the final norm."""
+    return HookPoint(name, module, side, axes, width=width, stack=stack, **more)  # type: ignore[arg-type]
+
+
+class Model(HookedModel):
+    """A Hugging Face model, untouched, with its processor and its point table.
+
+    Attributes:
+        hf: The Transformers model, in evaluation mode.
+        family: Its family.
+        processor: Tokenizer and, for speech, feature extractor.
+        origin: Where the weights came from.
+        batch: How many rows to run at once by default.
+    """
+
+    kind: ClassVar[str] = "model"
+
+    def __init__(
+        self,
+        hf: PreTrainedModel,
+        family: Family,
+        processor: Any,
+        origin: Origin | None = None,
+        batch: int = 16,
+    ) -> None:
+        super().__init__(hf.eval(), family.points(hf.config))
+        self.hf: PreTrainedModel = hf
+        self.family = family
+        self.processor = processor
+        self.origin = origin or Origin()
+        self.batch = batch
+
+    @property
+    def config(self) -> PreTrainedConfig:
+        """The Transformers configuration."""
+        return self.hf.config
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return self.hf.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the weights."""
+        return self.hf.dtype
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer, or None for a model built without one."""
+        return getattr(self.processor, "tokenizer", self.processor)
+
+    def describe(self) -> dict[str, Any]:
+        """Facts that every result records about the model."""
+        return {
+            "name": self.origin.name,
+            "family": self.family.name,
+            "source": self.origin.source,
+            "sha256": self.origin.sha256,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "attention": self.attention,
+            "device": str(self.device),
+        }
+
+    def unembed(self, residual: Tensor) -> Tensor:
+        """Logits that a residual stream of the main stack would give: final norm, unembedding, softcap where there is one.
+
+        Args:
+            residual: `(..., d_model)`.
+
+        Returns:
+            `(..., vocab)`.
+        """
+        raise NotImplementedError
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """Hugging Face's `generate`, usable inside `editing`, `hooks` and `capturing`.
+
+        Raises:
+            EditError: It would switch the attention implementation away under an active attention seam.
+        """
+        if kwargs.get("return_token_timestamps") and self.attention == "otoscope":
+            raise EditError(
+                "return_token_timestamps resets the attention implementation and would switch the edit or reading off.",
+                "Leave it out here; word times come from otoscope's own transcripts.",
+            )
+        with torch.no_grad():
+            return self.hf.generate(*args, disable_compile=True, **kwargs)
+
+    def __repr__(self) -> str:
+        facts = self.describe()
+        return f"{type(self).__name__}({facts['name']!r}, {facts['dtype']}, {facts['device']}, {len(self.points)} hook points)"
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        rows = "".join(
+            f"<tr><th>{escape(k)}</th><td>{escape(str(v))}</td></tr>" for k, v in self.describe().items()
+        )
+        return f"<table>{rows}<tr><th>hook points</th><td>{len(self.points)}</td></tr></table>"
+
+
+def pick_device(device: str) -> torch.device:
+    """The device to use: `auto` takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        OptionError: The device does not exist on this machine.
+    """
+    if device == "auto":
+        return torch.device(
+            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        )
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    kind = device.split(":")[0]
+    if not there.get(kind, False):
+        usable = ", ".join(name for name, ok in there.items() if ok)
+        raise OptionError(f"The device {device!r} is not on this machine.", f"Choose one of: auto, {usable}.")
+    return torch.device(device)
+
+
+_DTYPES = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+
+
+def pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
+    """The precision to use: `auto` is float32 on the CPU and float16 on an accelerator.
+
+    Raises:
+        OptionError: The name is not a precision.
+    """
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype == "auto":
+        return torch.float32 if device.type == "cpu" else torch.float16
+    if dtype not in _DTYPES:
+        raise OptionError(f"The dtype {dtype!r} is not known.", f"Choose one of: auto, {', '.join(_DTYPES)}.")
+    return _DTYPES[dtype]
+
+
+def pad_left(rows: Sequence[Sequence[int]], fill: int) -> tuple[Tensor, Tensor]:
+    """Token rows of unequal length as one tensor, padded on the left, with its attention mask (both `(batch, pos)`)."""
+    width = max(len(row) for row in rows)
+    ids = torch.full((len(rows), width), fill, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for i, row in enumerate(rows):
+        ids[i, width - len(row) :] = torch.tensor(row)
+        mask[i, width - len(row) :] = 1
+    return ids, mask

@@ -1,0 +1,84 @@
+"""The known families, and small random models of them.
+
+Another package adds a family with an entry point in the group `otoscope.families` that names a `Family` or a tuple of them.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any
+
+import torch
+
+from otoscope.errors import ModelError
+from otoscope.models import causal_lm, qwen2_audio, whisper
+from otoscope.models.base import Family, Model, Origin
+
+GROUP = "otoscope.families"
+
+
+@cache
+def families() -> dict[str, Family]:
+    """Every family by the `model_type` it covers; those of other packages come last and do not displace ours."""
+    found: list[Family] = [whisper.FAMILY, qwen2_audio.FAMILY, *causal_lm.FAMILIES]
+    for entry in entry_points(group=GROUP):
+        value = entry.load()
+        found += [value] if isinstance(value, Family) else list(value)
+    table: dict[str, Family] = {}
+    for family in found:
+        for model_type in family.model_types:
+            table.setdefault(model_type, family)
+    return table
+
+
+def family_of(model_type: str) -> Family:
+    """The family that covers a `config.model_type`.
+
+    Raises:
+        ModelError: None does.
+    """
+    known = families()
+    if model_type not in known:
+        raise ModelError(
+            f"otoscope has no hook points for models of type {model_type!r}.",
+            f"Known types: {', '.join(known)}. The guide docs/adding-a-family.md shows how to add one.",
+        )
+    return known[model_type]
+
+
+def random_model(
+    model_type: str,
+    seed: int = 0,
+    *,
+    dtype: torch.dtype = torch.float32,
+    attention: str = "eager",
+    **changes: Any,
+) -> Model:
+    """A small random model of a family's real class, biases and norms included, for tests and documentation.
+
+    Args:
+        model_type: Transformers' `model_type`, such as `whisper` or `gemma2`.
+        seed: Of the weights.
+        dtype: Precision.
+        attention: Attention implementation.
+        changes: Configuration values to set.
+    """
+    import transformers
+
+    family = family_of(model_type)
+    config = family.tiny_config(model_type)
+    for key, value in changes.items():
+        setattr(config, key, value)
+    config._attn_implementation = attention
+    auto = getattr(transformers, family.auto_class)
+    build = auto.from_config if hasattr(auto, "from_config") else auto
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        hf = build(config).to(dtype)
+        with torch.no_grad():
+            for parameter in hf.parameters():
+                # Library initialisation leaves biases at zero and gains at one, where many mistakes do not show.
+                scale = 0.5 if parameter.dim() == 1 else parameter.shape[-1] ** -0.5
+                parameter.add_(torch.randn(parameter.shape, dtype=torch.float64).to(dtype) * scale)
+    return family.model(hf, family, None, Origin(f"random {model_type} (seed {seed})"))

@@ -1,0 +1,127 @@
+"""`load_model`: from a name or a path to a model with named places."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from otoscope.errors import ModelError
+from otoscope.models.base import Family, Model, Origin, pick_device, pick_dtype
+from otoscope.models.families import families, family_of
+from otoscope.models.sources import Local, locate
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+DEFAULT_MODEL = "whisper-tiny.en"
+
+
+def load_model(
+    name: str | Path = DEFAULT_MODEL,
+    device: str = "auto",
+    dtype: str | torch.dtype = "auto",
+    *,
+    attention: str | None = None,
+    batch: int = 16,
+) -> Model:
+    """Load a model, fetching its weights first if they are not here yet.
+
+    Args:
+        name: A registered alias (`otoscope models list`), a hub id, a Transformers directory, a CTranslate2 Whisper directory,
+            or a GGUF file.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
+        dtype: `auto` (float32 on the CPU, float16 on accelerators), `float32`, `float16`, `bfloat16`, `float64`.
+        attention: Attention implementation (`sdpa`, `eager`, ...); None: Transformers' own choice.
+        batch: Rows run at once by default.
+
+    Returns:
+        A `SpeechModel`, `AudioLanguageModel` or `LanguageModel`.
+
+    Raises:
+        ModelError: The model is unknown, cannot be fetched, is damaged, or has weights that are pickled.
+        OptionError: The device or precision cannot be used.
+    """
+    place = pick_device(device)
+    precision = pick_dtype(dtype, place)
+    local = locate(name)
+    hf, family, processor = _LOADERS[local.layout](local, precision, attention)
+    origin = Origin(local.name, local.source, local.sha256, local.path)
+    return family.model(hf.to(place), family, processor, origin, batch)  # type: ignore[arg-type]
+
+
+def _from_ctranslate2(
+    local: Local, dtype: torch.dtype, attention: str | None
+) -> tuple[PreTrainedModel, Family, Any]:
+    from transformers import WhisperForConditionalGeneration
+
+    from otoscope.models.ctranslate2 import load
+
+    parts = load(local.path)
+    if attention:
+        parts.config._attn_implementation = attention
+    with torch.device("meta"):
+        hf = WhisperForConditionalGeneration(parts.config)
+    state = {name: tensor.to(dtype) for name, tensor in parts.state_dict.items()}
+    missing, unexpected = hf.load_state_dict(state, strict=False, assign=True)
+    if set(missing) - {"proj_out.weight"} or unexpected:
+        raise ModelError(
+            f"{local.path} does not hold a whole Whisper model: missing {missing[:3]}, unexpected {unexpected[:3]}.",
+            "Fetch it again.",
+        )
+    hf.tie_weights()
+    hf.generation_config = parts.generation_config
+    return hf, families()["whisper"], parts.processor
+
+
+def _from_transformers(
+    local: Local, dtype: torch.dtype, attention: str | None
+) -> tuple[PreTrainedModel, Family, Any]:
+    import transformers
+
+    family = family_of(_model_type(local.path))
+    options = {"attn_implementation": attention} if attention else {}
+    try:
+        hf = getattr(transformers, family.auto_class).from_pretrained(
+            local.path, dtype=dtype, use_safetensors=True, local_files_only=True, **options
+        )
+        return hf, family, family.load_processor(local.path)
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"{local.path} cannot be loaded as a {family.name} model: {first}",
+            "Check that all its files are there and whole.",
+        ) from error
+    except Exception as error:  # safetensors raises its own type, which is no subclass of any of these
+        if type(error).__name__ != "SafetensorError":
+            raise
+        raise ModelError(
+            f"The weights in {local.path} are damaged: {error}.", "Fetch or copy them again."
+        ) from error
+
+
+def _from_gguf(
+    local: Local, dtype: torch.dtype, attention: str | None
+) -> tuple[PreTrainedModel, Family, Any]:
+    from dataclasses import replace
+
+    from otoscope.models.gguf import safetensors_copy
+
+    return _from_transformers(
+        replace(local, path=safetensors_copy(local.path, local.sha256)), dtype, attention
+    )
+
+
+def _model_type(directory: Path) -> str:
+    try:
+        return str(json.loads((directory / "config.json").read_text("utf-8"))["model_type"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"{directory} has no readable config.json with a model_type.",
+            "Name a Transformers model directory.",
+        ) from error
+
+
+_LOADERS = {"ctranslate2": _from_ctranslate2, "transformers": _from_transformers, "gguf": _from_gguf}

@@ -1,0 +1,272 @@
+"""From recordings to transcripts: windows, batches, languages, words and their times."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from otoscope.audio import Clip, windows
+from otoscope.errors import OptionError
+from otoscope.models.alignment import attention_over_frames, token_frames
+from otoscope.models.decoding import Decoded, batches, decode, detect_languages, prompts_for
+from otoscope.models.transcripts import DecodeOptions, Segment, Token, Transcript, Word
+from otoscope.outcomes import compression_ratio
+from otoscope.progress import track
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from otoscope.models.whisper import SpeechModel
+
+Source = Clip | Path | str
+
+_LOOK_AHEAD = 8
+"""Batches of windows read ahead and sorted by length, so that rows of one batch end at about the same time."""
+
+_UNSPACED = ("zh", "ja", "th", "lo", "my", "yue")
+"""Languages written without spaces: every character is timed as a word (OpenAI's list)."""
+
+
+@dataclass(eq=False)
+class _Recording:
+    """A recording under way: windows come back out of order."""
+
+    source: Source
+    language: str | None
+    index: int
+    parts: dict[int, tuple[Clip, str, Decoded]] = field(default_factory=dict)
+    expected: int | None = None
+
+    @property
+    def done(self) -> bool:
+        return self.expected is not None and len(self.parts) == self.expected
+
+
+@dataclass(frozen=True, eq=False)
+class _Window:
+    recording: _Recording
+    number: int
+    clip: Clip
+
+
+def transcribe(model: SpeechModel, source: Source, options: DecodeOptions | None = None) -> Transcript:
+    """Transcribe one recording of any length; see `transcribe_all`."""
+    return next(iter(transcribe_all(model, [source], options)))
+
+
+def transcribe_all(
+    model: SpeechModel,
+    sources: Iterable[Source],
+    options: DecodeOptions | None = None,
+    *,
+    batch: int | None = None,
+    languages: Sequence[str | None] | None = None,
+) -> Iterator[Transcript]:
+    """Transcribe recordings in batches of windows, in bounded memory, and yield their transcripts in order.
+
+    A recording longer than 30 s is cut into windows at quiet places; each window is decoded by itself. Without a forced
+    language, a multilingual model detects it on a recording's first window.
+
+    Args:
+        model: The recogniser.
+        sources: Clips or paths.
+        options: How to decode.
+        batch: Windows at once; None: `model.batch`.
+        languages: A language to force for each source, in order; None entries are detected.
+
+    Yields:
+        One transcript a source.
+
+    Raises:
+        AudioError: A recording cannot be read.
+        OptionError: The language or task does not fit the model, or `languages` has the wrong length.
+    """
+    options = options or DecodeOptions()
+    options = replace(options, language=model.check_language(options.language))
+    model.prompt(
+        options.language or next(iter(model.languages), "en"), task=options.task
+    )  # refuse before any work
+    sources = list(sources)
+    if languages is not None and len(languages) != len(sources):
+        raise OptionError(
+            f"{len(languages)} languages were given for {len(sources)} recordings.", "Give one each, or none."
+        )
+    forced = [model.check_language(x) for x in languages] if languages else [options.language] * len(sources)
+    size = batch or model.batch
+    recordings = [
+        _Recording(source, language, i)
+        for i, (source, language) in enumerate(zip(sources, forced, strict=True))
+    ]
+    with track("Transcribing", len(recordings), "recordings") as task:
+        yield from _in_order(model, recordings, options, size, task)
+
+
+def _in_order(
+    model: SpeechModel, recordings: list[_Recording], options: DecodeOptions, size: int, task
+) -> Iterator[Transcript]:  # noqa: ANN001
+    waiting = {r.index: r for r in recordings}
+    following = 0
+    for ahead in batches(_windows(model, recordings), size * _LOOK_AHEAD):
+        ahead.sort(key=lambda w: len(w.clip.samples))
+        for chunk in batches(ahead, size):
+            for window, (language, decoded) in zip(
+                chunk, _decode_windows(model, chunk, options), strict=True
+            ):
+                window.recording.parts[window.number] = (window.clip, language, _light(decoded))
+                if window.recording.done:
+                    task.advance()
+        while following in waiting and waiting[following].done:
+            yield _transcript(model, waiting.pop(following), options)
+            following += 1
+    while following in waiting:  # the reader learns a recording's number of windows only after its last one
+        yield _transcript(model, waiting.pop(following), options)
+        following += 1
+
+
+def _windows(model: SpeechModel, recordings: Iterable[_Recording]) -> Iterator[_Window]:
+    for recording in recordings:
+        count = 0
+        previous: Clip | None = None
+        for clip in windows(recording.source, model.window_seconds):
+            if previous is not None:
+                if count == 0 and recording.language is None and model.is_multilingual:
+                    recording.language = _language_of(model, previous)
+                yield _Window(recording, count, previous)
+                count += 1
+            previous = clip
+        assert previous is not None
+        recording.expected = count + 1
+        yield _Window(recording, count, previous)
+
+
+def _language_of(model: SpeechModel, clip: Clip) -> str:
+    """Language of a long recording, from its first window, so that later windows agree with it."""
+    with torch.no_grad():
+        return detect_languages(model, model.encode(model.features(clip)))[0]
+
+
+def _decode_windows(
+    model: SpeechModel, chunk: Sequence[_Window], options: DecodeOptions
+) -> list[tuple[str, Decoded]]:
+    with torch.no_grad():
+        encoded = model.encode(model.features([w.clip for w in chunk]))
+        languages = _languages(model, chunk, encoded)
+        seeds = [options.seed + 1_000_003 * w.recording.index + w.number for w in chunk]
+        decoded = decode(
+            model, encoded, prompts_for(model, languages, options), options, seeds=seeds, align=True
+        )
+    return list(zip(languages, decoded, strict=True))
+
+
+def _languages(model: SpeechModel, chunk: Sequence[_Window], encoded: Tensor) -> list[str]:
+    if not model.is_multilingual:
+        return ["en"] * len(chunk)
+    unknown = [i for i, w in enumerate(chunk) if w.recording.language is None]
+    found = iter(detect_languages(model, encoded[unknown])) if unknown else iter(())
+    return [w.recording.language or next(found) for w in chunk]
+
+
+def _light(decoded: Decoded) -> Decoded:
+    """Copies of the alignment tensors: views would keep the whole batch's cache alive."""
+    if decoded.queries is None or decoded.keys is None:
+        return decoded
+    return replace(decoded, queries=decoded.queries.cpu(), keys=decoded.keys.clone().cpu())
+
+
+# From decoded windows to a transcript ------------------------------------------------------------------------------------
+
+
+def _transcript(model: SpeechModel, recording: _Recording, options: DecodeOptions) -> Transcript:
+    parts = [recording.parts[i] for i in range(len(recording.parts))]
+    language = parts[0][1]
+    tokens: list[Token] = []
+    segments: list[Segment] = []
+    for clip, _, decoded in parts:
+        segments.append(_segment(model, clip, decoded, len(tokens)))
+        tokens += tokens_of(model, clip, decoded)
+    text = model.tokenizer.decode([t.id for t in tokens], skip_special_tokens=True).strip()
+    weights = [s.end_token - s.first_token + 1 for s in segments]
+    return Transcript(
+        text=text,
+        language=language,
+        tokens=tuple(tokens),
+        words=tuple(words_of(model, tokens, language)),
+        segments=tuple(segments),
+        duration=parts[-1][0].start + parts[-1][0].duration - parts[0][0].start,
+        no_speech_prob=segments[0].no_speech_prob,
+        avg_logprob=float(np.average([s.avg_logprob for s in segments], weights=weights)),
+        compression_ratio=compression_ratio(text),
+        source=str(recording.source.source if isinstance(recording.source, Clip) else recording.source),
+        prompt=tuple(parts[0][2].prompt),
+        settings=options,
+        model=model.describe(),
+    )
+
+
+def _segment(model: SpeechModel, clip: Clip, decoded: Decoded, first: int) -> Segment:
+    text = model.tokenizer.decode(decoded.ids, skip_special_tokens=True).strip()
+    return Segment(
+        start=clip.start,
+        end=clip.start + clip.duration,
+        text=text,
+        first_token=first,
+        end_token=first + len(decoded.ids),
+        no_speech_prob=decoded.no_speech_prob,
+        avg_logprob=sum(decoded.logprobs) / (len(decoded.ids) + 1),
+        compression_ratio=compression_ratio(text),
+        finished=decoded.finished,
+    )
+
+
+def frames_of(model: SpeechModel, clip: Clip) -> int:
+    """Encoder positions that hold the clip's sound; the rest of the window is padding."""
+    return max(
+        1, min(model.config.max_source_positions, math.ceil(clip.duration / model.frame_seconds - 1e-6))
+    )
+
+
+def alignment_of(model: SpeechModel, clip: Clip, decoded: Decoded) -> Tensor:
+    """Attention of the alignment heads `(head, token, frame)` over the clip's frames, the end token's row included."""
+    assert decoded.queries is not None and decoded.keys is not None
+    return attention_over_frames(decoded.queries, decoded.keys, frames_of(model, clip))
+
+
+def tokens_of(model: SpeechModel, clip: Clip, decoded: Decoded) -> list[Token]:
+    """The tokens of one window with their times."""
+    if not decoded.ids:
+        return []
+    starts = token_frames(alignment_of(model, clip, decoded).cpu()) * model.frame_seconds
+    bounds = np.minimum(np.append(starts, clip.duration), clip.duration) + clip.start
+    pieces = [model.tokenizer.decode([i]) for i in decoded.ids]
+    return [
+        Token(token, piece, decoded.logprobs[i], decoded.entropies[i], float(bounds[i]), float(bounds[i + 1]))
+        for i, (token, piece) in enumerate(zip(decoded.ids, pieces, strict=True))
+    ]
+
+
+def words_of(model: SpeechModel, tokens: Sequence[Token], language: str) -> list[Word]:
+    """Group tokens into words: a word begins with a space, or in languages without spaces with every whole character."""
+    words: list[Word] = []
+    group: list[int] = []
+    for i, token in enumerate(tokens):
+        if token.id >= model.end_token:  # timestamps and other special tokens are no words
+            continue
+        whole = "\ufffd" not in model.tokenizer.decode([tokens[j].id for j in group])
+        starts_word = token.text.startswith(" ") or (language in _UNSPACED and whole)
+        if group and starts_word:
+            words.append(_word(model, tokens, group))
+            group = []
+        group.append(i)
+    return [*words, _word(model, tokens, group)] if group else words
+
+
+def _word(model: SpeechModel, tokens: Sequence[Token], group: list[int]) -> Word:
+    text = model.tokenizer.decode([tokens[i].id for i in group]).strip()
+    p = float(np.mean([tokens[i].p for i in group]))
+    return Word(text, tokens[group[0]].start, tokens[group[-1]].end, p, group[0], group[-1])

@@ -1,0 +1,188 @@
+"""What a recogniser wrote, with everything needed to trace and judge it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class DecodeOptions:
+    """How to decode. The defaults are stated because every rate depends on them.
+
+    Attributes:
+        language: Code to force, or None to detect (multilingual models) on the first window.
+        task: `transcribe`, or `translate` into English.
+        timestamps: Let the model write timestamp tokens (its own rules apply); default none.
+        previous: Earlier text to condition the first tokens on.
+        temperature: 0 is greedy; above, tokens are sampled from the tempered distribution. There is no fallback.
+        seed: Of sampling. A row's draws depend on the seed and its recording and window alone, not on the batch.
+        max_positions: Decoder positions at most, prompt included; None: as many as the model has (448).
+        suppress: Apply the checkpoint's suppress lists, as Hugging Face does.
+    """
+
+    language: str | None = None
+    task: str = "transcribe"
+    timestamps: bool = False
+    previous: str | None = None
+    temperature: float = 0.0
+    seed: int = 0
+    max_positions: int | None = None
+    suppress: bool = True
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready settings; unset ones are left out."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Token:
+    """One written token.
+
+    Attributes:
+        id: Vocabulary id.
+        text: What it decodes to by itself (part of a character may show as U+FFFD).
+        logprob: Natural log-probability under the distribution it was chosen from (suppressed tokens excluded).
+        entropy: Entropy of that distribution in nats.
+        start: Seconds into the recording, from cross-attention alignment.
+        end: Seconds into the recording.
+    """
+
+    id: int
+    text: str
+    logprob: float
+    entropy: float
+    start: float
+    end: float
+
+    @property
+    def p(self) -> float:
+        """Probability."""
+        return math.exp(self.logprob)
+
+
+@dataclass(frozen=True)
+class Word:
+    """Tokens `first_token` to `last_token` (0-based, inclusive, within the transcript) that make a word.
+
+    Attributes:
+        text: The word with the punctuation that touches it.
+        start: Seconds into the recording.
+        end: Seconds into the recording.
+        probability: Mean of its tokens' probabilities.
+        first_token: Index of its first token.
+        last_token: Index of its last token.
+    """
+
+    text: str
+    start: float
+    end: float
+    probability: float
+    first_token: int
+    last_token: int
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One decoding window, or a timestamped part of one.
+
+    Attributes:
+        start: Seconds into the recording.
+        end: Seconds into the recording.
+        text: What was written for it.
+        first_token: Index of its first token in the transcript.
+        end_token: Index after its last token.
+        no_speech_prob: Probability of `<|nospeech|>` right after `<|startoftranscript|>`.
+        avg_logprob: Sum of log-probabilities, end token included, over the number of tokens plus one (OpenAI's rule).
+        compression_ratio: UTF-8 bytes over zlib bytes of the text; above 2.4 suggests a loop.
+        finished: Whether the model ended by itself; False when it ran out of positions.
+    """
+
+    start: float
+    end: float
+    text: str
+    first_token: int
+    end_token: int
+    no_speech_prob: float
+    avg_logprob: float
+    compression_ratio: float
+    finished: bool
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """A recording's transcript.
+
+    Attributes:
+        text: The whole text.
+        language: Language decoded in.
+        tokens: Generated tokens, without prompt and end tokens.
+        words: Words with times.
+        segments: Decoding windows in order.
+        duration: Seconds of audio heard.
+        no_speech_prob: Of the first window.
+        avg_logprob: Mean over windows, weighted by tokens plus one.
+        compression_ratio: Of the whole text.
+        source: Path as given, or None.
+        prompt: Decoder prompt ids of the first window.
+        settings: How it was decoded.
+        model: Facts about the model, see `Model.describe`.
+    """
+
+    text: str
+    language: str
+    tokens: tuple[Token, ...]
+    words: tuple[Word, ...]
+    segments: tuple[Segment, ...]
+    duration: float
+    no_speech_prob: float
+    avg_logprob: float
+    compression_ratio: float
+    source: str | None
+    prompt: tuple[int, ...]
+    settings: DecodeOptions
+    model: dict[str, Any]
+
+    @property
+    def ids(self) -> list[int]:
+        """Generated token ids without prompt and end tokens."""
+        return [token.id for token in self.tokens]
+
+    def to_dict(self) -> dict[str, Any]:
+        """One item of `otoscope transcribe --json` (numbers rounded to what they are worth)."""
+        return {
+            "text": self.text,
+            "language": self.language,
+            "duration": round(self.duration, 3),
+            "tokens": self.ids,
+            "token_logprobs": [round(t.logprob, 5) for t in self.tokens],
+            "token_entropies": [round(t.entropy, 5) for t in self.tokens],
+            "avg_logprob": round(self.avg_logprob, 5),
+            "no_speech_prob": round(self.no_speech_prob, 6),
+            "compression_ratio": round(self.compression_ratio, 4),
+            "words": [
+                {"word": w.text, "start": round(w.start, 2), "end": round(w.end, 2), "probability": round(w.probability, 4)}
+                for w in self.words
+            ],
+            "segments": [
+                {
+                    "start": round(s.start, 2), "end": round(s.end, 2), "text": s.text, "avg_logprob": round(s.avg_logprob, 5),
+                    "no_speech_prob": round(s.no_speech_prob, 6), "compression_ratio": round(s.compression_ratio, 4),
+                    "finished": s.finished,
+                }
+                for s in self.segments
+            ],
+        }  # fmt: skip
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        def shade(p: float) -> str:
+            return f"border-bottom:3px solid hsl({round(30 + 180 * p)} 60% 45%)"
+
+        spans = " ".join(
+            f'<span style="{shade(w.probability)}" title="{w.start:.2f}–{w.end:.2f} s, p={w.probability:.2f}">{escape(w.text)}</span>'
+            for w in self.words
+        )
+        return f"<p>{spans}</p><small>{escape(self.language)}, {self.duration:.2f} s, mean log-probability {self.avg_logprob:.3f}</small>"

@@ -1,0 +1,8 @@
+"""What was written, judged from the text alone."""
+
+from __future__ import annotations
+
+from otoscope.outcomes.compression import compression_ratio
+from otoscope.outcomes.word_errors import ErrorRates, error_rates, error_rates_by_language, normaliser
+
+__all__ = ["ErrorRates", "compression_ratio", "error_rates", "error_rates_by_language", "normaliser"]

@@ -1,0 +1,88 @@
+"""Progress of long work, reported to whoever listens.
+
+Library code calls `track`; it stays silent unless a reporter is installed (the command line installs one that draws on
+stderr). So no function carries a progress argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Protocol
+
+
+class Task(Protocol):
+    """One piece of work under way."""
+
+    def advance(self, amount: float = 1) -> None:
+        """Say that `amount` more units are done."""
+        ...
+
+
+class Reporter(Protocol):
+    """Draws tasks and notices."""
+
+    def start(self, label: str, total: float | None, unit: str) -> Task:
+        """Begin to show a task of `total` units (None: unknown)."""
+        ...
+
+    def finish(self, task: Task) -> None:
+        """Stop showing a task, done or failed."""
+        ...
+
+    def notice(self, text: str) -> None:
+        """Say one line to the person (a download's size, a slow step ahead)."""
+        ...
+
+
+class _Silence:
+    def start(self, label: str, total: float | None, unit: str) -> Task:
+        return self
+
+    def advance(self, amount: float = 1) -> None:
+        pass
+
+    def finish(self, task: Task) -> None:
+        pass
+
+    def notice(self, text: str) -> None:
+        pass
+
+
+_reporter: ContextVar[Reporter] = ContextVar("otoscope_reporter", default=_Silence())
+
+
+@contextmanager
+def reporting_to(reporter: Reporter) -> Iterator[None]:
+    """Send all progress inside the block to `reporter`."""
+    token = _reporter.set(reporter)
+    try:
+        yield
+    finally:
+        _reporter.reset(token)
+
+
+@contextmanager
+def track(label: str, total: float | None = None, unit: str = "") -> Iterator[Task]:
+    """Report a task for as long as the block runs.
+
+    Args:
+        label: What is being done, in a few words ("Decoding").
+        total: Units of work in all, or None when unknown.
+        unit: What one unit is ("clips", "bytes", "s").
+
+    Yields:
+        The task; call `advance` on it.
+    """
+    reporter = _reporter.get()
+    task = reporter.start(label, total, unit)
+    try:
+        yield task
+    finally:
+        reporter.finish(task)
+
+
+def notice(text: str) -> None:
+    """Tell the person one line, if anybody listens."""
+    _reporter.get().notice(text)

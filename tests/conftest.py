@@ -1,0 +1,54 @@
+"""Small random models of every family, real recordings, and the real weights where a test asks for them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+FAMILIES = ("whisper", "qwen2_audio", "llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "gpt2")
+SHARED_AUDIO = Path(os.environ.get("OTOSCOPE_SHARED_AUDIO", Path(__file__).parents[2] / "shared" / "audio"))
+
+
+def tiny(model_type: str, **kwargs):
+    from otoscope.models.families import random_model
+
+    return random_model(model_type, **kwargs)
+
+
+def example_inputs(model, batch: int = 2, seed: int = 0) -> dict:
+    """Inputs of the right form for a random model: tokens, and a spectrogram where it listens."""
+    g = torch.Generator().manual_seed(seed)
+    kind = model.config.model_type
+    if kind == "whisper":
+        features = torch.randn(batch, 16, 100, generator=g).to(model.dtype)
+        return {"input_features": features, "decoder_input_ids": torch.randint(3, 90, (batch, 7), generator=g)}
+    if kind == "qwen2_audio":
+        ids = torch.randint(3, 80, (batch, 31), generator=g)
+        ids[:, 2:27] = 90  # 25 audio slots: 100 mel columns, 50 frames, pooled by two
+        return {
+            "input_ids": ids,
+            "attention_mask": torch.ones_like(ids),
+            "input_features": torch.randn(batch, 16, 100, generator=g).to(model.dtype),
+            "feature_attention_mask": torch.ones(batch, 100, dtype=torch.long),
+        }
+    return {"input_ids": torch.randint(3, 90, (batch, 9), generator=g)}
+
+
+@pytest.fixture(params=FAMILIES)
+def model(request):
+    return tiny(request.param)
+
+
+@pytest.fixture(scope="session")
+def shared_audio() -> Path:
+    if not (SHARED_AUDIO / "manifest.jsonl").exists():
+        pytest.skip("the 260 prepared recordings are not here; set OTOSCOPE_SHARED_AUDIO to their folder")
+    return SHARED_AUDIO
+
+
+@pytest.fixture(scope="session")
+def jfk() -> Path:
+    return Path(__file__).parents[1] / "src" / "otoscope" / "audio" / "samples" / "jfk.flac"

@@ -1,0 +1,251 @@
+"""A made-up but realistic document, and a real browser to open its page in."""
+
+import base64
+import functools
+import io
+import os
+import shutil
+import wave
+
+import numpy as np
+import pytest
+
+from otoscope.documents.base import Array
+from otoscope.documents.explain import ExplainDoc
+
+TEXT = (
+    " And so, my fellow Americans, ask not what your country can do for you,"
+    " ask what you can do for your country."
+)
+HOSTILE = [
+    "</script><img src=x onerror=alert(1)>",
+    "<!--<script>alert(1)//",
+    "\u202egnitirw \u2066bidi",
+    "{csp}{css}{title}%s${x}",
+    "\"'&<>\u2028\u2029\0",
+    "__proto__",
+    "x" * 10_000,
+]
+LAYERS, HEADS, TOP = 4, 6, 5
+
+
+def made_up(tokens=None, text=TEXT, title="jfk.flac · whisper-tiny.en", seed=0, duration=11.0):
+    """A document as `explain` would make it for an 11 s clip, with `tokens` as the written tokens' texts."""
+    rng = np.random.default_rng(seed)
+    tokens = text.replace(",", " ,").replace(".", " .").split() if tokens is None else tokens
+    pieces = [word if word in ",." else f" {word}" for word in tokens]
+    count = len(pieces)
+    p = np.clip(rng.beta(9, 1.2, count), 0.05, 0.9999)
+    edges = np.linspace(0.3, duration - 0.4, count + 1)
+    token_info = [
+        {
+            "index": i,
+            "id": 300 + 7 * i,
+            "text": piece,
+            "p": p[i],
+            "logprob": np.log(p[i]),
+            "entropy": -3 * p[i] * np.log(p[i]),
+            "start": edges[i],
+            "end": edges[i + 1],
+        }
+        for i, piece in enumerate(pieces)
+    ]
+    words = [
+        {
+            "text": piece,
+            "start": edges[i],
+            "end": edges[i + 1],
+            "p": p[i],
+            "first_token": i,
+            "last_token": i,
+        }
+        for i, piece in enumerate(pieces)
+    ]
+    components = _components()
+    change = rng.standard_normal((len(components), count)) * rng.gamma(0.4, 0.5, (len(components), 1))
+    wav = _tone(duration)
+    return ExplainDoc.model_validate(
+        {
+            "title": title,
+            "model": {
+                "name": "whisper-tiny.en",
+                "family": "whisper",
+                "source": "wheel faster-tiny 1.0",
+                "sha256": "0" * 64,
+                "dtype": "float32",
+                "attention": "otoscope",
+                "encoder_layers": LAYERS,
+                "decoder_layers": LAYERS,
+                "heads": HEADS,
+            },
+            "settings": {"strategy": "greedy", "timestamps": False, "max_positions": 448},
+            "versions": {"torch": "2.13.0", "transformers": "5.23.0"},
+            "seed": 0,
+            "audio": {"file": "audio/jfk.flac", "duration": duration, "recording_duration": duration},
+            "waveform": Array.pack(_peaks(wav), "f16"),
+            "mel": Array.pack(_mel(rng, duration), "u8"),
+            "transcript": {
+                "text": text,
+                "language": "en",
+                "tokens": token_info,
+                "words": words,
+                "no_speech_prob": 0.012,
+                "avg_logprob": -0.21,
+                "compression_ratio": 1.4,
+                "reference": text.strip(),
+                "wer": 0.0,
+            },
+            "alignment": {
+                "heads": [(1, 0), (2, 0), (2, 5), (3, 0)],
+                "matrix": Array.pack(_attention(edges, count), "u8"),
+            },
+            "logit_lens": {
+                "layers": LAYERS,
+                "tokens": [_lens(rng, one, pieces) for one in token_info],
+            },
+            "encoder_lens": [
+                {"layer": 0, "text": " the" * 120, "is_final_text": False},
+                {"layer": 1, "text": " And so my fellow Marines asked.", "is_final_text": False},
+                {"layer": 2, "text": text, "is_final_text": True},
+                {"layer": 3, "text": text, "is_final_text": True},
+            ],
+            "ablation": {"components": components, "change": Array.pack(change, "f32")},
+            "timings": [{"stage": "decode", "seconds": 0.8}, {"stage": "ablation", "seconds": 12.3}],
+            "notes": ["Zeroing takes the model to states it was never trained in."],
+            "resources": {
+                "audio": {"media_type": "audio/wav", "data": base64.b64encode(_wav(wav)).decode()},
+            },
+        }
+    )
+
+
+def _components():
+    kinds = [("encoder", "attn"), ("encoder", "mlp")]
+    kinds += [("decoder", "self_attn"), ("decoder", "cross_attn"), ("decoder", "mlp")]
+    found = []
+    for stack, part in kinds:
+        for layer in range(LAYERS):
+            whole = {
+                "id": f"{stack}_blocks.{layer}.{part}",
+                "label": f"{stack[0].upper()}{layer} {part}",
+                "stack": stack,
+                "layer": layer,
+                "part": part,
+            }
+            heads = [] if part == "mlp" else range(HEADS)
+            found += [whole]
+            found += [
+                whole | {"id": f"{whole['id']}.{h}", "label": f"{whole['label']} head {h}", "head": h}
+                for h in heads
+            ]
+    return found
+
+
+def _lens(rng, token, pieces):
+    saturation = int(rng.integers(0, LAYERS))
+    return {"index": token["index"], "saturation_layer": saturation, "layers": [
+        _reading(rng, token, pieces, layer, layer >= saturation) for layer in range(LAYERS)
+    ]}  # fmt: skip
+
+
+def _reading(rng, token, pieces, layer, settled):
+    share = token["p"] * (layer + 1) / LAYERS * (1 if settled else 0.2)
+    others = rng.dirichlet(np.ones(TOP - 1)) * (1 - share) * (0.9 if settled else 1)
+    top = [
+        {"id": 9000 + j, "text": pieces[int(rng.integers(len(pieces)))], "p": o} for j, o in enumerate(others)
+    ]
+    top.append({"id": token["id"], "text": token["text"], "p": share})
+    if settled:
+        top[-1]["p"] = max(share, others.max() + 1e-3)
+    top.sort(key=lambda one: -one["p"])
+    rank = [one["id"] for one in top].index(token["id"])
+    return {
+        "layer": layer,
+        "top": top,
+        "p_final": top[rank]["p"],
+        "rank_final": rank,
+        "entropy": 4 / (1 + layer),
+    }
+
+
+def _attention(edges, count):
+    centres = (edges[:-1] + edges[1:])[:, None] / 2
+    positions = np.arange(550)[None] * 0.02
+    return (
+        np.exp(-(((positions - centres) / 0.12) ** 2)) * 0.1 if count else np.zeros((0, positions.shape[1]))
+    )
+
+
+def _tone(duration):
+    t = np.arange(int(duration * 16_000)) / 16_000
+    rng = np.random.default_rng(7)
+    return 0.4 * np.sin(2 * np.pi * 180 * t) * np.sin(np.pi * t * 2.2) ** 4 + 0.01 * rng.standard_normal(
+        t.size
+    )
+
+
+def _peaks(wav, bins=2200):
+    cut = wav[: wav.size // bins * bins].reshape(bins, -1)
+    return np.stack([cut.min(1), cut.max(1)])
+
+
+def _mel(rng, duration):
+    frames = int(duration * 100)
+    t, f = np.arange(frames)[None] / 100, np.arange(80)[:, None]
+    voiced = np.sin(np.pi * t * 2.2) ** 4
+    return voiced * np.exp(-f / 40) * (1 + np.cos(f / 3)) + 0.08 * rng.standard_normal((80, frames)) - 0.5
+
+
+def _wav(samples):
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setparams((1, 2, 16_000, 0, "NONE", ""))
+        file.writeframes((samples * 32_767).astype("<i2").tobytes())
+    return buffer.getvalue()
+
+
+@functools.cache
+def chromium():
+    """The path of a Chromium on this machine, or None."""
+    named = os.environ.get("OTOSCOPE_CHROMIUM")
+    names = [named] if named else ["chromium", "chromium-browser", "google-chrome"]
+    return next((path for name in names if (path := shutil.which(name))), None)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    reason = "No Chromium was found; install chromium, or name one in OTOSCOPE_CHROMIUM."
+    if chromium() is None and os.environ.get("CI"):
+        pytest.fail(reason)
+    if chromium() is None:
+        pytest.skip(reason)
+    from playwright.sync_api import sync_playwright
+
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+        "--no-first-run",
+    ]
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=chromium(), args=flags)
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def make_doc():
+    """The builder itself, for tests that need a document of their own."""
+    return made_up
+
+
+@pytest.fixture(scope="session")
+def doc():
+    return made_up()
+
+
+@pytest.fixture(params=HOSTILE, ids=range(len(HOSTILE)))
+def label(request):
+    """Text that tries to be something else."""
+    return request.param

@@ -1,0 +1,162 @@
+/** How much the chosen token depends on each block and each head. */
+
+import { useId, useMemo } from "preact/hooks";
+import type { Component, ExplainDoc } from "../contract.ts";
+import { type Arranged, Changes, heads, type Part, type Stack, wholeComponents } from "../model/ablation.ts";
+import { change } from "../model/numbers.ts";
+import { Panel, type PanelProps, Quoted } from "./common.tsx";
+import { Grid, type GridRow, tintStyle } from "./grid.tsx";
+
+const NAMES: Record<Part, string> = {
+  self_attn: "self-attention",
+  cross_attn: "cross-attention",
+  mlp: "MLP",
+  attn: "self-attention",
+};
+
+export function AblationPanel({ doc, token }: PanelProps) {
+  const changes = useMemo(() => new Changes(doc.ablation), [doc]);
+  const known = token >= 0 && doc.ablation.components.length > 0;
+  return (
+    <Panel
+      name="ablation"
+      title="What the token depends on"
+      lead="Each block and each head is zeroed in turn while the decoder is given the written tokens. The number is how much the token's log-probability changes, in nats."
+    >
+      {known ? <Measurements doc={doc} token={token} changes={changes} /> : <p>Nothing was measured.</p>}
+    </Panel>
+  );
+}
+
+interface Props {
+  doc: ExplainDoc;
+  token: number;
+  changes: Changes;
+}
+
+function Measurements(props: Props) {
+  return (
+    <>
+      <Legend reach={props.changes.reach(props.token)} />
+      <div class="stacks">
+        <OfStack {...props} stack="decoder" />
+        <OfStack {...props} stack="encoder" />
+      </div>
+      <Strongest {...props} />
+    </>
+  );
+}
+
+function Legend({ reach }: { reach: number }) {
+  return (
+    <p class="legend" data-testid="ablation-legend">
+      <span>less probable without it, {change(-reach)}</span>
+      <span class="ramp both" aria-hidden="true" />
+      <span>{change(reach)} nats, more probable without it</span>
+      <span class="hint">The scale ends at this token's largest change.</span>
+    </p>
+  );
+}
+
+function OfStack({ doc, token, changes, stack }: Props & { stack: Stack }) {
+  const found = useMemo(
+    () => ({ whole: wholeComponents(doc.ablation, stack), heads: heads(doc.ablation, stack) }),
+    [doc, stack],
+  );
+  if (found.whole.layers.length + found.heads.length === 0) return null;
+  const rows = (arranged: Arranged) => gridRows(arranged, changes, token);
+  return (
+    <div class="stack">
+      <h3>{stack === "encoder" ? "Encoder" : "Decoder"}</h3>
+      {found.whole.layers.length > 0 && (
+        <div>
+          <h4>Whole blocks</h4>
+          <Grid
+            narrow
+            label={`${stack}, layers by whole blocks`}
+            scale="change"
+            corner="layer"
+            columns={found.whole.parts.map((part) => NAMES[part])}
+            rows={rows(found.whole)}
+          />
+        </div>
+      )}
+      {found.heads.map((arranged) => {
+        const name = NAMES[arranged.parts[0] as Part];
+        return (
+          <div key={name}>
+            <h4>Heads of {name}</h4>
+            <Grid
+              narrow
+              label={`${stack}, layers by heads of ${name}`}
+              scale="change"
+              corner="layer"
+              columns={arranged.columns}
+              rows={rows(arranged)}
+            />
+          </div>
+        );
+      })}
+    </div>
+  );
+}
+
+function gridRows(arranged: Arranged, changes: Changes, token: number): GridRow[] {
+  const reach = changes.reach(token);
+  return arranged.layers.map((layer) => ({
+    head: layer,
+    cells: arranged.columns.map((column) => {
+      const found = arranged.cell(layer, column);
+      if (!found) return undefined;
+      const value = changes.at(found.row, token);
+      return { text: change(value), tint: value / reach, told: `${spelledOut(found.component)}: ${change(value)} nats` };
+    }),
+  }));
+}
+
+function spelledOut({ stack, layer, part, head }: Component): string {
+  return `${stack} layer ${layer}, ${NAMES[part]}${head === undefined ? "" : `, head ${head}`}`;
+}
+
+function Strongest({ doc, token, changes }: Props) {
+  const strongest = useMemo(() => changes.strongest(10), [changes]);
+  const reach = changes.reach(token);
+  const name = useId();
+  return (
+    <div class="scroll">
+      <h3 id={name}>The ten that matter most over all tokens</h3>
+      <p class="note">By mean size of the change, in nats.</p>
+      <table class="strongest" aria-labelledby={name}>
+        <thead>
+          <tr>
+            <th scope="col">component</th>
+            <th scope="col">this token</th>
+            <th scope="col">mean of all</th>
+            <th scope="col">hit hardest</th>
+          </tr>
+        </thead>
+        <tbody>
+          {strongest.map(({ component, row }) => {
+            const { mean, worst } = changes.overall(row);
+            const here = changes.at(row, token);
+            return (
+              <tr key={row}>
+                <th scope="row" title={component.id}>
+                  <bdi>{component.label}</bdi>
+                </th>
+                <td class={here < 0 ? "number falls" : "number change"} style={tintStyle(here / reach)}>
+                  {change(here)}
+                </td>
+                <td class="number">{change(mean)}</td>
+                <td>
+                  {worst} <Quoted text={doc.transcript.tokens[worst]?.text ?? ""} />{" "}
+                  <small>{change(changes.at(row, worst))}</small>
+                </td>
+              </tr>
+            );
+          })}
+        </tbody>
+      </table>
+    </div>
+  );
+}

@@ -1,0 +1,43 @@
+/** Small pieces that several panels use. */
+
+import type { ComponentChildren } from "preact";
+import { useEffect, useId, useState } from "preact/hooks";
+import type { ExplainDoc } from "../contract.ts";
+import { visible } from "../model/numbers.ts";
+
+export interface PanelProps {
+  doc: ExplainDoc;
+  token: number; // the selected token, -1 when none was written
+  select: (token: number) => void;
+}
+
+export function Panel(props: { title: string; lead: ComponentChildren; children: ComponentChildren; name: string }) {
+  const id = useId();
+  return (
+    <section class={`panel ${props.name}`} aria-labelledby={id} data-testid={props.name}>
+      <h2 id={id}>{props.title}</h2>
+      <p class="lead">{props.lead}</p>
+      {props.children}
+    </section>
+  );
+}
+
+/** Text from the document, quoted, kept from reordering its neighbours. */
+export function Quoted({ text }: { text: string }) {
+  return (
+    <q class="quoted" title={text}>
+      <bdi>{visible(text)}</bdi>
+    </q>
+  );
+}
+
+export function useDark(): boolean {
+  const [query] = useState(() => matchMedia("(prefers-color-scheme: dark)"));
+  const [dark, setDark] = useState(query.matches);
+  useEffect(() => {
+    const follow = () => setDark(query.matches);
+    query.addEventListener("change", follow);
+    return () => query.removeEventListener("change", follow);
+  }, [query]);
+  return dark;
+}

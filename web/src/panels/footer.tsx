@@ -1,0 +1,36 @@
+/** How to read the numbers, what the page does not show, and how long it took. */
+
+import type { ExplainDoc } from "../contract.ts";
+
+export function Footer({ doc }: { doc: ExplainDoc }) {
+  const total = doc.timings.reduce((sum, timing) => sum + timing.seconds, 0);
+  return (
+    <footer>
+      <h2>Reading this page</h2>
+      <ul>
+        <li>Tokens, layers, heads and ranks are numbered from 0; rank 0 is the most probable token.</li>
+        <li>Log-probabilities, their changes and entropies are in nats; times are seconds from the start of the sound shown.</li>
+        {doc.notes.map((note, i) => (
+          <li key={i}>
+            <bdi>{note}</bdi>
+          </li>
+        ))}
+      </ul>
+      {doc.timings.length > 0 && (
+        <details>
+          <summary>Made in {total.toFixed(1)} s</summary>
+          <dl class="timings">
+            {doc.timings.map(({ stage, seconds }, i) => (
+              <div key={i}>
+                <dt>
+                  <bdi>{stage}</bdi>
+                </dt>
+                <dd>{seconds.toFixed(2)} s</dd>
+              </div>
+            ))}
+          </dl>
+        </details>
+      )}
+    </footer>
+  );
+}

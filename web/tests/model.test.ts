@@ -1,0 +1,101 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { Ablation, Component, ExplainDoc, PackedArray } from "../src/contract.ts";
+import { Changes, heads, wholeComponents } from "../src/model/ablation.ts";
+import { extent, halfToNumber, unpack } from "../src/model/arrays.ts";
+import { change, probability, shortened, visible } from "../src/model/numbers.ts";
+import { TimeAxis } from "../src/model/time.ts";
+import { hashOf, initialToken, tokenInHash } from "../src/state.ts";
+
+const f32 = (values: number[], shape: number[]): PackedArray => ({
+  dtype: "f32",
+  shape,
+  scale: 1,
+  offset: 0,
+  data: Buffer.from(new Float32Array(values).buffer).toString("base64"),
+});
+
+test("half-precision bits become the numbers they stand for", () => {
+  const known: [number, number][] = [
+    [0x0000, 0],
+    [0x3c00, 1],
+    [0xc000, -2],
+    [0x3555, 0.333251953125],
+    [0x0001, 2 ** -24],
+    [0x7bff, 65504],
+  ];
+  for (const [bits, value] of known) assert.equal(halfToNumber(bits), value);
+});
+
+test("a quantised array is scaled and shifted back", () => {
+  const array: PackedArray = { dtype: "u8", shape: [3], scale: 0.5, offset: -1, data: "AAL/" };
+  assert.deepEqual([...unpack(array)], [-1, 0, 126.5]);
+  assert.deepEqual(extent(unpack(array)), [-1, 126.5]);
+});
+
+test("numbers read well at both ends", () => {
+  assert.deepEqual([0, 0.0004, 0.5, 0.9996, 1].map(probability), [".000", "<.001", ".500", ">.999", "1.000"]);
+  assert.deepEqual([-12.34, -0.5, 0.001, 2].map(change), ["−12.3", "−0.50", "0", "+2.00"]);
+});
+
+test("labels show their leading spaces and are never cut inside a character", () => {
+  assert.equal(visible("  a b"), "␣␣a b");
+  assert.equal(visible(""), "∅");
+  assert.equal(shortened("👂👂👂", 2), "👂…");
+  assert.equal(shortened("👂👂", 2), "👂👂");
+});
+
+test("pixels and seconds are each other's inverse, and ticks are round", () => {
+  const axis = new TimeAxis(0, 11, 990);
+  assert.equal(axis.x(5.5), 495);
+  assert.equal(axis.t(495), 5.5);
+  assert.equal(axis.t(-50), 0);
+  assert.deepEqual(axis.ticks(70), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
+});
+
+const part = (layer: number, head?: number): Component => ({
+  id: `decoder_blocks.${layer}.cross_attn`,
+  label: `D${layer}`,
+  stack: "decoder",
+  layer,
+  part: "cross_attn",
+  ...(head === undefined ? {} : { head }),
+});
+const ablation: Ablation = {
+  components: [part(0), part(1), part(0, 0), part(1, 1)],
+  change: f32([-1, 0, -3, 4, 0, 0.5, 0, 0], [4, 2]),
+};
+
+test("components are arranged with the last layer on top and unmeasured cells missing", () => {
+  const whole = wholeComponents(ablation, "decoder");
+  assert.deepEqual(whole.layers, [1, 0]);
+  assert.equal(whole.cell(1, 0)?.row, 1);
+  const [grid] = heads(ablation, "decoder");
+  assert.deepEqual(grid?.columns, [0, 1]);
+  assert.equal(grid?.cell(0, 0)?.row, 2);
+  assert.equal(grid?.cell(0, 1), undefined);
+  assert.deepEqual(wholeComponents(ablation, "encoder").layers, []);
+});
+
+test("the strongest components are those with the largest mean size of change", () => {
+  const changes = new Changes(ablation);
+  assert.deepEqual(changes.strongest(2).map(({ row }) => row), [1, 0]);
+  assert.deepEqual(changes.overall(1), { mean: 0.5, size: 3.5, worst: 0 });
+  assert.equal(changes.reach(0), 3);
+});
+
+test("the address names a token only when there is one", () => {
+  assert.equal(tokenInHash(hashOf(3), 4), 3);
+  for (const hash of ["#token=4", "#token=-1", "#token=1e1", "#token=", "", "#x=1"]) {
+    assert.equal(tokenInHash(hash, 4), undefined);
+  }
+});
+
+test("without an address the page opens at the document's choice, else at the least certain token", () => {
+  const tokens = [0.9, 0.2, 0.5].map((p) => ({ p }));
+  const doc = { transcript: { tokens } } as unknown as ExplainDoc;
+  assert.equal(initialToken(doc, ""), 1);
+  assert.equal(initialToken({ ...doc, selected_token: 2 }, ""), 2);
+  assert.equal(initialToken({ ...doc, selected_token: 2 }, "#token=0"), 0);
+  assert.equal(initialToken({ transcript: { tokens: [] } } as unknown as ExplainDoc, ""), -1);
+});
