@@ -1,3 +1,61 @@
-"""Look inside models that listen and speak."""
+"""Look inside models that listen and speak.
+
+    import otoscope as oto
+
+    model = oto.load_model("whisper-tiny.en")
+    doc = oto.explain(model, oto.sample("jfk"))
+    oto.save_page(doc, "jfk.html")
+
+Names are imported when first used, so that `import otoscope` stays quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+_DOORS = {
+    "load_model": "otoscope.models.loading",
+    "read": "otoscope.audio",
+    "sample": "otoscope.audio.samples",
+    "Clip": "otoscope.audio",
+    "mix": "otoscope.audio",
+    "silence": "otoscope.audio",
+    "white_noise": "otoscope.audio",
+    "Edit": "otoscope.activations",
+    "ActivationCache": "otoscope.activations",
+    "HookPoint": "otoscope.activations",
+    "DecodeOptions": "otoscope.models.transcripts",
+    "Transcript": "otoscope.models.transcripts",
+    "transcribe": "otoscope.models.transcribing",
+    "transcribe_all": "otoscope.models.transcribing",
+    "explain": "otoscope.studies.explain:explain_clip",
+    "save_page": "otoscope.views.page",
+    "OtoscopeError": "otoscope.errors",
+}
+
+__all__ = [*_DOORS, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]
+
+if TYPE_CHECKING:
+    from otoscope.activations import ActivationCache, Edit, HookPoint
+    from otoscope.audio import Clip, mix, read, silence, white_noise
+    from otoscope.audio.samples import sample
+    from otoscope.errors import OtoscopeError
+    from otoscope.models.loading import load_model
+    from otoscope.models.transcribing import transcribe, transcribe_all
+    from otoscope.models.transcripts import DecodeOptions, Transcript
+    from otoscope.studies.explain import explain_clip as explain
+    from otoscope.views.page import save_page
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _DOORS:
+        raise AttributeError(f"module 'otoscope' has no attribute {name!r}")
+    module, _, other = _DOORS[name].partition(":")
+    return getattr(import_module(module), other or name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

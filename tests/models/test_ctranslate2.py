@@ -78,7 +78,7 @@ def whisper_variables() -> dict[str, np.ndarray]:
 
 
 def quantised(variables: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Eight-bit weights with one scale a row, as ct2-transformers-converter --quantization int8 writes them."""
+    """Eight-bit weights with one scale a row, as CTranslate2's converter writes them for int8."""
     result = {}
     for name, value in variables.items():
         if name.endswith("weight") and value.ndim == 2:

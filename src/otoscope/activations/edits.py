@@ -8,10 +8,12 @@ one batch without touching each other.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
+from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 
@@ -25,7 +27,12 @@ if TYPE_CHECKING:
 
 Operation = Literal["zero", "mean", "mix", "scale", "add", "project_out", "replace"]
 _PLACES = ("rows", "heads", "positions", "keys", "steps")
-_AXIS_OF_PLACE = {"rows": ("batch",), "heads": ("head",), "positions": ("pos", "frame"), "keys": ("key",)}
+_AXIS_OF_PLACE = {
+    "rows": ("batch",),
+    "heads": ("head",),
+    "positions": ("pos", "frame"),
+    "keys": ("key", "source"),
+}
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,7 @@ class Edit:
         rows: Batch rows, None for all. In beam search a row is one beam.
         heads: Heads, 0-based, None for all.
         positions: Absolute positions (decoder or text tokens, prompt included; encoder frames of 20 ms), None for all.
-        keys: Source positions, for attention scores and patterns only.
+        keys: Absolute source positions, for attention scores and patterns and for rotated keys.
         steps: Decoding steps, None for all.
     """
 
@@ -81,16 +88,26 @@ class Edit:
             place = getattr(self, name)
             if place is None:
                 continue
-            place = (place,) if isinstance(place, int) else tuple(int(i) for i in place)
+            place = (int(place),) if isinstance(place, Integral) else tuple(int(i) for i in place)
             if any(i < 0 for i in place):
                 raise EditError(
                     f"{name}={place} has a negative index.",
                     "Count from 0; the end of a growing text is not known.",
                 )
             object.__setattr__(self, name, place)
+        self._check_operands()
+
+    def _check_operands(self) -> None:
+        if self.op not in get_args(Operation):
+            raise EditError(
+                f"There is no operation {self.op!r}.", f"Choose one of: {', '.join(get_args(Operation))}."
+            )
         if self.op not in ("zero", "scale") and self.value is None:
             raise EditError(f"The operation {self.op!r} needs a value.", "Pass the tensor to use.")
-        if self.value is not None and not torch.isfinite(self.value).all() and self.op not in ("replace",):
+        if not math.isfinite(self.alpha):
+            raise EditError(f"alpha={self.alpha} is not finite.", "Choose a finite number.")
+        # Minus infinity is a fair replacement of a score: it cuts the attention off.
+        if self.value is not None and self.op != "replace" and not torch.isfinite(self.value).all():
             raise EditError(
                 f"The value of this {self.op!r} edit is not finite.", "Check the reference it came from."
             )
@@ -124,7 +141,9 @@ class Edit:
     def project_out(cls, point: str, basis: Tensor, **where: Any) -> Edit:
         """Remove the span of `basis` `(k, width)` or `(width,)` from the last axis (direction ablation)."""
         rows = torch.atleast_2d(basis)
-        u, s, v = torch.linalg.svd(rows.double(), full_matrices=False)
+        if not torch.isfinite(rows).all():
+            raise EditError("The basis to project out is not finite.", "Check the directions it came from.")
+        _, s, v = torch.linalg.svd(rows.double(), full_matrices=False)
         kept = v[s > s.max().clamp_min(1e-30) * 1e-10]
         return cls(point, "project_out", kept.to(basis.dtype), **where)
 
@@ -214,7 +233,7 @@ class Edit:
             wanted, axis = getattr(self, place), point.axis(*axes)
             if wanted is None or axis is None:
                 continue
-            region[axis] = _locate(place, wanted, x.shape[axis], visit)
+            region[axis] = _locate(place, wanted, x.shape[axis], visit, _first(point, axis, x, visit))
             if not region[axis]:
                 return None
         return region
@@ -231,14 +250,14 @@ class Edit:
         first = x.dim() - value.dim()
         for axis in range(first, x.dim()):
             name, size = point.axes[axis], value.shape[axis - first]
-            whole = name not in ("pos", "batch") and region[axis] is None
-            if size == 1 or whole:
+            if size == 1:
                 continue
-            wanted = _absolute(name, region[axis], x.shape[axis], visit)
-            if max(wanted) >= size:
+            wanted = _absolute(name, region[axis], x.shape[axis], visit, _first(point, axis, x, visit))
+            fixed = name not in ("pos", "batch", "key") and size != x.shape[axis]
+            if fixed or max(wanted) >= size:
                 raise EditError(
-                    f"The value for {point.name} has {size} entries along {name}, and entry {max(wanted)} is needed.",
-                    "Give a longer reference, a single entry to repeat, or choose rows and positions that it covers.",
+                    f"The value for {point.name} has {size} entries along {name}, which does not fit: entries up to {max(wanted)} of {x.shape[axis]} are needed.",
+                    "Give as many entries as the activation has, or a single one to repeat, or choose rows and positions that it covers.",
                 )
             value = value.index_select(axis - first, torch.tensor(wanted, device=value.device))
         return value
@@ -266,28 +285,36 @@ class Edit:
         return out
 
 
-def _locate(place: str, wanted: Sequence[int], size: int, visit: Visit) -> list[int]:
+def _first(point: HookPoint, axis: int, x: Tensor, visit: Visit) -> int:
+    """Absolute index of the first entry along an axis: text goes on from the cache, whose oldest keys a sliding window drops."""
+    name = point.axes[axis]
+    if name == "pos":
+        return visit.offset
+    if name != "key" or visit.phase != "decode":
+        return 0
+    pos = point.axis("pos")
+    new = 1 if pos is None else x.shape[pos]
+    return max(0, visit.offset + new - x.shape[axis])
+
+
+def _locate(place: str, wanted: Sequence[int], size: int, visit: Visit, first: int) -> list[int]:
     """Local indices of the wanted rows, heads, positions or keys in this call."""
     if place == "rows" and visit.rows is not None:
-        here = {row: i for i, row in enumerate(visit.rows)}
-        return [here[row] for row in wanted if row in here]
+        return [i for i, row in enumerate(visit.rows) if row in wanted]
     if place == "rows" and max(wanted, default=0) >= size:
         raise EditError(
             f"Row {max(wanted)} is not in a batch of {size}.",
             "Rows are counted from 0; make the batch large enough.",
         )
-    offset = visit.offset if place == "positions" else 0
-    return [i - offset for i in wanted if 0 <= i - offset < size]
+    return [i - first for i in wanted if 0 <= i - first < size]
 
 
-def _absolute(axis: str, local: list[int] | None, size: int, visit: Visit) -> list[int]:
+def _absolute(axis: str, local: list[int] | None, size: int, visit: Visit, first: int) -> list[int]:
     """Where a value is read: absolute positions and original rows for local indices."""
     local = list(range(size)) if local is None else local
-    if axis == "pos":
-        return [i + visit.offset for i in local]
     if axis == "batch" and visit.rows is not None:
         return [visit.rows[i] for i in local]
-    return local
+    return [i + first for i in local]
 
 
 def _grid(region: list[list[int] | None], x: Tensor) -> tuple[Tensor, ...]:
@@ -310,7 +337,12 @@ def save_edits(edits: Iterable[Edit], path: Path | str) -> None:
     from safetensors.torch import save
 
     edits = list(edits)
-    tensors = {str(i): e.value.contiguous() for i, e in enumerate(edits) if e.value is not None}
+    # Copies, because the format refuses tensors that share memory, and edits of several rows often share one value.
+    tensors = {
+        str(i): e.value.detach().clone(memory_format=torch.contiguous_format)
+        for i, e in enumerate(edits)
+        if e.value is not None
+    }
     data = save(tensors, metadata={"otoscope_edits": json.dumps([e.to_dict() for e in edits])})
     with atomic_write(path, "wb") as file:
         file.write(data)

@@ -23,6 +23,7 @@ from otoscope.errors import EditError, PointError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from torch.utils.hooks import RemovableHandle
 
 HookFunction = Callable[["Tensor", Visit], "Tensor | None"]
 """`fn(activation, hook)`: the canonical activation and when it was met; returns a new tensor, or None for unchanged."""
@@ -79,6 +80,7 @@ class HookedModel:
         self.points = points
         self._clock = Clock()
         self._clock_users = 0
+        self._clock_handles: list[RemovableHandle] = []
         self._hooked: dict[str, int] = {}
         self._own_hooks = ExitStack()
 
@@ -109,7 +111,11 @@ class HookedModel:
             PointError: A point does not exist, or its attention cannot be tapped.
         """
         forward = [(point, fn) for names, fn in fwd_hooks for point in self.points.select(names)]
-        backward = [(point, fn) for names, fn in bwd_hooks for point in self.points.select(names)]
+        backward = [
+            (point, _gradient_hook(point, fn, strict=names is not None))
+            for names, fn in bwd_hooks
+            for point in self.points.select(names)
+        ]
         with ExitStack() as stack:
             self._enter(stack, forward, backward)
             yield self
@@ -142,7 +148,7 @@ class HookedModel:
         for point, fn in forward:
             stack.callback(self._attach(point, fn))
         for point, fn in backward:
-            stack.callback(self._attach(point, self._gradient_hook(point, fn), grad=True))
+            stack.callback(self._attach(point, fn, grad=True))
 
     def _unhook(self, name: str) -> None:
         self._hooked[name] -= 1
@@ -185,37 +191,22 @@ class HookedModel:
             lambda _m, args, kwargs: replace(args, kwargs, apply), with_kwargs=True
         ).remove
 
-    def _gradient_hook(self, point: HookPoint, fn: HookFunction) -> HookFunction:
-        def watch(raw: Tensor, visit: Visit) -> None:
-            if not raw.requires_grad:
-                raise PointError(
-                    f"{point.name} carries no gradient in this call.",
-                    "Run under torch.enable_grad() with weights that require gradients.",
-                )
-
-            def on_gradient(g: Tensor) -> Tensor | None:
-                new = fn(point.layout.read(g), visit)
-                return None if new is None else point.layout.put(g, new)
-
-            raw.register_hook(on_gradient)
-
-        return watch
-
     @contextmanager
     def _ticking(self) -> Iterator[None]:
-        """Keep the clock going while any hook is in place."""
-        handles = []
+        """Keep the clock going while any hook is in place, in whatever order they end."""
         if self._clock_users == 0:
-            for path in self.points.clocks:
-                module = self.hf.get_submodule(path)
-                handles.append(module.register_forward_pre_hook(self._tick, with_kwargs=True))
+            self._clock_handles = [
+                self.hf.get_submodule(path).register_forward_pre_hook(self._tick, with_kwargs=True)
+                for path in self.points.clocks
+            ]
         self._clock_users += 1
         try:
             yield
         finally:
             self._clock_users -= 1
-            for handle in handles:
-                handle.remove()
+            if self._clock_users == 0:
+                for handle in self._clock_handles:
+                    handle.remove()
 
     def _tick(self, _module: nn.Module, args: tuple, kwargs: dict) -> None:
         ids = kwargs.get("input_ids")
@@ -225,7 +216,8 @@ class HookedModel:
         cache = kwargs.get("past_key_values")
         uncached = kwargs.get("use_cache") is False or (cache is None and not kwargs.get("use_cache"))
         past = None if uncached and cache is None else (0 if cache is None else int(cache.get_seq_length()))
-        self._clock.tick(past, new, detecting=new == 1)
+        # Only a speech recogniser asks for the language; its detecting call is one token without a cache.
+        self._clock.tick(past, new, detecting=new == 1 and "decoder" in self.points.stacks)
 
     @contextmanager
     def rows(self, rows: Sequence[int] | None) -> Iterator[None]:
@@ -262,20 +254,32 @@ class HookedModel:
             The cache, filled as the model runs.
         """
         points = self.points.select(names_filter)
+        with ExitStack() as stack:
+            cache = ActivationCache(self.points, self.attention)
+            keep = self._keeper(cache, pos_slice, device, dtype)
+            self._enter(stack, [(point, keep) for point in points])
+            cache.attention = self.attention
+            yield cache
+
+    def _keeper(
+        self,
+        cache: ActivationCache,
+        pos_slice: slice | int | None,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+        suffix: str = "",
+    ) -> HookFunction:
+        """A hook that stores a detached copy of what it meets."""
         cut = slice(pos_slice, pos_slice + 1 or None) if isinstance(pos_slice, int) else pos_slice
 
         def keep(x: Tensor, hook: Visit) -> None:
             axis = self.points[hook.name].axis("pos", "frame")
             if cut is not None and axis is not None:
                 x = x[(slice(None),) * axis + (cut,)]
-            cache.store(
-                hook.name, x.detach().to(device=device or x.device, dtype=dtype or x.dtype, copy=True)
-            )
+            copy = x.detach().to(device=device or x.device, dtype=dtype or x.dtype, copy=True)
+            cache.store(hook.name + suffix, copy)
 
-        with ExitStack() as stack:
-            self._enter(stack, [(point, keep) for point in points])
-            cache = ActivationCache(self.points, self.attention)
-            yield cache
+        return keep
 
     def run_with_cache(
         self,
@@ -298,16 +302,23 @@ class HookedModel:
             pos_slice: Positions to keep.
             stop_at_layer: Stop before this layer of the main stack; the output is then its incoming residual stream.
             incl_bwd: Also run backward and keep gradients under `name + "_grad"`: True uses the output's loss, a function
-                maps the output to a scalar.
+                maps the output to a scalar. The parameters' own gradients are left as they were.
 
         Returns:
             The model's output and the cache.
 
         Raises:
-            PointError: A name does not exist, the filter matches nothing, or there is no loss to differentiate.
+            PointError: A name does not exist, the filter matches nothing, there is no loss to differentiate, or a pass that
+                stops early is asked for gradients.
         """
         if incl_bwd:
-            return self._run_with_gradients(inputs, names_filter, incl_bwd)
+            if stop_at_layer is not None:
+                raise PointError(
+                    "A pass that stops at a layer has no output to differentiate.",
+                    "Leave out stop_at_layer or incl_bwd.",
+                )
+            keep = {"device": device, "dtype": dtype, "pos_slice": pos_slice}
+            return self._run_with_gradients(inputs, names_filter, incl_bwd, keep)
         with (
             self.capturing(names_filter, device=device, dtype=dtype, pos_slice=pos_slice) as cache,
             torch.no_grad(),
@@ -337,16 +348,11 @@ class HookedModel:
         raise PointError(f"Layer {layer} was never reached.", "Check that the inputs run the main stack.")
 
     def _run_with_gradients(
-        self, inputs: Any, names: Names, metric: bool | Callable
+        self, inputs: Any, names: Names, metric: bool | Callable, keep: dict[str, Any]
     ) -> tuple[Any, ActivationCache]:
-        with ExitStack() as stack:
-            cache = stack.enter_context(self.capturing(names))
-
-            def keep(g: Tensor, hook: Visit) -> None:
-                cache.store(hook.name + "_grad", g.detach().clone())
-
-            stack.enter_context(self.hooks(bwd_hooks=[(names, keep)]))
-            with torch.enable_grad():
+        with self.capturing(names, **keep) as cache:
+            gradient = self._keeper(cache, **keep, suffix="_grad")
+            with self.hooks(bwd_hooks=[(names, gradient)]), torch.enable_grad(), _kept_gradients(self.hf):
                 output = self.forward(inputs)
                 scalar = metric(output) if callable(metric) else getattr(output, "loss", None)
                 if scalar is None:
@@ -355,7 +361,6 @@ class HookedModel:
                         "Pass labels with the inputs, or a function as incl_bwd.",
                     )
                 scalar.backward()
-        self.hf.zero_grad(set_to_none=True)
         return output, cache
 
     def run_with_hooks(
@@ -413,6 +418,45 @@ class HookedModel:
                 _report_unused(flat, self.points, visited, applied)
 
 
+@contextmanager
+def _kept_gradients(module: nn.Module) -> Iterator[None]:
+    """Give the parameters back the gradients they had before the block."""
+    before = [(parameter, parameter.grad) for parameter in module.parameters()]
+    for parameter, _ in before:
+        parameter.grad = None
+    try:
+        yield
+    finally:
+        for parameter, gradient in before:
+            parameter.grad = gradient
+
+
+def _gradient_hook(point: HookPoint, fn: HookFunction, strict: bool) -> HookFunction:
+    """What watches a raw tensor for its gradient; constants (frozen position tables) are an error only if `strict`."""
+    if point.at == "result":
+        raise PointError(
+            f"{point.name} has no gradient of its own: it is computed beside the model's own sum over heads.",
+            "Take the gradient of hook_z, or of the attention's output, which every head's result shares.",
+        )
+
+    def watch(raw: Tensor, visit: Visit) -> None:
+        if not raw.requires_grad:
+            if torch.is_grad_enabled() and not strict:
+                return
+            raise PointError(
+                f"{point.name} carries no gradient in this call.",
+                "Run under torch.enable_grad() with weights that require gradients.",
+            )
+
+        def on_gradient(g: Tensor) -> Tensor | None:
+            new = fn(point.layout.read(g), visit)
+            return None if new is None else _checked_put(point, g, new)
+
+        raw.register_hook(on_gradient)
+
+    return watch
+
+
 def _report_unused(edits: list[Edit], points: PointTable, visited: set[str], applied: set[int]) -> None:
     for edit in edits:
         name = points.canonical(edit.point)
@@ -428,13 +472,16 @@ def _report_unused(edits: list[Edit], points: PointTable, visited: set[str], app
 
 
 def _checked_put(point: HookPoint, raw: Tensor, new: Tensor) -> Tensor:
-    shape = point.layout.read(raw).shape
+    _check_shape(point, new, point.layout.read(raw).shape)
+    return point.layout.put(raw, new)
+
+
+def _check_shape(point: HookPoint, new: Tensor, shape: torch.Size) -> None:
     if new.shape != shape:
         raise PointError(
             f"A hook on {point.name} returned shape {tuple(new.shape)} instead of {tuple(shape)}.",
             "Return a tensor of the shape it was given, or None.",
         )
-    return point.layout.put(raw, new)
 
 
 def _replace_output(out: Any, apply: Callable[[Tensor], Tensor | None]) -> Any:
@@ -478,7 +525,10 @@ def _attach_result(
         z = args[0].unflatten(-1, (point.heads or 1, -1))
         result = torch.einsum("bphd,hdm->bphm", z, head_output_weights(module, point.heads or 1))
         new = fn(result)
-        return None if new is None else out + (new - result).sum(dim=2)
+        if new is None:
+            return None
+        _check_shape(point, new, result.shape)
+        return out + (new - result).sum(dim=2)
 
     return module.register_forward_hook(hook).remove
 

@@ -69,7 +69,8 @@ class HookPoint:
         module: Dotted path of the Hugging Face module, below the model object.
         at: Where the tensor is met: the module's `input`, its `output`, a named tensor inside the attention function
             (`scores`, `pattern`, `query`, `key`; these need the attention seam), or `result` (computed per head on request).
-        axes: Names of the canonical axes. `batch` and `pos` or `frame` and `head` and `key` are the ones an `Edit` can address.
+        axes: Names of the canonical axes. An `Edit` can address `batch`, `pos` or `frame`, `head`, and `key` (of the text itself)
+            or `source` (keys of another stack). `batch_or_1` has one entry for all rows where they stand at the same positions.
         layout: How the canonical tensor sits in the raw one.
         in_place: Writing must change the tensor itself, because the layer has already kept it as its residual branch.
         once: Computed once per generation and then kept in the cache (cross-attention keys and values).
@@ -138,6 +139,9 @@ class PointTable(Mapping[str, HookPoint]):
             name = name.replace(old, new)
         return name
 
+    def _spellings(self, name: str) -> set[str]:
+        return {name, *(name.replace(new, old) for old, new in self.aliases)}
+
     def canonical(self, name: str) -> str:
         """The canonical spelling of `name`.
 
@@ -173,7 +177,7 @@ class PointTable(Mapping[str, HookPoint]):
         prefix = f"{self.stacks[stack]}.{layer}"
         places = [module] if module else ["", "attn", "self_attn", "mlp"]
         tried = [".".join(filter(None, (prefix, place, f"hook_{name}"))) for place in places]
-        return next((t for t in tried if t in self), None) or self.canonical(tried[0])
+        return self.canonical(next((t for t in tried if t in self), tried[0]))
 
     def select(self, names: Names) -> list[HookPoint]:
         """The points that a filter names.
@@ -208,7 +212,11 @@ class PointTable(Mapping[str, HookPoint]):
     def _match(self, name: str) -> list[HookPoint]:
         if not any(c in name for c in "*?["):
             return [self[name]]
-        found = [p for key, p in self.points.items() if fnmatch.fnmatchcase(key, self._unalias(name))]
+        found = [
+            p
+            for key, p in self.points.items()
+            if any(fnmatch.fnmatchcase(k, name) for k in self._spellings(key))
+        ]
         if not found:
             raise PointError(
                 f"The pattern {name!r} matches no hook point.", "See docs/hook-points.md for all names."

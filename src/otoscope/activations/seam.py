@@ -23,6 +23,9 @@ SEAM = "otoscope"
 Tap = Callable[["Tensor"], "Tensor | None"]
 _TAPPED = ("query", "key", "scores", "pattern")
 
+# Configurations switched to the seam now: the object, what it ran before, and how many blocks still need the seam.
+_switched: dict[int, tuple[Any, str | None, int]] = {}
+
 # Taps by attention module and place. Keyed by id because modules of two models may be equal but are never the same.
 _taps: dict[int, dict[str, list[Tap]]] = {}
 
@@ -80,8 +83,9 @@ def seam_attention(
     groups = getattr(module, "num_key_value_groups", 1)
     if groups > 1:  # grouped-query attention repeats each key head for consecutive query heads
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    scores = torch.matmul(query, key.transpose(2, 3)) * scaling
+    scores = torch.matmul(query, key.transpose(2, 3)) * (
+        query.shape[-1] ** -0.5 if scaling is None else scaling
+    )
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
     if attention_mask is not None:
@@ -136,11 +140,27 @@ def seam(model: nn.Module, modules: Iterable[nn.Module]) -> Iterator[None]:
                 "Load it with reorder_and_upcast_attn=False to read or edit its scores and patterns.",
             )
     _register()
-    before = [(config, config._attn_implementation_internal) for config in _configs(model)]
+    configs = _configs(model)
     try:
-        for config, _ in before:
-            config._attn_implementation_internal = SEAM
+        for config in configs:
+            _switch(config)
         yield
     finally:
-        for config, name in before:
-            config._attn_implementation_internal = name
+        for config in configs:
+            _switch_back(config)
+
+
+def _switch(config: Any) -> None:
+    _, before, users = _switched.get(id(config), (config, config._attn_implementation_internal, 0))
+    _switched[id(config)] = (config, before, users + 1)
+    config._attn_implementation_internal = SEAM
+
+
+def _switch_back(config: Any) -> None:
+    """Restore a configuration once the last block that needs the seam is over: blocks need not end in the order they began."""
+    _, before, users = _switched[id(config)]
+    if users > 1:
+        _switched[id(config)] = (config, before, users - 1)
+        return
+    del _switched[id(config)]
+    config._attn_implementation_internal = before

@@ -13,7 +13,7 @@ from otoscope.activations import HookedModel, HookPoint, Layout, PointTable
 from otoscope.errors import EditError, OptionError
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
     from transformers import PreTrainedConfig, PreTrainedModel
 
 
@@ -121,9 +121,8 @@ def _layer_points(s: BlockSpec, layer: int) -> list[HookPoint]:
         **more: Any,
     ) -> HookPoint:
         path = f"{at}.{module}" if module else at
-        return HookPoint(
-            f"{name}.{suffix}", path, side, axes, width=width, layer=layer, stack=s.stack, **more
-        )  # type: ignore[arg-type]
+        place = {"width": width, "layer": layer, "stack": s.stack}
+        return HookPoint(f"{name}.{suffix}", path, side, axes, **place, **more)  # type: ignore[arg-type]
 
     out = [point("hook_resid_pre", "", "input")]
     norms = dict(s.norms)
@@ -150,7 +149,7 @@ def _layer_points(s: BlockSpec, layer: int) -> list[HookPoint]:
 def _attention_points(s: BlockSpec, a: AttentionModule, point: Callable[..., HookPoint]) -> list[HookPoint]:
     source = "frame" if a.cross else s.position
     q_axes, k_axes = ("batch", s.position, "head", "d_head"), ("batch", source, "head", "d_head")
-    square = ("batch", "head", s.position, "key")
+    square = ("batch", "head", s.position, "source" if a.cross else "key")
     once = {"once": True} if a.cross else {}
     parts = [(a.fused, Layout(s.heads, (i, 3))) for i in range(3)] if a.fused else [
         (a.q, Layout(s.heads)), (a.k, Layout(s.kv_heads)), (a.v, Layout(s.kv_heads))
@@ -185,13 +184,18 @@ def _attention_points(s: BlockSpec, a: AttentionModule, point: Callable[..., Hoo
                 )
             )
     if a.rotary:
-        for letter, place, heads in (("q", "query", s.heads), ("k", "key", s.kv_heads)):
+        # Inside the attention function the keys of earlier steps are there too, so they are addressed as keys.
+        rot_k_axes = ("batch", "key", "head", "d_head")
+        for letter, place, heads, axes in (
+            ("q", "query", s.heads, q_axes),
+            ("k", "key", s.kv_heads, rot_k_axes),
+        ):
             out.append(
                 point(
                     f"{a.name}.hook_rot_{letter}",
                     a.path,
                     place,
-                    q_axes,
+                    axes,
                     s.d_head,
                     layout=Layout(swap=True),
                     heads=heads,
@@ -305,7 +309,7 @@ class Model(HookedModel):
                 "Leave it out here; word times come from otoscope's own transcripts.",
             )
         with torch.no_grad():
-            return self.hf.generate(*args, disable_compile=True, **kwargs)
+            return self.hf.generate(*args, disable_compile=True, **kwargs)  # type: ignore[operator]
 
     def __repr__(self) -> str:
         facts = self.describe()

@@ -82,7 +82,10 @@ def _gpt2_points(config: Any) -> PointTable:
     )
     points = [
         whole("embed.hook_out", "transformer.wte", _ROW, config.n_embd, "text"),
-        whole("pos_embed.hook_out", "transformer.wpe", _ROW, config.n_embd, "text"),
+        # One row serves the whole batch unless position_ids are given, so rows cannot be told apart here.
+        whole(
+            "pos_embed.hook_out", "transformer.wpe", ("batch_or_1", "pos", "d_model"), config.n_embd, "text"
+        ),
         *block_points(spec),
         whole("ln_final.hook_out", "transformer.ln_f", _ROW, config.n_embd, "text"),
         whole("unembed.hook_out", "lm_head", ("batch", "pos", "vocab"), config.vocab_size, "text"),

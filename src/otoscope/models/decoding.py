@@ -87,8 +87,11 @@ class DecoderSession:
                 for project in (attention.k_proj, attention.v_proj)
             )
             self.cache.cross_attention_cache.update(k, v, i)
-            stored = self.cache.cross_attention_cache.layers[i]
-            stored.keys, stored.values = (_spread(x.contiguous(), index) for x in (k, v))
+            _set(
+                self.cache.cross_attention_cache.layers[i],
+                _spread(k.contiguous(), index),
+                _spread(v.contiguous(), index),
+            )
             self.cache.is_updated[i] = True
 
     def step(self, tokens: Tensor) -> Tensor:
@@ -109,7 +112,11 @@ class DecoderSession:
         self.encoded = _take(self.encoded, index)
         for part in (self.cache.self_attention_cache, self.cache.cross_attention_cache):
             for layer in part.layers:
-                layer.keys, layer.values = _take(layer.keys, index), _take(layer.values, index)
+                _set(layer, _take(layer.keys, index), _take(layer.values, index))  # type: ignore[union-attr]
+
+
+def _set(layer: Any, keys: Tensor, values: Tensor) -> None:
+    layer.keys, layer.values = keys, values
 
 
 def _spread(x: Tensor, index: Tensor) -> Tensor:
@@ -185,7 +192,7 @@ class _AlignmentTap:
     def keys(self, session: DecoderSession) -> Tensor:
         """`(row, head, frame, d_head)`."""
         layers = session.cache.cross_attention_cache.layers
-        return torch.stack([layers[layer].keys[:, head] for layer, head in self.heads], dim=1)
+        return torch.stack([layers[layer].keys[:, head] for layer, head in self.heads], dim=1)  # type: ignore[union-attr,index]
 
 
 def decode(

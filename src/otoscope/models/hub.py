@@ -110,7 +110,7 @@ def fetch_snapshot(hub_id: str, *, force: bool = False) -> Path:
         store.mkdir(parents=True, exist_ok=True)
         require_space(store, size)
         with track(f"Downloading {hub_id}", size, "bytes") as task:
-            paths = [_download(hub_id, info.sha, file, task, force=force) for file in wanted]
+            paths = [_download(hub_id, file, task, force=force) for file in wanted]
     except ModelError:
         raise
     except Exception as error:
@@ -131,14 +131,11 @@ def _wanted(hub_id: str, files: list[RepoSibling]) -> list[RepoSibling]:
     return wanted
 
 
-def _download(hub_id: str, revision: str | None, file: RepoSibling, task: Task, *, force: bool) -> Path:
+def _download(hub_id: str, file: RepoSibling, task: Task, *, force: bool) -> Path:
     from huggingface_hub import hf_hub_download
 
-    path = Path(
-        hf_hub_download(
-            hub_id, file.rfilename, revision=revision, force_download=force, tqdm_class=_forwarding_to(task)
-        )
-    )
+    name, bar = file.rfilename, _forwarding_to(task)
+    path = Path(hf_hub_download(hub_id, name, force_download=force, tqdm_class=bar))
     if file.lfs and sha256(path) != file.lfs.sha256:
         raise ModelError(
             f"{path} does not have the SHA-256 that the hub states.",

@@ -53,7 +53,8 @@ def _points(config: Any) -> PointTable:
     return PointTable(
         {p.name: p for p in points},
         stacks={"text": "blocks", "audio_encoder": "audio_encoder.blocks"},
-        clocks=("model.language_model",),
+        # The embedding is met in `model`, before the language model starts; audio slots may still be expanded in between.
+        clocks=("model", "model.language_model"),
         layers={"text": "model.language_model.layers", "audio_encoder": f"{tower}.layers"},
     )
 

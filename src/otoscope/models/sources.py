@@ -242,7 +242,11 @@ def locate(name: str | Path, *, force: bool = False) -> Local:
     if isinstance(name, str) and name in REGISTRY:
         return obtain(REGISTRY[name], force=force)
     if _exists(Path(text)):
-        return _from_path(Path(text), text)
+        try:
+            return _from_path(Path(text), text)
+        except OSError as error:
+            why = error.strerror or type(error).__name__
+            raise ModelError(f"{text} cannot be read: {why}.", "Check its permissions.") from error
     if is_hub_id(text):
         return _from_hub(text, force=force)
     raise _unknown(text)

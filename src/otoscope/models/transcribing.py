@@ -12,19 +12,20 @@ import numpy as np
 import torch
 
 from otoscope.audio import Clip, windows
-from otoscope.errors import OptionError
+from otoscope.corpora import Item
+from otoscope.errors import AudioError
 from otoscope.models.alignment import attention_over_frames, token_frames
 from otoscope.models.decoding import Decoded, batches, decode, detect_languages, prompts_for
 from otoscope.models.transcripts import DecodeOptions, Segment, Token, Transcript, Word
 from otoscope.outcomes import compression_ratio
-from otoscope.progress import track
+from otoscope.progress import Task, track
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from otoscope.models.whisper import SpeechModel
 
-Source = Clip | Path | str
+Source = Clip | Path | str | Item
 
 _LOOK_AHEAD = 8
 """Batches of windows read ahead and sorted by length, so that rows of one batch end at about the same time."""
@@ -42,10 +43,22 @@ class _Recording:
     index: int
     parts: dict[int, tuple[Clip, str, Decoded]] = field(default_factory=dict)
     expected: int | None = None
+    error: AudioError | None = None
 
     @property
     def done(self) -> bool:
-        return self.expected is not None and len(self.parts) == self.expected
+        return self.error is not None or (self.expected is not None and len(self.parts) == self.expected)
+
+    @property
+    def name(self) -> str | None:
+        if isinstance(self.source, Clip):
+            return self.source.source
+        return self.source.audio_filepath if isinstance(self.source, Item) else str(self.source)
+
+    def windows(self, seconds: float) -> Iterator[Clip]:
+        return (
+            self.source.windows(seconds) if isinstance(self.source, Item) else windows(self.source, seconds)
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +70,9 @@ class _Window:
 
 def transcribe(model: SpeechModel, source: Source, options: DecodeOptions | None = None) -> Transcript:
     """Transcribe one recording of any length; see `transcribe_all`."""
-    return next(iter(transcribe_all(model, [source], options)))
+    transcript = next(iter(transcribe_all(model, [source], options)))
+    assert isinstance(transcript, Transcript)
+    return transcript
 
 
 def transcribe_all(
@@ -66,8 +81,8 @@ def transcribe_all(
     options: DecodeOptions | None = None,
     *,
     batch: int | None = None,
-    languages: Sequence[str | None] | None = None,
-) -> Iterator[Transcript]:
+    keep_going: bool = False,
+) -> Iterator[Transcript | AudioError]:
     """Transcribe recordings in batches of windows, in bounded memory, and yield their transcripts in order.
 
     A recording longer than 30 s is cut into windows at quiet places; each window is decoded by itself. Without a forced
@@ -75,44 +90,39 @@ def transcribe_all(
 
     Args:
         model: The recogniser.
-        sources: Clips or paths.
+        sources: Clips, paths or manifest items.
         options: How to decode.
         batch: Windows at once; None: `model.batch`.
-        languages: A language to force for each source, in order; None entries are detected.
+        keep_going: Yield the `AudioError` of a recording that cannot be read in place of its transcript, and go on.
 
     Yields:
-        One transcript a source.
+        One transcript (or error) a source.
 
     Raises:
-        AudioError: A recording cannot be read.
-        OptionError: The language or task does not fit the model, or `languages` has the wrong length.
+        AudioError: A recording cannot be read, and `keep_going` is off.
+        OptionError: The language or task does not fit the model.
     """
     options = options or DecodeOptions()
     options = replace(options, language=model.check_language(options.language))
     model.prompt(
         options.language or next(iter(model.languages), "en"), task=options.task
     )  # refuse before any work
-    sources = list(sources)
-    if languages is not None and len(languages) != len(sources):
-        raise OptionError(
-            f"{len(languages)} languages were given for {len(sources)} recordings.", "Give one each, or none."
-        )
-    forced = [model.check_language(x) for x in languages] if languages else [options.language] * len(sources)
-    size = batch or model.batch
-    recordings = [
-        _Recording(source, language, i)
-        for i, (source, language) in enumerate(zip(sources, forced, strict=True))
-    ]
+    recordings = [_Recording(source, options.language, i) for i, source in enumerate(sources)]
     with track("Transcribing", len(recordings), "recordings") as task:
-        yield from _in_order(model, recordings, options, size, task)
+        yield from _in_order(model, recordings, options, batch or model.batch, keep_going, task)
 
 
 def _in_order(
-    model: SpeechModel, recordings: list[_Recording], options: DecodeOptions, size: int, task
-) -> Iterator[Transcript]:  # noqa: ANN001
-    waiting = {r.index: r for r in recordings}
+    model: SpeechModel,
+    recordings: list[_Recording],
+    options: DecodeOptions,
+    size: int,
+    keep_going: bool,
+    task: Task,
+) -> Iterator[Transcript | AudioError]:
+    waiting = dict(enumerate(recordings))
     following = 0
-    for ahead in batches(_windows(model, recordings), size * _LOOK_AHEAD):
+    for ahead in batches(_windows(model, recordings, keep_going), size * _LOOK_AHEAD):
         ahead.sort(key=lambda w: len(w.clip.samples))
         for chunk in batches(ahead, size):
             for window, (language, decoded) in zip(
@@ -122,27 +132,41 @@ def _in_order(
                 if window.recording.done:
                     task.advance()
         while following in waiting and waiting[following].done:
-            yield _transcript(model, waiting.pop(following), options)
+            yield _outcome(model, waiting.pop(following), options)
             following += 1
-    while following in waiting:  # the reader learns a recording's number of windows only after its last one
-        yield _transcript(model, waiting.pop(following), options)
-        following += 1
+    for (
+        recording
+    ) in waiting.values():  # the reader learns how many windows a recording has only after its last one
+        yield _outcome(model, recording, options)
 
 
-def _windows(model: SpeechModel, recordings: Iterable[_Recording]) -> Iterator[_Window]:
+def _outcome(model: SpeechModel, recording: _Recording, options: DecodeOptions) -> Transcript | AudioError:
+    if recording.error:
+        return recording.error
+    parts = [recording.parts[i] for i in range(len(recording.parts))]
+    return transcript_of(model, parts, options, recording.name)
+
+
+def _windows(model: SpeechModel, recordings: Iterable[_Recording], keep_going: bool) -> Iterator[_Window]:
     for recording in recordings:
-        count = 0
-        previous: Clip | None = None
-        for clip in windows(recording.source, model.window_seconds):
-            if previous is not None:
-                if count == 0 and recording.language is None and model.is_multilingual:
-                    recording.language = _language_of(model, previous)
-                yield _Window(recording, count, previous)
-                count += 1
-            previous = clip
-        assert previous is not None
-        recording.expected = count + 1
-        yield _Window(recording, count, previous)
+        try:
+            yield from _windows_of(model, recording)
+        except AudioError as error:
+            if not keep_going:
+                raise
+            recording.error = error
+
+
+def _windows_of(model: SpeechModel, recording: _Recording) -> Iterator[_Window]:
+    clips = recording.windows(model.window_seconds)
+    number, clip = 0, next(clips)
+    for following in clips:
+        if number == 0 and recording.language is None and model.is_multilingual:
+            recording.language = _language_of(model, clip)
+        yield _Window(recording, number, clip)
+        number, clip = number + 1, following
+    recording.expected = number + 1
+    yield _Window(recording, number, clip)
 
 
 def _language_of(model: SpeechModel, clip: Clip) -> str:
@@ -182,8 +206,10 @@ def _light(decoded: Decoded) -> Decoded:
 # From decoded windows to a transcript ------------------------------------------------------------------------------------
 
 
-def _transcript(model: SpeechModel, recording: _Recording, options: DecodeOptions) -> Transcript:
-    parts = [recording.parts[i] for i in range(len(recording.parts))]
+def transcript_of(
+    model: SpeechModel, parts: Sequence[tuple[Clip, str, Decoded]], options: DecodeOptions, source: str | None
+) -> Transcript:
+    """The transcript of a recording from its windows in order: clip, language, what was decoded (with alignment)."""
     language = parts[0][1]
     tokens: list[Token] = []
     segments: list[Segment] = []
@@ -202,7 +228,7 @@ def _transcript(model: SpeechModel, recording: _Recording, options: DecodeOption
         no_speech_prob=segments[0].no_speech_prob,
         avg_logprob=float(np.average([s.avg_logprob for s in segments], weights=weights)),
         compression_ratio=compression_ratio(text),
-        source=str(recording.source.source if isinstance(recording.source, Clip) else recording.source),
+        source=source,
         prompt=tuple(parts[0][2].prompt),
         settings=options,
         model=model.describe(),
@@ -233,7 +259,8 @@ def frames_of(model: SpeechModel, clip: Clip) -> int:
 
 def alignment_of(model: SpeechModel, clip: Clip, decoded: Decoded) -> Tensor:
     """Attention of the alignment heads `(head, token, frame)` over the clip's frames, the end token's row included."""
-    assert decoded.queries is not None and decoded.keys is not None
+    assert decoded.queries is not None
+    assert decoded.keys is not None
     return attention_over_frames(decoded.queries, decoded.keys, frames_of(model, clip))
 
 

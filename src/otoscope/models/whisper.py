@@ -90,8 +90,9 @@ def _points(config: Any) -> PointTable:
         whole("decoder_ln_final.hook_out", "model.decoder.layer_norm", _TOKENS, d, "decoder"),
         whole("unembed.hook_out", "proj_out", ("batch", "pos", "vocab"), config.vocab_size, "decoder"),
     ]
-    aliases = (("hook_resid_mid2", "hook_resid_mid_cross"),) + tuple(
-        (f"encoder_blocks.{i}.self_attn.", f"encoder_blocks.{i}.attn.") for i in range(config.encoder_layers)
+    aliases = (
+        ("hook_resid_mid2", "hook_resid_mid_cross"),
+        *((f"encoder_blocks.{i}.self_attn.", f"encoder_blocks.{i}.attn.") for i in range(config.encoder_layers)),
     )
     return PointTable(
         {p.name: p for p in points},
@@ -149,7 +150,7 @@ class SpeechModel(Model):
     @property
     def no_timestamps_token(self) -> int:
         """Id of `<|notimestamps|>`; timestamps follow it."""
-        return int(self.hf.generation_config.no_timestamps_token_id)
+        return int(self.hf.generation_config.no_timestamps_token_id)  # type: ignore[union-attr]
 
     def describe(self) -> dict[str, Any]:
         """Facts that every result records about the model."""
@@ -242,7 +243,7 @@ class SpeechModel(Model):
         ids = self._previous(previous) if previous else []
         ids.append(self.start_token)
         if self.is_multilingual:
-            ids += [self.languages[language or "en"], self.hf.generation_config.task_to_id[task]]
+            ids += [self.languages[language or "en"], self.hf.generation_config.task_to_id[task]]  # type: ignore[union-attr]
         elif task == "translate":
             raise OptionError(
                 f"{self.origin.name} is English-only and cannot translate.",
@@ -296,7 +297,8 @@ def _tiny(model_type: str) -> PreTrainedConfig:
     return WhisperConfig(
         vocab_size=99, num_mel_bins=16, d_model=48, encoder_layers=3, decoder_layers=2, encoder_attention_heads=4,
         decoder_attention_heads=6, encoder_ffn_dim=64, decoder_ffn_dim=80, max_source_positions=50, max_target_positions=32,
-        pad_token_id=1, bos_token_id=1, eos_token_id=1, decoder_start_token_id=2, suppress_tokens=None, begin_suppress_tokens=None,
+        pad_token_id=1, bos_token_id=1, eos_token_id=1, decoder_start_token_id=2, suppress_tokens=None,
+        begin_suppress_tokens=None,
     )  # fmt: skip
 
 

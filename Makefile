@@ -1,0 +1,70 @@
+# otoscope. `make demo` and `make test` are all a newcomer needs; both make .venv by themselves.
+
+PYTHON ?= python3
+VENV   ?= .venv
+# Another build of torch: make install TORCH='torch==2.13.0' TORCH_INDEX=<index that has it>
+TORCH       ?= torch
+TORCH_INDEX ?=
+
+BIN  := $(VENV)/bin
+PIP  := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+ENV_FILES := pyproject.toml constraints.txt
+
+.PHONY: help demo install dev test lint bench docs web clean
+
+help:
+	@echo "make demo     explain the sample clip and say where the page is"
+	@echo "make test     the whole test suite"
+	@echo "make install  .venv with everything the registered models need"
+	@echo "make lint     formatting, lint, types, layering"
+	@echo "make bench    benchmarks; results in benchmarks/results and docs/benchmarks.md"
+	@echo "make docs     the documentation site, in site/"
+	@echo "make web      build the page bundle again (needs Node)"
+
+$(VENV)/.torch: constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing torch (about 200 MB for the CPU build)"
+	@$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.torch $(ENV_FILES)
+	@echo "Installing otoscope"
+	@$(PIP) --editable '.[gguf]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.installed $(ENV_FILES)
+	@echo "Installing what the tests need"
+	@$(PIP) --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.installed $(ENV_FILES)
+	@$(PIP) --editable '.[docs]'
+	@touch $@
+
+install: $(VENV)/.installed
+
+dev: $(VENV)/.dev
+
+demo: $(VENV)/.installed
+	@$(BIN)/otoscope explain src/otoscope/audio/samples/jfk.flac --out jfk.explain.html
+
+test: $(VENV)/.dev
+	@$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/pyright
+	@$(BIN)/lint-imports --no-cache
+
+bench: $(VENV)/.dev
+	@$(BIN)/python -m benchmarks
+
+docs: $(VENV)/.docs
+	@$(BIN)/mkdocs build --strict
+
+web:
+	@cd web && npm ci && npm run build
+
+clean:
+	rm -rf $(VENV) site build dist

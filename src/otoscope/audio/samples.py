@@ -1,0 +1,22 @@
+"""The recordings that ship with the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from otoscope.errors import AudioError
+
+_FOLDER = Path(__file__).parent / "samples"
+
+
+def sample(name: str = "jfk") -> Path:
+    """Path of a shipped public-domain recording: `jfk`, `austen-0870`, `austen-0880` or `austen-0890`.
+
+    Raises:
+        AudioError: There is no such recording.
+    """
+    path = _FOLDER / f"{name}.flac"
+    names = sorted(p.stem for p in _FOLDER.glob("*.flac"))
+    if name not in names:
+        raise AudioError(f"There is no sample recording {name!r}.", f"Choose one of: {', '.join(names)}.")
+    return path

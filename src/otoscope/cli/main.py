@@ -1,0 +1,141 @@
+"""The console entry, and the one place where failures become lines on stderr and an exit code.
+
+Nothing but the standard library is imported before `main` guards against Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import NoReturn
+
+DONE, BUG, REFUSED, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
+"""Exit codes: the last two are what a shell reports for SIGINT and SIGPIPE."""
+
+_OUTPUT_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+def run() -> NoReturn:
+    """Run the command line and leave the process with its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal that lacks a letter shows its number
+            stream.reconfigure(errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue]
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command.
+
+    Args:
+        arguments: As on the command line, without the program's name.
+
+    Returns:
+        The exit code: 0 done, 1 a bug, 2 something a person can put right, 130 interrupted.
+    """
+    debug = "--debug" in arguments
+    try:
+        with warnings.catch_warnings():
+            if not debug:
+                _quieten()
+            code = _invoke(arguments)
+            sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return _interrupted(debug)
+    except BrokenPipeError:
+        return _pipe_closed()
+    except Exception as error:
+        return _failed(error, debug)
+
+
+def _invoke(arguments: Sequence[str]) -> int:
+    import typer
+
+    from otoscope.cli.app import app
+
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context("otoscope", list(arguments) or ["--help"]) as context:
+            command.invoke(context)
+    except typer.Exit as leaving:
+        return leaving.exit_code
+    except _usage_error() as error:
+        path = error.ctx.command_path if error.ctx else "otoscope"
+        return _report(error.format_message(), f"See `{path} --help`.")
+    return DONE
+
+
+def _usage_error() -> type:
+    """The class of wrong command lines, in Click or in the copy of it that newer Typer carries."""
+    import typer
+
+    return typer.BadParameter.__mro__[1]
+
+
+def _quieten() -> None:
+    """Keep other libraries' advice off the terminal; otoscope's own warnings stay, one line each."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    warnings.simplefilter("ignore")
+    warnings.filterwarnings("default", module="otoscope")
+    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+
+
+def _interrupted(debug: bool) -> int:
+    if debug:
+        _show_traceback()
+    if sys.platform != "win32":
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not break the way out
+    print("Interrupted; no half-written file was left behind.", file=sys.stderr)
+    return INTERRUPTED
+
+
+def _pipe_closed() -> int:
+    """Whoever read has gone; what is still buffered must not fail again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return PIPE_CLOSED
+
+
+def _failed(error: Exception, debug: bool) -> int:
+    from otoscope.errors import OtoscopeError
+    from otoscope.files import output_error
+
+    if debug:
+        _show_traceback()
+    if isinstance(error, OtoscopeError):
+        return _report(error.reason, error.remedy)
+    if isinstance(error, OSError) and error.errno in _OUTPUT_ERRNOS:
+        told = output_error(error.filename or "The result", error)
+        return _report(told.reason, told.remedy)
+    if _out_of_memory(error):
+        return _report("There is not enough memory.", "Run fewer rows at once: `--batch 1`.")
+    _report(
+        f"otoscope met an error it did not expect: {type(error).__name__}: {str(error)[:300]}",
+        "This is a bug; please report it with what `--debug` and `otoscope doctor` show.",
+    )
+    return BUG
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Torch raises its own type on accelerators and a bare RuntimeError on the CPU."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError)
+        and (type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error))
+    )
+
+
+def _report(reason: str, remedy: str) -> int:
+    from otoscope.cli.show import plain
+
+    print(f"error: {plain(reason)}\nremedy: {plain(remedy)}", file=sys.stderr)
+    return REFUSED
+
+
+def _show_traceback() -> None:
+    import traceback
+
+    traceback.print_exc()

@@ -1,0 +1,1 @@
+"""What each layer knows: its residual stream read as if it were the last."""

@@ -1,0 +1,78 @@
+"""The logit lens of a decoder or a language model.
+
+Each layer's residual stream goes through the final norm and the unembedding (nostalgebraist 2020; for speech "Beyond
+Transcription", section on the logit lens). At the last layer this is the model's own output.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from otoscope.models.base import Model
+
+
+@dataclass(frozen=True, eq=False)
+class LensReading:
+    """The lens at every layer for every token; layers are counted from 0.
+
+    Attributes:
+        top_ids: `(layer, token, k)` most probable token ids.
+        top_p: `(layer, token, k)` their probabilities.
+        p_final: `(layer, token)` probability of the token that was written.
+        rank_final: `(layer, token)` how many tokens are more probable than it; 0 is the top.
+        entropy: `(layer, token)` in nats.
+        saturation: For each token the first layer from which on the written token stays on top; None if it is not on top at
+            the last layer (decoding suppressed what was).
+    """
+
+    top_ids: Tensor
+    top_p: Tensor
+    p_final: Tensor
+    rank_final: Tensor
+    entropy: Tensor
+    saturation: tuple[int | None, ...]
+
+
+def logit_lens(model: Model, residuals: Sequence[Tensor], written: Tensor, k: int = 5) -> LensReading:
+    """Read every layer as if it were the last.
+
+    Args:
+        model: The model.
+        residuals: One `hook_resid_post` a layer, `(token, d_model)`: row i is the position that wrote token i.
+        written: Ids of the written tokens `(token,)`.
+        k: Candidates kept a layer.
+
+    Returns:
+        The reading, on the CPU. Probabilities are of the unfiltered distribution.
+    """
+    layers = []
+    with torch.no_grad():
+        for (
+            residual
+        ) in residuals:  # a layer at a time: the logits of all would be layers * tokens * vocabulary
+            logp = torch.log_softmax(model.unembed(residual).float(), dim=-1)
+            final = logp.gather(1, written[:, None])
+            top = logp.topk(k, dim=-1)
+            rank = (logp > final).sum(dim=-1)
+            entropy = torch.special.entr(logp.exp()).sum(dim=-1)
+            layers.append((top.indices, top.values.exp(), final[:, 0].exp(), rank, entropy))
+    ids, p, p_final, ranks, entropies = (torch.stack(part).cpu() for part in zip(*layers, strict=True))
+    return LensReading(ids, p, p_final, ranks, entropies, saturation_layers(ids[:, :, 0] == written.cpu()))
+
+
+def saturation_layers(on_top: Tensor) -> tuple[int | None, ...]:
+    """First layer from which on a token stays on top.
+
+    Args:
+        on_top: `(layer, token)`, whether the written token is the most probable.
+    """
+    stays = on_top.flip(0).cumprod(dim=0).flip(0).bool()  # on top here and at every later layer
+    return tuple(int(column.nonzero()[0]) if column.any() else None for column in stays.T)

@@ -1,0 +1,1 @@
+"""Whole jobs, each one readable file that composes the rooms below."""
