@@ -52,3 +52,19 @@ def shared_audio() -> Path:
 @pytest.fixture(scope="session")
 def jfk() -> Path:
     return Path(__file__).parents[1] / "src" / "otoscope" / "audio" / "samples" / "jfk.flac"
+
+
+@pytest.fixture(scope="session")
+def tiny_en():
+    """The real whisper-tiny.en."""
+    from otoscope.models.loading import load_model
+
+    return load_model("whisper-tiny.en")
+
+
+@pytest.fixture(scope="session")
+def base():
+    """The real multilingual whisper-base."""
+    from otoscope.models.loading import load_model
+
+    return load_model("whisper-base")

@@ -181,7 +181,8 @@ class Edit:
             )
         if point.once and self.steps is not None and 0 not in self.steps:
             raise EditError(
-                f"{point.name} is computed once, at step 0, and kept in the cache, so an edit from step {min(self.steps)} on has no effect.",
+                f"{point.name} is computed once, at step 0, and kept in the cache, "
+                f"so an edit from step {min(self.steps, default=1)} on has no effect.",
                 "Edit hook_z or hook_pattern of the same attention, or leave steps out.",
             )
         if self.value is not None:
@@ -192,7 +193,8 @@ class Edit:
         too_many = value.dim() > len(point.axes) or (self.op == "project_out" and value.dim() != 2)
         if too_many or (point.width and last not in (1, point.width)):
             raise EditError(
-                f"A value of shape {tuple(value.shape)} does not fit {point.name} (axes {', '.join(point.axes)}; last axis {point.width}).",
+                f"A value of shape {tuple(value.shape)} does not fit {point.name} "
+                f"(axes {', '.join(point.axes)}; last axis {point.width}).",
                 "Align it with the last axes, as in broadcasting.",
             )
 
@@ -256,8 +258,9 @@ class Edit:
             fixed = name not in ("pos", "batch", "key") and size != x.shape[axis]
             if fixed or max(wanted) >= size:
                 raise EditError(
-                    f"The value for {point.name} has {size} entries along {name}, which does not fit: entries up to {max(wanted)} of {x.shape[axis]} are needed.",
-                    "Give as many entries as the activation has, or a single one to repeat, or choose rows and positions that it covers.",
+                    f"The value for {point.name} has {size} entries along {name}, which does not fit: "
+                    f"entries up to {max(wanted)} are needed, of {x.shape[axis]} here.",
+                    "Give as many as the activation has, or one to repeat, or choose rows and positions that it covers.",
                 )
             value = value.index_select(axis - first, torch.tensor(wanted, device=value.device))
         return value

@@ -18,7 +18,7 @@ import torch
 from otoscope.activations.cache import ActivationCache
 from otoscope.activations.edits import Edit, Visit
 from otoscope.activations.points import HookPoint, Names, PointTable
-from otoscope.activations.seam import SEAM, add_tap, implementation, seam
+from otoscope.activations.seam import add_tap, implementation, seam
 from otoscope.errors import EditError, PointError
 
 if TYPE_CHECKING:
@@ -37,12 +37,34 @@ class EditNotApplied(UserWarning):
     """An edit met its point, but never one of its rows, positions or steps."""
 
 
-class _Stop(Exception):
+class _Stop(Exception):  # noqa: N818 - a way out, not an error
     """Carries the residual stream out of a forward pass that ends early."""
 
     def __init__(self, residual: Tensor) -> None:
         super().__init__("stopped")
         self.residual = residual
+
+
+class _Copies:
+    """Detached copies, one for a tensor that is met under two names in a row: `resid_post` is the next layer's `resid_pre`."""
+
+    def __init__(self, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
+        self.device, self.dtype = device, dtype
+        self._last: tuple[Tensor, int, tuple, Tensor] | None = None
+
+    def of(self, x: Tensor, where: tuple) -> Tensor:
+        version = -1 if x.is_inference() else x._version  # a write in place counts the version up
+        if (
+            self._last is not None
+            and self._last[0] is x
+            and self._last[1:3] == (version, where)
+            and version >= 0
+        ):
+            return self._last[3]
+        part = x.detach()[where] if where else x.detach()
+        copy = part.to(device=self.device or x.device, dtype=self.dtype or x.dtype, copy=True)
+        self._last = (x, version, where, copy)
+        return copy
 
 
 @dataclass
@@ -272,12 +294,12 @@ class HookedModel:
         """A hook that stores a detached copy of what it meets."""
         cut = slice(pos_slice, pos_slice + 1 or None) if isinstance(pos_slice, int) else pos_slice
 
+        copies = _Copies(device, dtype)
+
         def keep(x: Tensor, hook: Visit) -> None:
             axis = self.points[hook.name].axis("pos", "frame")
-            if cut is not None and axis is not None:
-                x = x[(slice(None),) * axis + (cut,)]
-            copy = x.detach().to(device=device or x.device, dtype=dtype or x.dtype, copy=True)
-            cache.store(hook.name + suffix, copy)
+            where = () if cut is None or axis is None else (slice(None),) * axis + (cut,)
+            cache.store(hook.name + suffix, copies.of(x, where))
 
         return keep
 

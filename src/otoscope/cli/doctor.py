@@ -26,6 +26,17 @@ def doctor(*, common: Common) -> None:
     if common.json:
         write_json({"checks": [asdict(check) for check in checks]}, common.json)
     if not common.json_on_stdout:
-        say(*table([(_SIGNS[c.status], c.name, " ".join(filter(None, (c.detail, c.remedy and f"— {c.remedy}")))) for c in checks]))
+        say(
+            *table(
+                [
+                    (
+                        _SIGNS[c.status],
+                        c.name,
+                        " ".join(filter(None, (c.detail, c.remedy and f"— {c.remedy}"))),
+                    )
+                    for c in checks
+                ]
+            )
+        )
     if any(check.status == "broken" for check in checks):
         raise typer.Exit(2)

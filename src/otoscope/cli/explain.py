@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from otoscope.cli.options import Common, require_output, with_common
+from otoscope.cli.options import Common, require_different, with_common
 from otoscope.cli.show import say, table, write_json
+from otoscope.files import require_writable
 
 
 @with_common
@@ -19,9 +20,7 @@ def explain(
         Path | None, typer.Option(help="The page to write.  [default: CLIP's name + .explain.html, here]")
     ] = None,
     model: Annotated[str, typer.Option(help="An alias, a hub id or a model directory.")] = "whisper-tiny.en",
-    token: Annotated[
-        int | None, typer.Option(min=0, help="The token to show first, counted from 0.")
-    ] = None,
+    token: Annotated[int | None, typer.Option(min=0, help="The token to show first, counted from 0.")] = None,
     offset: Annotated[
         float, typer.Option(min=0, help="Where the explained window begins, in seconds.")
     ] = 0.0,
@@ -35,7 +34,8 @@ def explain(
     Example: otoscope explain jfk.flac --out page.html
     """
     page = out or Path(f"{clip.stem}.explain.html")
-    require_output(page, source=clip)
+    require_different(page, common.json_path, source=clip)
+    require_writable(page)
 
     from otoscope.audio import info
 

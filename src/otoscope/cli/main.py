@@ -47,7 +47,8 @@ def main(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return _interrupted(debug)
     except BrokenPipeError:
-        return _pipe_closed()
+        _drop_unwritten()
+        return PIPE_CLOSED
     except Exception as error:
         return _failed(error, debug)
 
@@ -64,16 +65,22 @@ def _invoke(arguments: Sequence[str]) -> int:
     except typer.Exit as leaving:
         return leaving.exit_code
     except _usage_error() as error:
-        path = error.ctx.command_path if error.ctx else "otoscope"
-        return _report(error.format_message(), f"See `{path} --help`.")
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context else "otoscope"
+        return _report(_sentence(error), f"See `{path} --help`.")
     return DONE
 
 
-def _usage_error() -> type:
+def _usage_error() -> type[Exception]:
     """The class of wrong command lines, in Click or in the copy of it that newer Typer carries."""
     import typer
 
-    return typer.BadParameter.__mro__[1]
+    return typer.BadParameter.__mro__[1]  # pyright: ignore[reportReturnType]
+
+
+def _sentence(error: Exception) -> str:
+    message: str = error.format_message()  # pyright: ignore[reportAttributeAccessIssue]
+    return message if message.endswith((".", "?")) else f"{message}."
 
 
 def _quieten() -> None:
@@ -94,10 +101,12 @@ def _interrupted(debug: bool) -> int:
     return INTERRUPTED
 
 
-def _pipe_closed() -> int:
-    """Whoever read has gone; what is still buffered must not fail again at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return PIPE_CLOSED
+def _drop_unwritten() -> None:
+    """Let what stdout could not take go, so that it does not fail once more at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _failed(error: Exception, debug: bool) -> int:
@@ -109,6 +118,7 @@ def _failed(error: Exception, debug: bool) -> int:
     if isinstance(error, OtoscopeError):
         return _report(error.reason, error.remedy)
     if isinstance(error, OSError) and error.errno in _OUTPUT_ERRNOS:
+        _drop_unwritten()
         told = output_error(error.filename or "The result", error)
         return _report(told.reason, told.remedy)
     if _out_of_memory(error):
@@ -131,7 +141,8 @@ def _out_of_memory(error: Exception) -> bool:
 def _report(reason: str, remedy: str) -> int:
     from otoscope.cli.show import plain
 
-    print(f"error: {plain(reason)}\nremedy: {plain(remedy)}", file=sys.stderr)
+    for label, text in (("error", reason), ("remedy", remedy)):
+        print(f"{label}: {plain(' '.join(text.split()))}", file=sys.stderr)
     return REFUSED
 
 

@@ -12,10 +12,9 @@ from typing import Annotated, Any
 
 import typer
 
-from otoscope.cli.reporter import reporter
+from otoscope.cli.reporter import reporting
 from otoscope.errors import OutputError
 from otoscope.files import require_writable
-from otoscope.progress import reporting_to
 
 _PANEL = "Options of every command"
 
@@ -31,6 +30,11 @@ class Common:
     json: str | None
     quiet: bool
     debug: bool
+
+    @property
+    def json_path(self) -> Path | None:
+        """The file that gets the JSON, if one does."""
+        return None if self.json in (None, "-") else Path(self.json)
 
     @property
     def json_on_stdout(self) -> bool:
@@ -50,9 +54,7 @@ def _declared(
     batch: Annotated[
         int | None, typer.Option(min=1, help="Rows run at once.", rich_help_panel=_PANEL)
     ] = None,
-    seed: Annotated[
-        int, typer.Option(min=0, help="Seed of everything random.", rich_help_panel=_PANEL)
-    ] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.", rich_help_panel=_PANEL)] = 0,
     json: Annotated[
         str | None,
         typer.Option(
@@ -77,9 +79,10 @@ def with_common(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def run(**values: Any) -> None:
         common = Common(**{field.name: values.pop(field.name) for field in fields(Common)})
-        if common.json and not common.json_on_stdout:
-            require_output(Path(common.json))
-        with nullcontext() if common.quiet else reporter() as listening, reporting_to(listening) if listening else nullcontext():
+        if common.json_path:
+            _require_no_device(common.json_path)
+            require_writable(common.json_path)
+        with nullcontext() if common.quiet else reporting():
             command(**values, common=common)
 
     del run.__wrapped__  # Typer would look through it and see `common`
@@ -89,18 +92,22 @@ def with_common(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def require_output(path: Path, source: Path | None = None) -> None:
-    """Refuse, before any work, an output that cannot be written or would destroy something.
-
-    Args:
-        path: What is to be written.
-        source: What is to be read.
+def require_different(*outputs: Path | None, source: Path) -> None:
+    """Refuse outputs that would overwrite each other, a device or what is to be read.
 
     Raises:
-        OutputError: See `require_writable`; or `path` is a device or the source itself.
+        OutputError: Two of the paths are the same, or one is no place for a file.
     """
-    if path.exists() and not path.is_file() and not path.is_dir():
-        raise OutputError(f"{path} is not a regular file.", "Name a file; --json - writes to stdout.")
-    if source is not None and path.exists() and source.exists() and path.samefile(source):
-        raise OutputError(f"{path} is what is to be read.", "Name another file for the result.")
-    require_writable(path)
+    seen = {source.resolve()}
+    for output in filter(None, outputs):
+        _require_no_device(output)
+        if output.resolve() in seen:
+            raise OutputError(f"{output} would be overwritten.", "Give every output a name of its own.")
+        seen.add(output.resolve())
+
+
+def _require_no_device(path: Path) -> None:
+    """A finished file takes its name by replacing what has it: a pipe or /dev/stdout would be gone."""
+    stream = path.is_symlink() and path.readlink().is_relative_to("/proc")  # even when it leads to a file
+    if stream or (path.exists() and not path.is_file() and not path.is_dir()):
+        raise OutputError(f"{path} is not a regular file.", "Name a file; `--json -` writes to stdout.")

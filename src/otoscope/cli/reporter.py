@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from otoscope.cli.show import plain
-from otoscope.progress import Reporter, Task
+from otoscope.progress import Task, reporting_to
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -19,14 +19,16 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 @contextmanager
-def reporter() -> Iterator[Reporter]:
-    """What suits stderr; a bar never outlives the block."""
+def reporting() -> Iterator[None]:
+    """Show progress and notices inside the block, in the way that suits stderr; no bar outlives it."""
     if not sys.stderr.isatty():
-        yield Lines()
+        with reporting_to(Lines()):
+            yield
         return
     bars = Bars()
     try:
-        yield bars
+        with reporting_to(bars):
+            yield
     finally:
         bars.close()
 
@@ -72,9 +74,7 @@ class _Bar:
 
     def advance(self, amount: float = 1) -> None:
         self.done += amount
-        self.progress.update(
-            self.id, completed=self.done, amount=amounts(self.done, self.total, self.unit)
-        )
+        self.progress.update(self.id, completed=self.done, amount=amounts(self.done, self.total, self.unit))
 
 
 class Bars:
@@ -97,7 +97,9 @@ class Bars:
         """Draw a task's bar."""
         self._progress.start()
         amount = amounts(0, total, unit)
-        return _Bar(self._progress, self._progress.add_task(plain(label), total=total, amount=amount), total, unit)
+        return _Bar(
+            self._progress, self._progress.add_task(plain(label), total=total, amount=amount), total, unit
+        )
 
     def finish(self, task: Task) -> None:
         """Take a task's bar away."""

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from otoscope.cli.options import Common, require_output, with_common
-from otoscope.cli.show import plain, say, table, warn, write_json
+from otoscope.cli.options import Common, require_different, with_common
+from otoscope.cli.show import say, table, warn, write_json
 
 if TYPE_CHECKING:
     from otoscope.outcomes import ErrorRates
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class Task(StrEnum):
     """What to write."""
 
-    transcribe = "transcribe"
-    translate = "translate"
+    TRANSCRIBE = "transcribe"
+    TRANSLATE = "translate"
 
 
 @with_common
@@ -37,7 +37,9 @@ def transcribe(
     language: Annotated[
         str | None, typer.Option(help="Language to decode in, such as fr, for every recording.")
     ] = None,
-    task: Annotated[Task, typer.Option(help="Write what is said, or its English translation.")] = Task.transcribe,
+    task: Annotated[Task, typer.Option(help="Write what is said, or its English translation.")] = Task(
+        "transcribe"
+    ),
     timestamps: Annotated[bool, typer.Option("--timestamps", help="Let the model write timestamps.")] = False,
     previous: Annotated[str | None, typer.Option(help="Earlier text to condition on.")] = None,
     temperature: Annotated[
@@ -63,11 +65,63 @@ def transcribe(
 
     Example: otoscope transcribe jfk.flac --json jfk.json --srt jfk.srt
     """
+    outputs = {"srt": srt, "vtt": vtt}
+    require_different(common.json_path, srt, vtt, source=target)
+
     from otoscope.corpora import items
-    from otoscope.studies.subtitles import require_subtitles, save_subtitles
-    from otoscope.studies.transcription import require_readable, transcribe_corpus
+    from otoscope.studies.transcription import require_readable, require_subtitles, transcribe_corpus
 
-    for output in filter(None, (srt, vtt)):
-        require_output(output, source=target)
+    recordings = items(target)
+    for out in filter(None, outputs.values()):
+        require_subtitles(out, len(recordings))
+    require_readable(recordings)  # before a model is fetched for them
 
-    raise NotImplementedError
+    from otoscope.models.loading import load_model
+    from otoscope.models.transcripts import DecodeOptions
+
+    options = DecodeOptions(
+        language, task.value, timestamps, previous, temperature, common.seed, max_positions, suppress
+    )
+    result = transcribe_corpus(
+        load_model(model, common.device, common.dtype), recordings, options, batch=common.batch
+    )
+    for format, out in outputs.items():
+        if out:
+            result.save_subtitles(out, format)  # pyright: ignore[reportArgumentType]
+    if common.json:
+        write_json(result.to_dict(), common.json)
+    _warn_of_skipped(result)
+    if not common.json_on_stdout:
+        _say(result)
+
+
+def _warn_of_skipped(result: CorpusTranscript) -> None:
+    for skipped in result.skipped:
+        warn(f"{skipped.audio_filepath} was skipped: {skipped.reason} {skipped.remedy}")
+    if result.skipped:
+        total = len(result.items) + len(result.skipped)
+        warn(f"{len(result.skipped)} of {total} recordings were skipped.")
+
+
+def _say(result: CorpusTranscript) -> None:
+    texts = [transcript.text for transcript in result.transcripts]
+    if len(texts) + len(result.skipped) == 1:
+        say(*texts)
+    else:
+        say(*(f"{item.audio_filepath}: {text}" for item, text in zip(result.items, texts, strict=True)))
+    if result.rates:
+        say("", *table([_HEADER, *(_row(name, rates) for name, rates in result.rates.items())]))
+
+
+_HEADER = ("language", "recordings", "words", "WER", "95 % interval", "CER")
+
+
+def _row(name: str, rates: ErrorRates) -> tuple[str, ...]:
+    interval = (
+        "–".join(f"{100 * end:.1f}" for end in rates.wer_interval) + " %" if rates.wer_interval else "–"
+    )
+    return name, str(rates.n), str(rates.reference_words), _percent(rates.wer), interval, _percent(rates.cer)
+
+
+def _percent(rate: float | None) -> str:
+    return "–" if rate is None else f"{100 * rate:.1f} %"

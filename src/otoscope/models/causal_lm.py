@@ -170,7 +170,8 @@ def _tiny(model_type: str) -> PreTrainedConfig:
         )
     small = {
         "vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
-        "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 64, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
+        "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 64,
+        "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
     }  # fmt: skip
     if model_type in ("llama",):
         small |= {"attention_bias": True, "mlp_bias": True}

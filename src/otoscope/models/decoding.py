@@ -140,25 +140,30 @@ class _Row:
 
 
 def suppressing(model: SpeechModel, options: DecodeOptions, prompt_length: int) -> list[LogitFilter]:
-    """The checkpoint's own logit filters: suppressed tokens, tokens not to begin with, timestamp rules."""
-    from transformers import (
-        SuppressTokensAtBeginLogitsProcessor,
-        SuppressTokensLogitsProcessor,
-        WhisperTimeStampLogitsProcessor,
-    )
-
-    config, device, filters = model.hf.generation_config, str(model.device), []
+    """The checkpoint's own logit filters, with Hugging Face's meaning: tokens never written, tokens not to begin with,
+    timestamp rules.
+    """
+    config, filters = model.hf.generation_config, []
     if options.timestamps:
+        from transformers import WhisperTimeStampLogitsProcessor
+
         filters.append(WhisperTimeStampLogitsProcessor(config, begin_index=prompt_length))
-    if options.suppress and getattr(config, "suppress_tokens", None):
-        filters.append(SuppressTokensLogitsProcessor(config.suppress_tokens, device=device))
-    if options.suppress and getattr(config, "begin_suppress_tokens", None):
-        filters.append(
-            SuppressTokensAtBeginLogitsProcessor(
-                config.begin_suppress_tokens, begin_index=prompt_length, device=device
-            )
-        )
+    if options.suppress:
+        never = _mask(model, getattr(config, "suppress_tokens", None))
+        not_first = _mask(model, getattr(config, "begin_suppress_tokens", None)) | never
+
+        def suppress(tokens: Tensor, logits: Tensor) -> Tensor:
+            return logits.masked_fill(not_first if tokens.shape[1] == prompt_length else never, -torch.inf)
+
+        filters.append(suppress)
     return filters
+
+
+def _mask(model: SpeechModel, ids: Sequence[int] | None) -> Tensor:
+    """`(vocab,)`, true at the listed ids. Made once: Hugging Face's processors search the list at every step."""
+    mask = torch.zeros(model.config.vocab_size, dtype=torch.bool, device=model.device)
+    mask[torch.tensor(list(ids or ()), dtype=torch.long)] = True
+    return mask
 
 
 def alignment_heads(model: SpeechModel) -> list[tuple[int, int]]:

@@ -214,10 +214,11 @@ def transcript_of(
     tokens: list[Token] = []
     segments: list[Segment] = []
     for clip, _, decoded in parts:
-        segments.append(_segment(model, clip, decoded, len(tokens)))
+        segments += _segments(model, clip, decoded, len(tokens))
         tokens += tokens_of(model, clip, decoded)
     text = model.tokenizer.decode([t.id for t in tokens], skip_special_tokens=True).strip()
-    weights = [s.end_token - s.first_token + 1 for s in segments]
+    total = sum(sum(decoded.logprobs) for *_, decoded in parts)
+    count = sum(len(decoded.ids) + 1 for *_, decoded in parts)
     return Transcript(
         text=text,
         language=language,
@@ -225,8 +226,8 @@ def transcript_of(
         words=tuple(words_of(model, tokens, language)),
         segments=tuple(segments),
         duration=parts[-1][0].start + parts[-1][0].duration - parts[0][0].start,
-        no_speech_prob=segments[0].no_speech_prob,
-        avg_logprob=float(np.average([s.avg_logprob for s in segments], weights=weights)),
+        no_speech_prob=parts[0][2].no_speech_prob,
+        avg_logprob=total / count,
         compression_ratio=compression_ratio(text),
         source=source,
         prompt=tuple(parts[0][2].prompt),
@@ -235,16 +236,46 @@ def transcript_of(
     )
 
 
-def _segment(model: SpeechModel, clip: Clip, decoded: Decoded, first: int) -> Segment:
-    text = model.tokenizer.decode(decoded.ids, skip_special_tokens=True).strip()
+def _segments(model: SpeechModel, clip: Clip, decoded: Decoded, first: int) -> list[Segment]:
+    """One segment a window, or one a pair of timestamps where the model wrote them."""
+    begin = model.no_timestamps_token + 1
+    marks = [i for i, token in enumerate(decoded.ids) if token >= begin]
+    if not marks:
+        return [
+            _segment(
+                model, clip, decoded, first, range(len(decoded.ids)), clip.start, clip.start + clip.duration
+            )
+        ]
+    end = clip.start + clip.duration
+    out = []
+    for opening, closing in zip(marks, [*marks[1:], len(decoded.ids)], strict=True):
+        if closing > opening + 1:
+            start = clip.start + (decoded.ids[opening] - begin) * model.frame_seconds
+            stop = (
+                clip.start + (decoded.ids[closing] - begin) * model.frame_seconds
+                if closing < len(decoded.ids)
+                else end
+            )
+            out.append(
+                _segment(model, clip, decoded, first, range(opening + 1, closing), start, min(stop, end))
+            )
+    return out
+
+
+def _segment(
+    model: SpeechModel, clip: Clip, decoded: Decoded, first: int, part: range, start: float, end: float
+) -> Segment:
+    text = model.tokenizer.decode([decoded.ids[i] for i in part], skip_special_tokens=True).strip()
+    whole = len(part) == len(decoded.ids)
+    logprobs = decoded.logprobs if whole else [decoded.logprobs[i] for i in part]
     return Segment(
-        start=clip.start,
-        end=clip.start + clip.duration,
+        start=start,
+        end=end,
         text=text,
-        first_token=first,
-        end_token=first + len(decoded.ids),
+        first_token=first + part.start,
+        end_token=first + part.stop,
         no_speech_prob=decoded.no_speech_prob,
-        avg_logprob=sum(decoded.logprobs) / (len(decoded.ids) + 1),
+        avg_logprob=sum(logprobs) / (len(part) + whole),
         compression_ratio=compression_ratio(text),
         finished=decoded.finished,
     )

@@ -94,7 +94,8 @@ class Segment:
         first_token: Index of its first token in the transcript.
         end_token: Index after its last token.
         no_speech_prob: Probability of `<|nospeech|>` right after `<|startoftranscript|>`.
-        avg_logprob: Sum of log-probabilities, end token included, over the number of tokens plus one (OpenAI's rule).
+        avg_logprob: Sum of log-probabilities, end token included, over the number of tokens plus one (OpenAI's rule); of a
+            timestamped part, the mean over its tokens.
         compression_ratio: UTF-8 bytes over zlib bytes of the text; above 2.4 suggests a loop.
         finished: Whether the model ended by itself; False when it ran out of positions.
     """
@@ -119,7 +120,7 @@ class Transcript:
         language: Language decoded in.
         tokens: Generated tokens, without prompt and end tokens.
         words: Words with times.
-        segments: Decoding windows in order.
+        segments: Decoding windows in order, or their timestamped parts.
         duration: Seconds of audio heard.
         no_speech_prob: Of the first window.
         avg_logprob: Mean over windows, weighted by tokens plus one.

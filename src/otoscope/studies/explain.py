@@ -63,7 +63,6 @@ _LENS_POSITIONS = 100
 _PACKAGES = ("otoscope", "torch", "transformers", "numpy", "soundfile", "soxr")
 
 NOTES = (
-    "Layers, heads, tokens and ranks are counted from 0.",
     "Word times come from cross-attention of the alignment heads; attention is not proof of cause.",
     "The logit lens reads a layer as if it were the last; a layer may hold what the lens cannot read.",
     "Zeroing a component takes it off the distribution it was trained on, and other components may make up for it; "

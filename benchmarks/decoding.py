@@ -1,0 +1,40 @@
+"""Batched decoding is at least as fast as Hugging Face `generate`, on the same clips with the same tokens out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from benchmarks.measure import clips, side_by_side
+
+CLAIM = "Batched greedy transcription (word times included) over `generate` (no word times): ratio at most 1"
+LIMIT = 1.0
+_BATCH = 16
+
+
+def run() -> dict[str, Any]:
+    return {name: _one(name) for name in ("whisper-tiny.en", "whisper-base")}
+
+
+def _one(name: str) -> dict[str, Any]:
+    import otoscope as oto
+
+    model = oto.load_model(name)
+    heard = clips(64)
+    ours: list[list[int]] = []
+    theirs: list[list[int]] = []
+
+    def transcribe() -> None:
+        ours[:] = [t.ids for t in oto.transcribe_all(model, heard, batch=_BATCH)]
+
+    def generate() -> None:
+        theirs.clear()
+        for i in range(0, len(heard), _BATCH):
+            with torch.no_grad():
+                rows = model.hf.generate(model.features(heard[i : i + _BATCH])).tolist()
+            theirs.extend([token for token in row if token < model.end_token] for row in rows)
+
+    pair = side_by_side(transcribe, generate, runs=3)
+    same = sum(a == b for a, b in zip(ours, theirs, strict=True))
+    return pair.to_dict() | {"clips": len(heard), "same_tokens": same, "passed": pair.ratio_median <= LIMIT}

@@ -1,0 +1,42 @@
+"""`otoscope explain` on jfk takes under 60 s and 2 GB on two cores; the time of each stage is told."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+CLAIM = "`otoscope explain` on jfk (11 s), whole process: under 60 s and 2 GB with whisper-tiny.en"
+
+
+def run() -> dict[str, Any]:
+    out = {name: _one(name) for name in ("whisper-tiny.en", "whisper-base")}
+    tiny = out["whisper-tiny.en"]
+    return out | {"passed": tiny["seconds"] < 60 and tiny["peak_gb"] < 2}
+
+
+def _one(model: str) -> dict[str, Any]:
+    from otoscope.audio.samples import sample
+
+    with tempfile.TemporaryDirectory() as folder:
+        page, numbers = Path(folder) / "page.html", Path(folder) / "numbers.json"
+        command = [
+            sys.executable, "-m", "otoscope", "explain", str(sample("jfk")), "--model", model, "--out", str(page),
+            "--json", str(numbers), "--quiet",
+        ]  # fmt: skip
+        start = time.perf_counter()
+        pid = os.posix_spawn(sys.executable, command, dict(os.environ))
+        _, status, usage = os.wait4(pid, 0)
+        took = time.perf_counter() - start
+        assert os.waitstatus_to_exitcode(status) == 0
+        stages = {t["stage"]: t["seconds"] for t in json.loads(numbers.read_text())["timings"]}
+        return {
+            "seconds": round(took, 2),
+            "peak_gb": round(usage.ru_maxrss / 2**20, 2),
+            "page_mb": round(page.stat().st_size / 1e6, 2),
+            "stages": stages,
+        }

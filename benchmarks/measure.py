@@ -1,0 +1,93 @@
+"""Timing that can be trusted on a noisy machine: a warm-up, then both sides in turn, and the ratio pair by pair."""
+
+from __future__ import annotations
+
+import gc
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+SHARED_AUDIO = Path(os.environ.get("OTOSCOPE_SHARED_AUDIO", Path(__file__).parents[2] / "shared" / "audio"))
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two ways of the same work, in seconds, and the ratio of ours to theirs, pair by pair."""
+
+    ours_median: float
+    theirs_median: float
+    ratio_median: float
+    ratio_min: float
+    ratio_max: float
+    runs: int
+
+    def to_dict(self) -> dict[str, float]:
+        """JSON-ready, rounded."""
+        return {k: round(v, 4) for k, v in asdict(self).items()}
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    gc.collect()
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def side_by_side(ours: Callable[[], Any], theirs: Callable[[], Any], runs: int) -> Pair:
+    """Alternate who goes first, so that drift of the machine favours neither."""
+    ours(), theirs()
+    a, b = [], []
+    for i in range(runs):
+        if i % 2:
+            b.append(seconds(theirs))
+            a.append(seconds(ours))
+        else:
+            a.append(seconds(ours))
+            b.append(seconds(theirs))
+    ratios = [x / y for x, y in zip(a, b, strict=True)]
+    return Pair(
+        statistics.median(a), statistics.median(b), statistics.median(ratios), min(ratios), max(ratios), runs
+    )
+
+
+def machine() -> dict[str, Any]:
+    import torch
+
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in ("otoscope", "torch", "transformers", "numpy")},
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+def clips(limit: int | None = None) -> list:
+    """The prepared recordings of at most 30 s where they are, else the shipped samples."""
+    from otoscope.audio import Clip, read
+    from otoscope.audio.samples import sample
+    from otoscope.corpora import read_manifest
+
+    manifest = SHARED_AUDIO / "manifest.jsonl"
+    if manifest.exists():
+        items = read_manifest(manifest)
+        step = max(1, len(items) // limit) if limit else 1
+        found: list[Clip] = [item.clip() for item in items[::step]]
+    else:
+        names = ("jfk", "austen-0870", "austen-0880", "austen-0890")
+        found = [read(sample(name)) for name in names] * 8
+    return [clip for clip in found if clip.duration <= 30][:limit]

@@ -1,0 +1,61 @@
+"""Greedy token ids equal Hugging Face `generate` on every prepared recording, batched and one by one; WER beside them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from benchmarks.measure import SHARED_AUDIO
+
+CLAIM = "Greedy token ids equal `generate` on all prepared recordings, batched and singly; English WER of tiny.en at most 3.5 %"
+_BATCH = 16
+
+
+def run() -> dict[str, Any]:
+    if not (SHARED_AUDIO / "manifest.jsonl").exists():
+        return {"skipped": "the prepared recordings are not here; set OTOSCOPE_SHARED_AUDIO"}
+    return {name: _one(name) for name in ("whisper-tiny.en", "whisper-base")}
+
+
+def _one(name: str) -> dict[str, Any]:
+    import otoscope as oto
+    from otoscope.corpora import read_manifest
+    from otoscope.outcomes import error_rates
+
+    model = oto.load_model(name)
+    items = read_manifest(SHARED_AUDIO / "manifest.jsonl")
+    heard = [item.clip() for item in items]
+    batched = list(oto.transcribe_all(model, items, batch=_BATCH))
+    single = [oto.transcribe(model, item) for item in items]
+    generated = {size: _generate(model, heard, size) for size in (_BATCH, 1)}
+    english = [i for i, item in enumerate(items) if item.language == "en" and item.labels["kind"] == "speech"]
+    rates = error_rates([items[i].text or "" for i in english], [batched[i].text for i in english], "en")
+    return {
+        "clips": len(items),
+        "batched_equals_generate_batched": _equal(batched, generated[_BATCH]),
+        "batched_equals_generate_single": _equal(batched, generated[1]),
+        "single_equals_generate_single": _equal(single, generated[1]),
+        "generate_batched_equals_generate_single": sum(
+            a == b for a, b in zip(generated[_BATCH], generated[1], strict=True)
+        ),
+        "english_clips": len(english),
+        "english_wer": rates.wer,
+        "english_wer_interval": rates.wer_interval,
+        "passed": _equal(batched, generated[_BATCH]) == len(items)
+        and _equal(single, generated[1]) == len(items)
+        and (name != "whisper-tiny.en" or rates.wer <= 0.035),
+    }
+
+
+def _equal(ours: list, theirs: list[list[int]]) -> int:
+    return sum(a.ids == b for a, b in zip(ours, theirs, strict=True))
+
+
+def _generate(model: Any, heard: list, size: int) -> list[list[int]]:
+    out: list[list[int]] = []
+    for i in range(0, len(heard), size):
+        with torch.no_grad():
+            rows = model.hf.generate(model.features(heard[i : i + size])).tolist()
+        out.extend([token for token in row if token < model.end_token] for row in rows)
+    return out

@@ -1,0 +1,6 @@
+"""`python -m otoscope`."""
+
+from otoscope.cli.main import run
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,251 @@
+"""Transcribing a corpus: what was written, how well, and what had to be skipped."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from otoscope.audio import info
+from otoscope.corpora import Item
+from otoscope.errors import AudioError, ModelError, OptionError
+from otoscope.files import atomic_write, require_writable
+from otoscope.models.transcripts import DecodeOptions, Transcript
+from otoscope.outcomes import ErrorRates, error_rates_by_language
+from otoscope.studies.subtitles import Format, file_names, to_srt, to_vtt
+
+if TYPE_CHECKING:
+    from otoscope.models.base import Model
+
+_PACKAGES = ("otoscope", "torch", "transformers", "numpy", "soundfile", "soxr")
+_DIGITS = 6
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A recording that could not be read.
+
+    Attributes:
+        audio_filepath: As the manifest writes it.
+        reason: Why not.
+        remedy: What to do about it.
+    """
+
+    audio_filepath: str
+    reason: str
+    remedy: str
+
+
+@dataclass(frozen=True, eq=False)
+class CorpusTranscript:
+    """Transcripts of recordings, with error rates where references are known.
+
+    Attributes:
+        model: Facts about the model, see `Model.describe`.
+        settings: How it was decoded.
+        batch: Windows decoded at once.
+        items: The recordings that could be read.
+        transcripts: One an item, in the same order.
+        skipped: The recordings that could not be read.
+        rates: "total", then each language; empty when no item has a reference text.
+        versions: Package to version.
+    """
+
+    model: Mapping[str, Any]
+    settings: DecodeOptions
+    batch: int
+    items: tuple[Item, ...]
+    transcripts: tuple[Transcript, ...]
+    skipped: tuple[Skipped, ...]
+    rates: Mapping[str, ErrorRates]
+    versions: Mapping[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready results; `wer`, `cer` and `wer_interval` are null without references."""
+        total = self.rates.get("total")
+        return {
+            "model": self.model["name"],
+            "wer": _rounded(total and total.wer),
+            "cer": _rounded(total and total.cer),
+            "wer_interval": _interval(total),
+            "languages": {key: _counts(rates) for key, rates in self.rates.items() if key != "total"},
+            "items": [
+                _described(item) | transcript.to_dict()
+                for item, transcript in zip(self.items, self.transcripts, strict=True)
+            ],
+            "skipped": [asdict(skipped) for skipped in self.skipped],
+            "settings": self.settings.to_dict() | {"batch": self.batch},
+            "model_details": dict(self.model),
+            "versions": dict(self.versions),
+        }
+
+    def to_srt(self) -> str:
+        """SubRip subtitles of the only recording.
+
+        Raises:
+            OptionError: There are several recordings, or none.
+        """
+        if len(self.transcripts) != 1:
+            raise OptionError(
+                f"{len(self.transcripts)} recordings do not go into one subtitle file.",
+                "Write one file a recording with save_subtitles(folder).",
+            )
+        return to_srt(self.transcripts[0])
+
+    def save_subtitles(self, out: Path | str, format: Format) -> None:
+        """Write subtitles.
+
+        Args:
+            out: The file for a single recording; for several, a folder (made if it is not there) that gets one
+                file each, named after the recording.
+            format: "srt" or "vtt".
+
+        Raises:
+            OutputError: A file cannot be written.
+        """
+        out = Path(out)
+        texts = [(to_srt if format == "srt" else to_vtt)(transcript) for transcript in self.transcripts]
+        paths = [out]
+        if _is_folder(out, len(self.items) + len(self.skipped)):
+            out.mkdir(exist_ok=True)
+            paths = [out / name for name in file_names((item.audio_filepath for item in self.items), format)]
+        for path, text in zip(paths, texts, strict=True):
+            with atomic_write(path) as file:
+                file.write(text)
+
+
+def transcribe_corpus(
+    model: Model, items: Sequence[Item], options: DecodeOptions | None = None, *, batch: int | None = None
+) -> CorpusTranscript:
+    """Transcribe recordings; those that cannot be read are skipped and named.
+
+    An item's `language` does not force what is decoded: it chooses the normalisation of its text and the total
+    that it counts in; without one, the language decoded in does. Translations get no error rates.
+
+    Args:
+        model: A Whisper model.
+        items: The recordings.
+        options: How to decode.
+        batch: Windows decoded at once; None: `model.batch`.
+
+    Raises:
+        AudioError: None of the recordings can be read.
+        ModelError: The model does not transcribe.
+        OptionError: The language or task does not fit the model.
+    """
+    from otoscope.models.transcribing import transcribe_all
+    from otoscope.models.whisper import SpeechModel
+
+    if not isinstance(model, SpeechModel):
+        raise ModelError(
+            f"{model.origin.name} does not transcribe speech by itself.",
+            "Use a Whisper model, such as whisper-base.",
+        )
+    batch = batch or model.batch
+    outcomes = list(transcribe_all(model, items, options, batch=batch, keep_going=True))
+    heard = [(i, t) for i, t in zip(items, outcomes, strict=True) if isinstance(t, Transcript)]
+    lost = [(i, e) for i, e in zip(items, outcomes, strict=True) if isinstance(e, AudioError)]
+    if not heard:
+        raise _none_readable([error for _, error in lost])
+    settings = heard[0][1].settings
+    return CorpusTranscript(
+        model=model.describe(),
+        settings=settings,
+        batch=batch,
+        items=tuple(item for item, _ in heard),
+        transcripts=tuple(transcript for _, transcript in heard),
+        skipped=tuple(Skipped(item.audio_filepath, error.reason, error.remedy) for item, error in lost),
+        rates={} if settings.task == "translate" else _rates(heard),
+        versions=_versions(),
+    )
+
+
+def require_readable(items: Sequence[Item]) -> None:
+    """Refuse early, by their headers, recordings of which not one can be read.
+
+    Raises:
+        AudioError: Why the first cannot.
+    """
+    errors: list[AudioError] = []
+    for item in items:
+        try:
+            info(item.path)
+            return
+        except AudioError as error:
+            errors.append(error)
+    raise _none_readable(errors)
+
+
+def require_subtitles(out: Path | str, count: int) -> None:
+    """Refuse early a place that `CorpusTranscript.save_subtitles` could not write to.
+
+    Args:
+        out: The file or folder.
+        count: Number of recordings.
+
+    Raises:
+        OutputError: It cannot be written, or a folder is needed where a file is.
+    """
+    out = Path(out)
+    if _is_folder(out, count) and out.exists():
+        require_writable(out / "subtitles")  # a file in the folder's place is refused by the name beneath it
+    else:
+        require_writable(out)
+
+
+def _is_folder(out: Path, count: int) -> bool:
+    return count != 1 or out.is_dir()
+
+
+def _none_readable(errors: Sequence[AudioError]) -> AudioError:
+    if not errors:
+        return AudioError("There are no recordings.", "Name at least one.")
+    if len(errors) == 1:
+        return errors[0]
+    return AudioError(
+        f"None of the {len(errors)} recordings can be read; the first: {errors[0].reason}", errors[0].remedy
+    )
+
+
+def _rates(heard: Sequence[tuple[Item, Transcript]]) -> dict[str, ErrorRates]:
+    utterances = [
+        (item.text, transcript.text, item.language or transcript.language)
+        for item, transcript in heard
+        if item.text is not None
+    ]
+    return error_rates_by_language(utterances) if utterances else {}
+
+
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES}
+
+
+def _described(item: Item) -> dict[str, Any]:
+    known = {"audio_filepath": item.audio_filepath}
+    if item.offset:
+        known |= {"offset": item.offset}
+    return known if item.text is None else known | {"reference": item.text}
+
+
+def _counts(rates: ErrorRates) -> dict[str, Any]:
+    return {
+        "wer": _rounded(rates.wer),
+        "cer": _rounded(rates.cer),
+        "wer_interval": _interval(rates),
+        "recordings": rates.n,
+        "reference_words": rates.reference_words,
+        "insertions": rates.insertions,
+        "deletions": rates.deletions,
+        "substitutions": rates.substitutions,
+    }
+
+
+def _interval(rates: ErrorRates | None) -> list[float | None] | None:
+    return [_rounded(end) for end in rates.wer_interval] if rates and rates.wer_interval else None
+
+
+def _rounded(rate: float | None) -> float | None:
+    return None if rate is None else round(rate, _DIGITS)

@@ -1,0 +1,253 @@
+from __future__ import annotations
+
+import errno
+import re
+import shlex
+import sys
+import time
+
+import pytest
+import typer
+
+from otoscope.cli.main import main
+
+HEAVY = ("torch", "transformers", "numpy", "scipy", "soundfile", "jiwer")
+
+
+def commands() -> list[list[str]]:
+    """The words of every command, found in the application itself."""
+    from otoscope.cli.app import app
+
+    def walk(command, words):
+        inner = getattr(command, "commands", {})
+        yield words
+        for name, sub in inner.items():
+            yield from walk(sub, [*words, name])
+
+    return list(walk(typer.main.get_command(app), []))
+
+
+LEAVES = [words for words in commands() if words not in ([], ["models"])]
+
+
+def run(capsys, *arguments: str) -> tuple[int, str, str]:
+    code = main(arguments)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """Make `otoscope models list` fail with an error of our choice."""
+
+    def fail_with(error: BaseException) -> None:
+        def raise_it():
+            raise error
+
+        monkeypatch.setattr("otoscope.models.sources.status", raise_it)
+
+    return fail_with
+
+
+def assert_refused(code: int, out: str, err: str) -> None:
+    assert code == 2
+    assert out == ""
+    lines = err.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["error", "remedy"]
+    assert all(line.endswith((".", "?")) for line in lines)
+    assert "Traceback" not in err
+
+
+# Help ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_help_is_shown_with_an_example_that_names_the_command(capsys, words):
+    code, out, err = run(capsys, *words, "--help")
+    assert (code, err) == (0, "")
+    if words != ["models"]:
+        assert f"Example: otoscope {' '.join(words)}".rstrip() in out
+
+
+@pytest.mark.parametrize("words", LEAVES, ids=" ".join)
+def test_every_command_takes_the_common_options(capsys, words):
+    _, out, _ = run(capsys, *words, "--help")
+    for option in ("--device", "--dtype", "--batch", "--seed", "--json", "--quiet", "--debug"):
+        assert option in out, option
+
+
+@pytest.mark.parametrize("words", LEAVES, ids=" ".join)
+def test_the_example_in_the_help_is_a_command_line_that_parses(capsys, monkeypatch, words):
+    _, out, _ = run(capsys, *words, "--help")
+    example = re.search(r"Example: otoscope (.*)", out)
+    assert example
+    from otoscope.cli.app import app
+
+    command = typer.main.get_command(app)
+    arguments = shlex.split(example[1])
+    for _ in words:
+        command = command.commands[arguments.pop(0)]  # pyright: ignore[reportAttributeAccessIssue]
+    with command.make_context("otoscope", arguments):
+        pass
+
+
+def test_help_of_every_command_is_quick_and_imports_nothing_heavy(otoscope):
+    code = (
+        "import sys\nfrom otoscope.cli.main import main\n"
+        f"for words in {commands()!r}: assert main([*words, '--help']) == 0\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
+    )
+    import subprocess
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+    times = []
+    for _ in range(3):  # the quickest of three: the machine may be busy
+        began = time.perf_counter()
+        assert otoscope("--help").returncode == 0
+        times.append(time.perf_counter() - began)
+    assert min(times) < 0.5
+
+
+def test_version_is_the_packages(capsys):
+    import otoscope
+
+    assert run(capsys, "--version") == (0, f"otoscope {otoscope.__version__}\n", "")
+
+
+def test_without_arguments_the_help_is_shown(capsys):
+    code, out, _ = run(capsys)
+    assert code == 0
+    assert "transcribe" in out
+
+
+# Refusals -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments, word",
+    [
+        (["transcribe"], "CLIP"),
+        (["transcrib"], "transcribe"),
+        (["models"], "command"),
+        (["transcribe", "x.wav", "--nonsense"], "--nonsense"),
+        (["transcribe", "x.wav", "--batch", "0"], "--batch"),
+        (["transcribe", "x.wav", "--batch", "many"], "--batch"),
+        (["transcribe", "x.wav", "--temperature", "nan"], "--temperature"),
+        (["transcribe", "x.wav", "--task", "sing"], "--task"),
+        (["explain", "x.wav", "--token", "-1"], "--token"),
+        (["transcribe", "nowhere.wav"], "nowhere.wav"),
+        (["transcribe", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["explain", "nowhere.wav"], "nowhere.wav"),
+        (["models", "get", "whisper-tinny"], "whisper-tinny"),
+        (["models", "check", "whisper-tinny"], "whisper-tinny"),
+        (["models", "list", "--json", "no/such/folder.json"], "no/such/folder.json"),
+        (["transcribe", "x.wav", "--json", "x.wav"], "x.wav"),
+        (["transcribe", "x.wav", "--srt", "a", "--vtt", "./a"], "overwritten"),
+    ],
+)
+def test_a_wrong_command_line_is_one_reason_and_one_remedy(capsys, monkeypatch, tmp_path, arguments, word):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(capsys, *arguments)
+    assert_refused(code, out, err)
+    assert word in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_that_is_no_regular_file_is_left_as_it_is(capsys, monkeypatch, tmp_path):
+    import os
+    from pathlib import Path
+
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    Path("stream").symlink_to("/proc/self/fd/1")
+    for name in ("pipe", "stream"):
+        for arguments in (
+            ["models", "list", "--json", name],
+            ["transcribe", "x.wav", "--srt", name],
+            ["explain", "x.wav", "--out", name],
+        ):
+            code, out, err = run(capsys, *arguments)
+            assert_refused(code, out, err)
+            assert f"{name} is not a regular file" in err
+    assert Path("pipe").is_fifo()
+    assert Path("stream").is_symlink()
+
+
+def test_debug_shows_the_traceback_above_reason_and_remedy(capsys):
+    code, _, err = run(capsys, "models", "get", "whisper-tinny", "--debug")
+    assert code == 2
+    assert "Traceback" in err
+    assert err.splitlines()[-2].startswith("error: ")
+    assert err.splitlines()[-1].startswith("remedy: ")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_the_systems_refusal_to_write_is_told_with_the_file(capsys, failing, number):
+    failing(OSError(number, "it will not", "/data/result.json"))
+    code, out, err = run(capsys, "models", "list")
+    assert_refused(code, out, err)
+    assert "/data/result.json" in err
+
+
+@pytest.mark.parametrize("text", ["DefaultCPUAllocator: can't allocate memory: you tried", None])
+def test_lack_of_memory_points_to_batch(capsys, failing, text):
+    failing(RuntimeError(text) if text else MemoryError())
+    code, out, err = run(capsys, "models", "list")
+    assert_refused(code, out, err)
+    assert "--batch" in err
+
+
+def test_an_unexpected_error_is_called_a_bug_and_has_an_exit_code_of_its_own(capsys, failing):
+    failing(ZeroDivisionError("division by zero"))
+    code, _, err = run(capsys, "models", "list")
+    assert code == 1
+    assert "ZeroDivisionError" in err
+    assert "bug" in err
+    assert "Traceback" not in err
+    assert "Traceback" in run(capsys, "models", "list", "--debug")[2]
+
+
+def test_a_hostile_file_name_cannot_steer_the_terminal(capsys):
+    _, _, err = run(capsys, "transcribe", "\x1b[2J\u202egnp\udcff.wav")
+    assert "\x1b" not in err
+    assert "\u202e" not in err
+    assert r"\x1b[2J\u202egnp\udcff.wav" in err
+
+
+def test_otoscopes_own_warnings_are_one_line_and_others_are_silent(capsys, monkeypatch):
+    import warnings
+
+    def warn():
+        warnings.warn_explicit("Heed this.", UserWarning, "x.py", 1, module="otoscope.activations.edits")
+        warnings.warn_explicit("Never mind.", UserWarning, "y.py", 1, module="transformers.utils")
+        return []
+
+    monkeypatch.setattr("otoscope.models.sources.status", warn)
+    _, _, err = run(capsys, "models", "list")
+    assert err == "warning: Heed this.\n"
+
+
+# Processes ----------------------------------------------------------------------------------------------------
+
+
+def test_a_full_disk_behind_stdout_is_an_error_without_a_traceback(otoscope):
+    import subprocess
+    from pathlib import Path
+
+    if not Path("/dev/full").exists():
+        pytest.skip("/dev/full is not here; it comes with Linux")
+    with Path("/dev/full").open("w") as full:
+        done = otoscope("models", "list", capture_output=False, stdout=full, stderr=subprocess.PIPE)
+    assert_refused(done.returncode, "", done.stderr)
+
+
+def test_a_reader_who_leaves_is_no_error(otoscope):
+    import os
+    import subprocess
+
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = otoscope("models", "list", capture_output=False, stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")

@@ -1,0 +1,135 @@
+"""Real weights, real recordings: the same tokens as Hugging Face `generate`, batched and one by one."""
+
+import numpy as np
+import pytest
+import torch
+
+import otoscope as oto
+from otoscope.activations import Edit
+from otoscope.corpora import read_manifest
+from otoscope.models.decoding import decode
+from otoscope.outcomes import error_rates
+
+pytestmark = [pytest.mark.weights, pytest.mark.slow]
+
+
+def generated(model, clips, size):
+    out = []
+    for i in range(0, len(clips), size):
+        with torch.no_grad():
+            rows = model.hf.generate(model.features(clips[i : i + size])).tolist()
+        out += [[token for token in row if token < model.end_token] for row in rows]
+    return out
+
+
+@pytest.mark.parametrize("name", ["tiny_en", "base"])
+def test_greedy_tokens_equal_generate_on_twenty_recordings(name, shared_audio, request):
+    model = request.getfixturevalue(name)
+    items = read_manifest(shared_audio / "manifest.jsonl")[::13]
+    assert len(items) == 20
+    clips = [item.clip() for item in items]
+    ours = [t.ids for t in oto.transcribe_all(model, items, batch=8)]
+    assert ours == generated(model, clips, 8)
+    assert ours[:6] == generated(model, clips[:6], 1)
+    assert ours[:6] == [oto.transcribe(model, clip).ids for clip in clips[:6]]
+
+
+@pytest.mark.parametrize("name", ["tiny_en", "base"])
+def test_the_sample_clips_are_written_as_spoken(name, request):
+    model = request.getfixturevalue(name)
+    spoken = {
+        "jfk": "And so my fellow Americans ask not what your country can do for you ask what you can do for your country",
+        "austen-0870": "And Mister John Dashwood had then leisure to consider how much there might be prudently in his power "
+        "to do for them",
+    }
+    heard = [oto.transcribe(model, oto.sample(clip)) for clip in spoken]
+    assert all(t.language == "en" for t in heard)
+    assert error_rates(list(spoken.values()), [t.text for t in heard], "en").wer < 0.05
+
+
+def test_word_times_follow_the_pauses_of_the_speech(tiny_en, jfk):
+    """He pauses after "Americans" (2.3 to 3.3 s) and after "for you" (7.7 to 8.1 s)."""
+    words = {w.text.strip(",."): w for w in oto.transcribe(tiny_en, jfk).words}
+    assert words["Americans"].end == pytest.approx(2.3, abs=0.3)
+    assert words["not"].end == pytest.approx(4.4, abs=0.4)
+    starts = [w.start for w in oto.transcribe(tiny_en, jfk).words]
+    assert starts == sorted(starts)
+
+
+def test_heads_zeroed_row_by_row_in_one_batch_write_what_generate_writes_with_a_hand_written_hook(
+    tiny_en, jfk
+):
+    model = tiny_en
+    with torch.no_grad():
+        features = model.features(oto.read(jfk))
+        encoded = model.encode(features)
+    places = [(layer, head) for layer in (0, 2) for head in range(3)]
+    edits = [
+        Edit.zero(f"decoder_blocks.{layer}.cross_attn.hook_z", rows=i, heads=head)
+        for i, (layer, head) in enumerate(places)
+    ]
+    prompts = torch.tensor([model.prompt()] * len(places))
+    with model.editing(*edits):
+        batched = decode(model, encoded, prompts, clip_of_row=[0] * len(places))
+    for (layer, head), row in zip(places, batched, strict=True):
+
+        def zero(_module, args, head=head):
+            z = args[0].clone()
+            z[..., 64 * head : 64 * (head + 1)] = 0
+            return (z,)
+
+        handle = model.hf.model.decoder.layers[layer].encoder_attn.out_proj.register_forward_pre_hook(zero)
+        try:
+            expected = generated_row(model, features)
+        finally:
+            handle.remove()
+        assert row.ids == expected
+
+
+def generated_row(model, features):
+    with torch.no_grad():
+        return [token for token in model.hf.generate(features)[0].tolist() if token < model.end_token]
+
+
+def test_a_long_recording_is_cut_where_it_is_quiet_and_every_word_is_there(tiny_en, jfk):
+    speech = oto.read(jfk).samples
+    pause = np.zeros(8000, np.float32)
+    long = oto.Clip(np.concatenate([speech, pause] * 6))
+    transcript = oto.transcribe(tiny_en, long)
+    assert len(transcript.segments) >= 3
+    assert transcript.text.count("my fellow Americans") == 6
+    assert all(
+        a.end == pytest.approx(b.start)
+        for a, b in zip(transcript.segments, transcript.segments[1:], strict=False)
+    )
+
+
+def test_timestamps_split_a_window_into_parts_that_lie_within_it(base, jfk):
+    transcript = oto.transcribe(base, jfk, oto.DecodeOptions(timestamps=True))
+    assert all(0 <= s.start < s.end <= 11.01 for s in transcript.segments)
+    assert "ask not what your country" in transcript.text
+
+
+def test_sampling_is_reproducible_and_does_not_depend_on_the_batch(tiny_en):
+    clips = [oto.sample(name) for name in ("austen-0880", "austen-0890")]
+    options = oto.DecodeOptions(temperature=0.8, seed=3)
+    together = [t.ids for t in oto.transcribe_all(tiny_en, clips, options, batch=2)]
+    apart = [t.ids for t in oto.transcribe_all(tiny_en, clips, options, batch=1)]
+    other = [
+        t.ids for t in oto.transcribe_all(tiny_en, clips, oto.DecodeOptions(temperature=0.8, seed=4), batch=2)
+    ]
+    assert together == apart
+    assert together != other
+
+
+def test_forcing_a_language_and_translating_work_on_the_multilingual_model(base, shared_audio):
+    french = next(
+        i
+        for i in read_manifest(shared_audio / "manifest.jsonl")
+        if i.language == "fr" and (i.duration or 0) > 4
+    )
+    assert oto.transcribe(base, french).language == "fr"
+    forced = oto.transcribe(base, french, oto.DecodeOptions(language="German"))
+    assert forced.language == "de"
+    translated = oto.transcribe(base, french, oto.DecodeOptions(language="fr", task="translate"))
+    assert translated.text != oto.transcribe(base, french).text
