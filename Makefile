@@ -61,7 +61,7 @@ bench: $(VENV)/.dev
 	@$(BIN)/python -m benchmarks
 
 docs: $(VENV)/.docs
-	@$(BIN)/mkdocs build --strict
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 web:
 	@cd web && npm ci && npm run build

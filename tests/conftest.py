@@ -24,7 +24,10 @@ def example_inputs(model, batch: int = 2, seed: int = 0) -> dict:
     kind = model.config.model_type
     if kind == "whisper":
         features = torch.randn(batch, 16, 100, generator=g).to(model.dtype)
-        return {"input_features": features, "decoder_input_ids": torch.randint(3, 90, (batch, 7), generator=g)}
+        return {
+            "input_features": features,
+            "decoder_input_ids": torch.randint(3, 90, (batch, 7), generator=g),
+        }
     if kind == "qwen2_audio":
         ids = torch.randint(3, 80, (batch, 31), generator=g)
         ids[:, 2:27] = 90  # 25 audio slots: 100 mel columns, 50 frames, pooled by two

@@ -36,7 +36,10 @@ _DOORS = {
     "OtoscopeError": "otoscope.errors",
 }
 
-__all__ = [*_DOORS, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = [
+    "ActivationCache", "Clip", "DecodeOptions", "Edit", "HookPoint", "OtoscopeError", "Transcript", "__version__", "explain",
+    "load_model", "mix", "read", "sample", "save_page", "silence", "transcribe", "transcribe_all", "white_noise",
+]  # fmt: skip
 
 if TYPE_CHECKING:
     from otoscope.activations import ActivationCache, Edit, HookPoint

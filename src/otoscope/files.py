@@ -42,7 +42,7 @@ def atomic_write(path: Path | str, mode: str = "w") -> Iterator[IO]:
     Raises:
         OutputError: The disk is full, the folder is missing or may not be written to.
     """
-    path = Path(path)
+    path = _target(path)
     temporary: Path | None = None
     try:
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:80]}.", suffix=".part", dir=path.parent)
@@ -67,15 +67,34 @@ def atomic_write(path: Path | str, mode: str = "w") -> Iterator[IO]:
             temporary.unlink(missing_ok=True)
 
 
+def require_regular(path: Path | str) -> None:
+    """Refuse a device or a pipe: a finished file takes its name by replacing what has it, which would be gone.
+
+    Raises:
+        OutputError: Something that is no file and no folder has this name.
+    """
+    path = Path(path)
+    stream = path.is_symlink() and path.readlink().is_relative_to("/proc")  # /dev/stdout, wherever it leads
+    if stream or (path.exists() and not path.is_file()):
+        raise OutputError(f"{path} is not a regular file.", "Name a file; `--json -` writes to stdout.")
+
+
+def _target(path: Path | str) -> Path:
+    """The file that a path leads to: new content replaces it, not a link to it."""
+    path = Path(path)
+    if path.is_dir():
+        raise output_error(path, OSError(errno.EISDIR, os.strerror(errno.EISDIR)))
+    require_regular(path)
+    return path.resolve() if path.is_symlink() else path
+
+
 def require_writable(path: Path | str) -> None:
     """Refuse early, before any work, a result path that cannot be written.
 
     Raises:
         OutputError: The folder does not exist, is not a folder or may not be written to.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise output_error(path, OSError(errno.EISDIR, os.strerror(errno.EISDIR)))
+    path = _target(path)
     try:
         with tempfile.TemporaryFile(dir=path.parent):
             pass

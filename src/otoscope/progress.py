@@ -50,7 +50,7 @@ class _Silence:
         pass
 
 
-_reporter: ContextVar[Reporter] = ContextVar("otoscope_reporter", default=_Silence())
+_reporter: ContextVar[Reporter] = ContextVar("otoscope_reporter", default=_Silence())  # noqa: B039 - it has no state
 
 
 @contextmanager

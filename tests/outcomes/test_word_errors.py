@@ -115,3 +115,7 @@ def test_the_total_over_languages_pools_counts_and_normalises_each_by_its_own_ru
 def test_a_language_alone_has_the_rates_of_the_total():
     rates = error_rates_by_language([("a b", "a c", "fr"), ("d", "d", "fr")])
     assert rates["total"] == rates["fr"] == error_rates(["a b", "d"], ["a c", "d"], "fr")
+
+
+def test_an_ellipsis_is_no_word():
+    assert error_rates(["to listen to..."], ["To listen to"], "en").wer == 0

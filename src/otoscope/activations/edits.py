@@ -179,11 +179,11 @@ class Edit:
                 f"Head {max(self.heads)} is out of range: {point.name} has {point.heads} heads.",
                 f"Choose 0 to {point.heads - 1} (heads are counted from 0).",
             )
-        if point.once and self.steps is not None and 0 not in self.steps:
+        if point.runs_once and self.steps is not None and 0 not in self.steps:
             raise EditError(
-                f"{point.name} is computed once, at step 0, and kept in the cache, "
+                f"{point.name} is computed once, at step 0, and kept, "
                 f"so an edit from step {min(self.steps, default=1)} on has no effect.",
-                "Edit hook_z or hook_pattern of the same attention, or leave steps out.",
+                "Leave steps out, or edit a point of the decoder that runs at every step, such as cross_attn.hook_z.",
             )
         if self.value is not None:
             self._check_value(point, self.value)

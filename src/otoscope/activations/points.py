@@ -95,6 +95,11 @@ class HookPoint:
     why_not_writable: str | None = None
 
     @property
+    def runs_once(self) -> bool:
+        """Whether a generation meets it at step 0 alone: cross-attention keys and values, and everything in an encoder."""
+        return self.once or self.stack in ("encoder", "audio_encoder")
+
+    @property
     def needs_seam(self) -> bool:
         """Whether the tensor exists only inside the attention function."""
         return self.at in ("scores", "pattern", "query", "key")

@@ -14,7 +14,7 @@ import typer
 
 from otoscope.cli.reporter import reporting
 from otoscope.errors import OutputError
-from otoscope.files import require_writable
+from otoscope.files import require_regular, require_writable
 
 _PANEL = "Options of every command"
 
@@ -80,7 +80,6 @@ def with_common(command: Callable[..., None]) -> Callable[..., None]:
     def run(**values: Any) -> None:
         common = Common(**{field.name: values.pop(field.name) for field in fields(Common)})
         if common.json_path:
-            _require_no_device(common.json_path)
             require_writable(common.json_path)
         with nullcontext() if common.quiet else reporting():
             command(**values, common=common)
@@ -100,14 +99,7 @@ def require_different(*outputs: Path | None, source: Path) -> None:
     """
     seen = {source.resolve()}
     for output in filter(None, outputs):
-        _require_no_device(output)
+        require_regular(output)
         if output.resolve() in seen:
             raise OutputError(f"{output} would be overwritten.", "Give every output a name of its own.")
         seen.add(output.resolve())
-
-
-def _require_no_device(path: Path) -> None:
-    """A finished file takes its name by replacing what has it: a pipe or /dev/stdout would be gone."""
-    stream = path.is_symlink() and path.readlink().is_relative_to("/proc")  # even when it leads to a file
-    if stream or (path.exists() and not path.is_file() and not path.is_dir()):
-        raise OutputError(f"{path} is not a regular file.", "Name a file; `--json -` writes to stdout.")

@@ -42,7 +42,7 @@ def family_of(model_type: str) -> Family:
     if model_type not in known:
         raise ModelError(
             f"otoscope has no hook points for models of type {model_type!r}.",
-            f"Known types: {', '.join(known)}. The guide docs/adding-a-family.md shows how to add one.",
+            f"Known types: {', '.join(known)}. The guide docs/guides/adding-a-family.md shows how to add one.",
         )
     return known[model_type]
 

@@ -122,7 +122,7 @@ def _in_order(
 ) -> Iterator[Transcript | AudioError]:
     waiting = dict(enumerate(recordings))
     following = 0
-    for ahead in batches(_windows(model, recordings, keep_going), size * _LOOK_AHEAD):
+    for ahead in batches(_windows(model, recordings, keep_going, task), size * _LOOK_AHEAD):
         ahead.sort(key=lambda w: len(w.clip.samples))
         for chunk in batches(ahead, size):
             for window, (language, decoded) in zip(
@@ -147,7 +147,9 @@ def _outcome(model: SpeechModel, recording: _Recording, options: DecodeOptions) 
     return transcript_of(model, parts, options, recording.name)
 
 
-def _windows(model: SpeechModel, recordings: Iterable[_Recording], keep_going: bool) -> Iterator[_Window]:
+def _windows(
+    model: SpeechModel, recordings: Iterable[_Recording], keep_going: bool, task: Task
+) -> Iterator[_Window]:
     for recording in recordings:
         try:
             yield from _windows_of(model, recording)
@@ -155,6 +157,7 @@ def _windows(model: SpeechModel, recordings: Iterable[_Recording], keep_going: b
             if not keep_going:
                 raise
             recording.error = error
+            task.advance()
 
 
 def _windows_of(model: SpeechModel, recording: _Recording) -> Iterator[_Window]:

@@ -11,7 +11,7 @@ import torch
 
 from otoscope.activations import PointTable
 from otoscope.audio import Clip
-from otoscope.errors import AudioError, OptionError
+from otoscope.errors import AudioError, ModelError, OptionError
 from otoscope.models.base import AttentionModule, BlockSpec, Family, Model, block_points, whole
 
 if TYPE_CHECKING:
@@ -92,7 +92,10 @@ def _points(config: Any) -> PointTable:
     ]
     aliases = (
         ("hook_resid_mid2", "hook_resid_mid_cross"),
-        *((f"encoder_blocks.{i}.self_attn.", f"encoder_blocks.{i}.attn.") for i in range(config.encoder_layers)),
+        *(
+            (f"encoder_blocks.{i}.self_attn.", f"encoder_blocks.{i}.attn.")
+            for i in range(config.encoder_layers)
+        ),
     )
     return PointTable(
         {p.name: p for p in points},
@@ -149,8 +152,18 @@ class SpeechModel(Model):
 
     @property
     def no_timestamps_token(self) -> int:
-        """Id of `<|notimestamps|>`; timestamps follow it."""
-        return int(self.hf.generation_config.no_timestamps_token_id)  # type: ignore[union-attr]
+        """Id of `<|notimestamps|>`; timestamps follow it.
+
+        Raises:
+            ModelError: The model has no generation settings (one built from a bare configuration has none).
+        """
+        token = getattr(self.hf.generation_config, "no_timestamps_token_id", None)
+        if token is None:
+            raise ModelError(
+                f"{self.origin.name} has no generation settings, so it cannot decode by itself.",
+                "Set no_timestamps_token_id and the other special tokens on model.hf.generation_config.",
+            )
+        return int(token)
 
     def describe(self) -> dict[str, Any]:
         """Facts that every result records about the model."""

@@ -47,7 +47,8 @@ def normaliser(language: str | None) -> Callable[[str], str]:
     """The function that strips a text of what should not count as an error (case, punctuation, spelling).
 
     Whisper's English rules for English, its basic ones for everything else (None included); languages written
-    without spaces are split into characters.
+    without spaces are split into characters. What has neither letter nor digit is no word and is dropped: the
+    English rules leave a lone "." of an ellipsis behind.
 
     Args:
         language: Language code, a region may follow ("en", "en-GB").
@@ -174,4 +175,8 @@ def _normaliser(code: str) -> Callable[[str], str]:
         if code == "en"
         else BasicTextNormalizer(split_letters=code in UNSPACED_LANGUAGES)
     )
-    return lambda text: normalise(text).strip()
+
+    def words_of(text: str) -> str:
+        return " ".join(word for word in normalise(text).split() if any(map(str.isalnum, word)))
+
+    return words_of
