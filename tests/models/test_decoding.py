@@ -257,10 +257,14 @@ def test_the_probability_of_no_speech_is_read_at_the_start_token(model, encoded)
 
 def test_languages_are_detected_as_hugging_face_does(model, encoded):
     expected = model.hf.detect_language(input_features=sound(CLIPS)).tolist()
-    found = detect_languages(model, encoded)
+    session = DecoderSession(model, encoded)
+    found = detect_languages(model, session)
     assert [model.languages[code] for code in found] == expected
     rows = prompts_for(model, found, DecodeOptions())
     assert rows[:, 1].tolist() == expected
+    assert [row.ids for row in decode(model, session, rows)] == [
+        row.ids for row in decode(model, encoded, rows)
+    ]
 
 
 def test_an_interrupt_leaves_no_hook_behind(model, encoded):

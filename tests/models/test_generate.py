@@ -252,9 +252,10 @@ def test_an_edit_of_a_step_that_generate_never_reaches_warns(whisper):
         write(whisper, sound(1), 3)
 
 
-def test_an_encoder_edit_from_a_later_step_warns_because_the_encoder_runs_once(whisper):
-    with pytest.warns(EditNotApplied), whisper.editing(Edit.zero("encoder_blocks.0.hook_mlp_out", steps=1)):
-        write(whisper, sound(1), 3)
+def test_an_encoder_edit_from_a_later_step_is_refused_because_the_encoder_runs_once(whisper):
+    edit = Edit.zero("encoder_blocks.0.hook_mlp_out", steps=1)
+    with pytest.raises(EditError, match="computed once"), whisper.editing(edit):
+        pass
 
 
 def test_an_encoder_edit_around_precomputed_states_raises(whisper):

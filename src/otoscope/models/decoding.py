@@ -56,11 +56,13 @@ class Decoded:
 class DecoderSession:
     """The decoder with its cache over some rows.
 
+    Cross-attention keys and values are computed here, once a clip, unless an edit or reading is in place at them: then the
+    model computes them itself, for every row, in its first step.
+
     Args:
         model: The recogniser.
         encoded: Encoder output `(clip, frame, d_model)`.
-        clip_of_row: Which clip each row hears; None: row i hears clip i. Rows of one clip share its cross-attention keys
-            and values, which are then computed once.
+        clip_of_row: Which clip each row hears; None: row i hears clip i.
     """
 
     def __init__(self, model: SpeechModel, encoded: Tensor, clip_of_row: Sequence[int] | None = None) -> None:
@@ -68,31 +70,33 @@ class DecoderSession:
 
         self.model = model
         self.rows = list(range(len(encoded) if clip_of_row is None else len(clip_of_row)))
+        index = None if clip_of_row is None else torch.tensor(clip_of_row, device=encoded.device)
         self.cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-        self.encoded = encoded
-        if clip_of_row is not None:
-            self._share(encoded, list(clip_of_row))
+        if not model.is_hooked("decoder_blocks.*.cross_attn.hook_[kv]"):
+            self._fill_cross_attention(encoded, index)
+        self.encoded = _spread(encoded, index)
 
-    def _share(self, encoded: Tensor, clip_of_row: list[int]) -> None:
-        """Compute cross-attention keys and values once a clip, unless an edit tells rows of one clip apart there."""
-        index = torch.tensor(clip_of_row, device=encoded.device)
-        self.encoded = encoded.expand(len(index), -1, -1) if len(encoded) == 1 else encoded[index]
-        if self.model.is_hooked("decoder_blocks.*.cross_attn.hook_[kv]"):
-            return
+    def _fill_cross_attention(self, encoded: Tensor, index: Tensor | None) -> None:
+        from transformers.cache_utils import DynamicLayer
+
         for i, layer in enumerate(self.model.hf.model.decoder.layers):  # type: ignore[union-attr,arg-type]
             attention = layer.encoder_attn
             shape = (len(encoded), -1, attention.num_heads, attention.head_dim)
             k, v = (
-                project(encoded).view(shape).transpose(1, 2)
+                project(encoded).view(shape).transpose(1, 2).contiguous()
                 for project in (attention.k_proj, attention.v_proj)
             )
-            self.cache.cross_attention_cache.update(k, v, i)
-            _set(
-                self.cache.cross_attention_cache.layers[i],
-                _spread(k.contiguous(), index),
-                _spread(v.contiguous(), index),
-            )
+            stored = DynamicLayer()
+            stored.lazy_initialization(k, v)
+            _set(stored, _spread(k, index), _spread(v, index))
+            self.cache.cross_attention_cache.layers.append(stored)
             self.cache.is_updated[i] = True
+
+    def rewind(self) -> None:
+        """Forget every token and keep what was heard, to begin with another prompt."""
+        from transformers import DynamicCache
+
+        self.cache.self_attention_cache = DynamicCache()
 
     def step(self, tokens: Tensor) -> Tensor:
         """Logits `(row, pos, vocab)` for new tokens `(row, pos)`."""
@@ -119,7 +123,10 @@ def _set(layer: Any, keys: Tensor, values: Tensor) -> None:
     layer.keys, layer.values = keys, values
 
 
-def _spread(x: Tensor, index: Tensor) -> Tensor:
+def _spread(x: Tensor, index: Tensor | None) -> Tensor:
+    """One entry a row; rows of a single clip share its memory."""
+    if index is None:
+        return x
     return x.expand(len(index), *x.shape[1:]) if len(x) == 1 else x[index]
 
 
@@ -202,7 +209,7 @@ class _AlignmentTap:
 
 def decode(
     model: SpeechModel,
-    encoded: Tensor,
+    heard: Tensor | DecoderSession,
     prompts: Tensor,
     options: DecodeOptions | None = None,
     *,
@@ -216,10 +223,10 @@ def decode(
 
     Args:
         model: The recogniser.
-        encoded: Encoder output `(clip, frame, d_model)`.
+        heard: Encoder output `(clip, frame, d_model)`, or a session over it that has no tokens yet.
         prompts: Prompt token ids `(row, pos)`.
         options: How to decode.
-        clip_of_row: Which clip each row hears; None: row i hears clip i.
+        clip_of_row: Which clip each row hears, where encoder output is given; None: row i hears clip i.
         seeds: A seed a row, for sampling; None: `options.seed` plus the row.
         align: Also keep what alignment needs.
 
@@ -239,7 +246,7 @@ def decode(
     seeds = [options.seed + i for i in range(len(prompts))] if seeds is None else seeds
     tap = _AlignmentTap(model) if align else None
     with torch.no_grad(), model.hooks(tap.hooks if tap else ()):
-        session = DecoderSession(model, encoded, clip_of_row)
+        session = heard if isinstance(heard, DecoderSession) else DecoderSession(model, heard, clip_of_row)
         return _Loop(model, session, prompts.to(model.device), options, limit, list(seeds), tap).run()
 
 
@@ -346,13 +353,16 @@ class _Loop:
         )
 
 
-def detect_languages(model: SpeechModel, encoded: Tensor) -> list[str]:
-    """Most probable language of each clip `(clip, frame, d_model)`, from the distribution after `<|startoftranscript|>`."""
-    codes, ids = list(model.languages), torch.tensor(list(model.languages.values()), device=encoded.device)
-    start = torch.full((len(encoded), 1), model.start_token, device=encoded.device)
+def detect_languages(model: SpeechModel, session: DecoderSession) -> list[str]:
+    """Most probable language of each row of a fresh session, from the distribution after `<|startoftranscript|>`.
+
+    The session is left as it was found, so that decoding goes on with what it heard.
+    """
+    codes, ids = list(model.languages), torch.tensor(list(model.languages.values()), device=model.device)
+    start = torch.full((len(session.rows), 1), model.start_token, device=model.device)
     with torch.no_grad():
-        out = model.hf.model.decoder(input_ids=start, encoder_hidden_states=encoded, use_cache=False)  # type: ignore[operator]
-        best = model.hf.proj_out(out.last_hidden_state)[:, -1].index_select(1, ids).argmax(dim=-1)  # type: ignore[operator]
+        best = session.step(start)[:, -1].index_select(1, ids).argmax(dim=-1)
+    session.rewind()
     return [codes[i] for i in best.tolist()]
 
 

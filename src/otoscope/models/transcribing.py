@@ -15,7 +15,7 @@ from otoscope.audio import Clip, windows
 from otoscope.corpora import Item
 from otoscope.errors import AudioError
 from otoscope.models.alignment import attention_over_frames, token_frames
-from otoscope.models.decoding import Decoded, batches, decode, detect_languages, prompts_for
+from otoscope.models.decoding import Decoded, DecoderSession, batches, decode, detect_languages, prompts_for
 from otoscope.models.transcripts import DecodeOptions, Segment, Token, Transcript, Word
 from otoscope.outcomes import compression_ratio
 from otoscope.progress import Task, track
@@ -175,28 +175,27 @@ def _windows_of(model: SpeechModel, recording: _Recording) -> Iterator[_Window]:
 def _language_of(model: SpeechModel, clip: Clip) -> str:
     """Language of a long recording, from its first window, so that later windows agree with it."""
     with torch.no_grad():
-        return detect_languages(model, model.encode(model.features(clip)))[0]
+        return detect_languages(model, DecoderSession(model, model.encode(model.features(clip))))[0]
 
 
 def _decode_windows(
     model: SpeechModel, chunk: Sequence[_Window], options: DecodeOptions
 ) -> list[tuple[str, Decoded]]:
     with torch.no_grad():
-        encoded = model.encode(model.features([w.clip for w in chunk]))
-        languages = _languages(model, chunk, encoded)
+        session = DecoderSession(model, model.encode(model.features([w.clip for w in chunk])))
+        languages = _languages(model, chunk, session)
+        prompts = prompts_for(model, languages, options)
         seeds = [options.seed + 1_000_003 * w.recording.index + w.number for w in chunk]
-        decoded = decode(
-            model, encoded, prompts_for(model, languages, options), options, seeds=seeds, align=True
-        )
+        decoded = decode(model, session, prompts, options, seeds=seeds, align=True)
     return list(zip(languages, decoded, strict=True))
 
 
-def _languages(model: SpeechModel, chunk: Sequence[_Window], encoded: Tensor) -> list[str]:
+def _languages(model: SpeechModel, chunk: Sequence[_Window], session: DecoderSession) -> list[str]:
     if not model.is_multilingual:
         return ["en"] * len(chunk)
-    unknown = [i for i, w in enumerate(chunk) if w.recording.language is None]
-    found = iter(detect_languages(model, encoded[unknown])) if unknown else iter(())
-    return [w.recording.language or next(found) for w in chunk]
+    known = [w.recording.language for w in chunk]
+    detected = [] if all(known) else detect_languages(model, session)
+    return [language or detected[i] for i, language in enumerate(known)]
 
 
 def _light(decoded: Decoded) -> Decoded:

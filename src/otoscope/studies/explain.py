@@ -219,8 +219,10 @@ def _listen(model: SpeechModel, clip: Clip) -> _Heard:
 def _write(
     model: SpeechModel, clip: Clip, encoded: Tensor, options: DecodeOptions
 ) -> tuple[Transcript, Decoded]:
-    language = options.language or (detect_languages(model, encoded)[0] if model.is_multilingual else "en")
-    decoded = decode(model, encoded, prompts_for(model, [language], options), options, align=True)[0]
+    session = DecoderSession(model, encoded)
+    language = options.language or (detect_languages(model, session)[0] if model.is_multilingual else "en")
+    prompts = prompts_for(model, [language], options)
+    decoded = decode(model, session, prompts, options, align=True)[0]
     return transcript_of(model, [(clip, language, decoded)], options, clip.source), decoded
 
 
