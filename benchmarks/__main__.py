@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from importlib import import_module
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import machine
 from otoscope.files import atomic_write
 
-NAMES = ("importing", "capture", "decoding", "explaining", "parity")
+NAMES = ("importing", "capture", "decoding", "explaining", "long_recording", "parity")
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 
@@ -21,7 +23,7 @@ def main(names: list[str]) -> int:
     for name in names or NAMES:
         module = import_module(f"benchmarks.{name}")
         print(f"{name}: {module.CLAIM}", flush=True)
-        result = module.run()
+        result = _in_a_process_of_its_own(name)
         with atomic_write(RESULTS / f"{name}.json") as file:
             json.dump({"claim": module.CLAIM, "result": result, "machine": machine()}, file, indent=1)
             file.write("\n")
@@ -33,6 +35,16 @@ def main(names: list[str]) -> int:
         + (f": {', '.join(failed)}" if failed else "")
     )
     return 1 if failed else 0
+
+
+def _in_a_process_of_its_own(name: str) -> dict[str, Any]:
+    """A small parent: a process that is started counts its parent's memory at that moment as its own peak."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_run, name).result()
+
+
+def _run(name: str) -> dict[str, Any]:
+    return import_module(f"benchmarks.{name}").run()
 
 
 def _passed(result: dict[str, Any]) -> bool | None:

@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.measure import SILENT
+
 CLAIM = "`otoscope explain` on jfk (11 s), whole process: under 60 s and 2 GB with whisper-tiny.en"
 
 
@@ -29,7 +31,7 @@ def _one(model: str) -> dict[str, Any]:
             "--json", str(numbers), "--quiet",
         ]  # fmt: skip
         start = time.perf_counter()
-        pid = os.posix_spawn(sys.executable, command, dict(os.environ))
+        pid = os.posix_spawn(sys.executable, command, dict(os.environ), file_actions=SILENT)
         _, status, usage = os.wait4(pid, 0)
         took = time.perf_counter() - start
         assert os.waitstatus_to_exitcode(status) == 0

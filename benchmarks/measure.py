@@ -13,6 +13,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+SILENT = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
+"""File actions of a spawned process that keep its standard output off the terminal."""
+
 SHARED_AUDIO = Path(os.environ.get("OTOSCOPE_SHARED_AUDIO", Path(__file__).parents[2] / "shared" / "audio"))
 
 

@@ -8,6 +8,7 @@ import otoscope as oto
 from otoscope.activations import Edit
 from otoscope.corpora import read_manifest
 from otoscope.models.decoding import decode
+from otoscope.models.transcribing import piece_of
 from otoscope.outcomes import error_rates
 
 pytestmark = [pytest.mark.weights, pytest.mark.slow]
@@ -133,3 +134,17 @@ def test_forcing_a_language_and_translating_work_on_the_multilingual_model(base,
     assert forced.language == "de"
     translated = oto.transcribe(base, french, oto.DecodeOptions(language="fr", task="translate"))
     assert translated.text != oto.transcribe(base, french).text
+
+
+def test_what_is_kept_of_a_window_is_neither_sound_nor_cache(tiny_en, jfk):
+    """Hours of sound must fit: a window's samples and alignment keys are megabytes."""
+    clip = oto.read(jfk)
+    with torch.no_grad():
+        encoded = tiny_en.encode(tiny_en.features(clip))
+    decoded = decode(tiny_en, encoded, torch.tensor([tiny_en.prompt()]), align=True)[0]
+    assert decoded.keys is not None
+    piece = piece_of(tiny_en, clip, "en", decoded)
+    assert piece.decoded.keys is None
+    assert piece.decoded.queries is None
+    assert not any(isinstance(value, (oto.Clip, torch.Tensor)) for value in vars(piece).values())
+    assert [t.id for t in piece.tokens] == decoded.ids

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from otoscope.audio import Clip, windows
+from otoscope.audio import Clip, info, windows
 from otoscope.corpora import Item
 from otoscope.errors import AudioError
 from otoscope.models.alignment import attention_over_frames, token_frames
@@ -27,11 +27,30 @@ if TYPE_CHECKING:
 
 Source = Clip | Path | str | Item
 
-_LOOK_AHEAD = 8
+_LOOK_AHEAD = 4
 """Batches of windows read ahead and sorted by length, so that rows of one batch end at about the same time."""
 
 _UNSPACED = ("zh", "ja", "th", "lo", "my", "yue")
 """Languages written without spaces: every character is timed as a word (OpenAI's list)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """What was written for one window: all that a transcript needs, and neither sound nor cache.
+
+    Attributes:
+        start: Seconds into the recording.
+        duration: Seconds of sound.
+        language: Language decoded in.
+        decoded: What was written, without what alignment needed.
+        tokens: The tokens with their times.
+    """
+
+    start: float
+    duration: float
+    language: str
+    decoded: Decoded
+    tokens: tuple[Token, ...]
 
 
 @dataclass(eq=False)
@@ -41,19 +60,30 @@ class _Recording:
     source: Source
     language: str | None
     index: int
-    parts: dict[int, tuple[Clip, str, Decoded]] = field(default_factory=dict)
+    pieces: dict[int, Piece] = field(default_factory=dict)
     expected: int | None = None
     error: AudioError | None = None
 
     @property
     def done(self) -> bool:
-        return self.error is not None or (self.expected is not None and len(self.parts) == self.expected)
+        return self.error is not None or (self.expected is not None and len(self.pieces) == self.expected)
 
     @property
     def name(self) -> str | None:
         if isinstance(self.source, Clip):
             return self.source.source
         return self.source.audio_filepath if isinstance(self.source, Item) else str(self.source)
+
+    @property
+    def seconds(self) -> float:
+        """Length, as far as it is told beforehand."""
+        if isinstance(self.source, Clip):
+            return self.source.duration
+        try:
+            known = self.source.duration if isinstance(self.source, Item) else info(self.source).duration
+        except AudioError:  # told when it is read
+            return 0.0
+        return known or 0.0
 
     def windows(self, seconds: float) -> Iterator[Clip]:
         return (
@@ -108,7 +138,7 @@ def transcribe_all(
         options.language or next(iter(model.languages), "en"), task=options.task
     )  # refuse before any work
     recordings = [_Recording(source, options.language, i) for i, source in enumerate(sources)]
-    with track("Transcribing", len(recordings), "recordings") as task:
+    with track("Transcribing", sum(r.seconds for r in recordings), "s of sound") as task:
         yield from _in_order(model, recordings, options, batch or model.batch, keep_going, task)
 
 
@@ -122,34 +152,28 @@ def _in_order(
 ) -> Iterator[Transcript | AudioError]:
     waiting = dict(enumerate(recordings))
     following = 0
-    for ahead in batches(_windows(model, recordings, keep_going, task), size * _LOOK_AHEAD):
+    for ahead in batches(_windows(model, recordings, keep_going), size * _LOOK_AHEAD):
         ahead.sort(key=lambda w: len(w.clip.samples))
         for chunk in batches(ahead, size):
-            for window, (language, decoded) in zip(
-                chunk, _decode_windows(model, chunk, options), strict=True
-            ):
-                window.recording.parts[window.number] = (window.clip, language, _light(decoded))
-                if window.recording.done:
-                    task.advance()
+            for window, piece in zip(chunk, _decode_windows(model, chunk, options), strict=True):
+                window.recording.pieces[window.number] = piece
+                task.advance(piece.duration)
         while following in waiting and waiting[following].done:
             yield _outcome(model, waiting.pop(following), options)
             following += 1
-    for (
-        recording
-    ) in waiting.values():  # the reader learns how many windows a recording has only after its last one
+    # The reader learns how many windows a recording has only after its last one.
+    for recording in waiting.values():
         yield _outcome(model, recording, options)
 
 
 def _outcome(model: SpeechModel, recording: _Recording, options: DecodeOptions) -> Transcript | AudioError:
     if recording.error:
         return recording.error
-    parts = [recording.parts[i] for i in range(len(recording.parts))]
-    return transcript_of(model, parts, options, recording.name)
+    pieces = [recording.pieces[i] for i in range(len(recording.pieces))]
+    return transcript_of(model, pieces, options, recording.name)
 
 
-def _windows(
-    model: SpeechModel, recordings: Iterable[_Recording], keep_going: bool, task: Task
-) -> Iterator[_Window]:
+def _windows(model: SpeechModel, recordings: Iterable[_Recording], keep_going: bool) -> Iterator[_Window]:
     for recording in recordings:
         try:
             yield from _windows_of(model, recording)
@@ -157,7 +181,6 @@ def _windows(
             if not keep_going:
                 raise
             recording.error = error
-            task.advance()
 
 
 def _windows_of(model: SpeechModel, recording: _Recording) -> Iterator[_Window]:
@@ -178,16 +201,15 @@ def _language_of(model: SpeechModel, clip: Clip) -> str:
         return detect_languages(model, DecoderSession(model, model.encode(model.features(clip))))[0]
 
 
-def _decode_windows(
-    model: SpeechModel, chunk: Sequence[_Window], options: DecodeOptions
-) -> list[tuple[str, Decoded]]:
+def _decode_windows(model: SpeechModel, chunk: Sequence[_Window], options: DecodeOptions) -> list[Piece]:
     with torch.no_grad():
         session = DecoderSession(model, model.encode(model.features([w.clip for w in chunk])))
         languages = _languages(model, chunk, session)
         prompts = prompts_for(model, languages, options)
         seeds = [options.seed + 1_000_003 * w.recording.index + w.number for w in chunk]
         decoded = decode(model, session, prompts, options, seeds=seeds, align=True)
-    return list(zip(languages, decoded, strict=True))
+    rows = zip(chunk, languages, decoded, strict=True)
+    return [piece_of(model, window.clip, language, row) for window, language, row in rows]
 
 
 def _languages(model: SpeechModel, chunk: Sequence[_Window], session: DecoderSession) -> list[str]:
@@ -198,75 +220,64 @@ def _languages(model: SpeechModel, chunk: Sequence[_Window], session: DecoderSes
     return [language or detected[i] for i, language in enumerate(known)]
 
 
-def _light(decoded: Decoded) -> Decoded:
-    """Copies of the alignment tensors: views would keep the whole batch's cache alive."""
-    if decoded.queries is None or decoded.keys is None:
-        return decoded
-    return replace(decoded, queries=decoded.queries.cpu(), keys=decoded.keys.clone().cpu())
-
-
 # From decoded windows to a transcript ------------------------------------------------------------------------------------
 
 
+def piece_of(model: SpeechModel, clip: Clip, language: str, decoded: Decoded) -> Piece:
+    """What one window gives to a transcript; `decoded` must hold what alignment needs."""
+    tokens = tuple(_timed_tokens(model, clip, decoded))
+    return Piece(clip.start, clip.duration, language, replace(decoded, queries=None, keys=None), tokens)
+
+
 def transcript_of(
-    model: SpeechModel, parts: Sequence[tuple[Clip, str, Decoded]], options: DecodeOptions, source: str | None
+    model: SpeechModel, pieces: Sequence[Piece], options: DecodeOptions, source: str | None
 ) -> Transcript:
-    """The transcript of a recording from its windows in order: clip, language, what was decoded (with alignment)."""
-    language = parts[0][1]
-    tokens: list[Token] = []
+    """The transcript of a recording from its windows, in order."""
+    language = pieces[0].language
+    tokens = [token for piece in pieces for token in piece.tokens]
     segments: list[Segment] = []
-    for clip, _, decoded in parts:
-        segments += _segments(model, clip, decoded, len(tokens))
-        tokens += tokens_of(model, clip, decoded)
+    first = 0
+    for piece in pieces:
+        segments += _segments(model, piece, first)
+        first += len(piece.tokens)
     text = model.tokenizer.decode([t.id for t in tokens], skip_special_tokens=True).strip()
-    total = sum(sum(decoded.logprobs) for *_, decoded in parts)
-    count = sum(len(decoded.ids) + 1 for *_, decoded in parts)
+    total = sum(sum(piece.decoded.logprobs) for piece in pieces)
     return Transcript(
         text=text,
         language=language,
         tokens=tuple(tokens),
         words=tuple(words_of(model, tokens, language)),
         segments=tuple(segments),
-        duration=parts[-1][0].start + parts[-1][0].duration - parts[0][0].start,
-        no_speech_prob=parts[0][2].no_speech_prob,
-        avg_logprob=total / count,
+        duration=pieces[-1].start + pieces[-1].duration - pieces[0].start,
+        no_speech_prob=pieces[0].decoded.no_speech_prob,
+        avg_logprob=total / (len(tokens) + len(pieces)),
         compression_ratio=compression_ratio(text),
         source=source,
-        prompt=tuple(parts[0][2].prompt),
+        prompt=tuple(pieces[0].decoded.prompt),
         settings=options,
         model=model.describe(),
     )
 
 
-def _segments(model: SpeechModel, clip: Clip, decoded: Decoded, first: int) -> list[Segment]:
+def _segments(model: SpeechModel, piece: Piece, first: int) -> list[Segment]:
     """One segment a window, or one a pair of timestamps where the model wrote them."""
-    begin = model.no_timestamps_token + 1
-    marks = [i for i, token in enumerate(decoded.ids) if token >= begin]
+    begin, ids = model.no_timestamps_token + 1, piece.decoded.ids
+    end = piece.start + piece.duration
+    marks = [i for i, token in enumerate(ids) if token >= begin]
     if not marks:
-        return [
-            _segment(
-                model, clip, decoded, first, range(len(decoded.ids)), clip.start, clip.start + clip.duration
-            )
-        ]
-    end = clip.start + clip.duration
+        return [_segment(model, piece, first, range(len(ids)), piece.start, end)]
     out = []
-    for opening, closing in zip(marks, [*marks[1:], len(decoded.ids)], strict=True):
+    for opening, closing in zip(marks, [*marks[1:], len(ids)], strict=True):
         if closing > opening + 1:
-            start = clip.start + (decoded.ids[opening] - begin) * model.frame_seconds
-            stop = (
-                clip.start + (decoded.ids[closing] - begin) * model.frame_seconds
-                if closing < len(decoded.ids)
-                else end
-            )
-            out.append(
-                _segment(model, clip, decoded, first, range(opening + 1, closing), start, min(stop, end))
-            )
+            start = piece.start + (ids[opening] - begin) * model.frame_seconds
+            stop = piece.start + (ids[closing] - begin) * model.frame_seconds if closing < len(ids) else end
+            part = range(opening + 1, closing)
+            out.append(_segment(model, piece, first, part, min(start, end), min(stop, end)))
     return out
 
 
-def _segment(
-    model: SpeechModel, clip: Clip, decoded: Decoded, first: int, part: range, start: float, end: float
-) -> Segment:
+def _segment(model: SpeechModel, piece: Piece, first: int, part: range, start: float, end: float) -> Segment:
+    decoded = piece.decoded
     text = model.tokenizer.decode([decoded.ids[i] for i in part], skip_special_tokens=True).strip()
     whole = len(part) == len(decoded.ids)
     logprobs = decoded.logprobs if whole else [decoded.logprobs[i] for i in part]
@@ -297,8 +308,7 @@ def alignment_of(model: SpeechModel, clip: Clip, decoded: Decoded) -> Tensor:
     return attention_over_frames(decoded.queries, decoded.keys, frames_of(model, clip))
 
 
-def tokens_of(model: SpeechModel, clip: Clip, decoded: Decoded) -> list[Token]:
-    """The tokens of one window with their times."""
+def _timed_tokens(model: SpeechModel, clip: Clip, decoded: Decoded) -> list[Token]:
     if not decoded.ids:
         return []
     starts = token_frames(alignment_of(model, clip, decoded).cpu()) * model.frame_seconds

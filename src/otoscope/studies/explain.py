@@ -49,7 +49,7 @@ from otoscope.models.decoding import (
     detect_languages,
     prompts_for,
 )
-from otoscope.models.transcribing import alignment_of, frames_of, transcript_of
+from otoscope.models.transcribing import alignment_of, frames_of, piece_of, transcript_of
 from otoscope.models.transcripts import DecodeOptions, Transcript
 from otoscope.models.whisper import SpeechModel
 from otoscope.patching.ablation import ablate_decoder, ablate_encoder, components, token_logprobs
@@ -223,7 +223,7 @@ def _write(
     language = options.language or (detect_languages(model, session)[0] if model.is_multilingual else "en")
     prompts = prompts_for(model, [language], options)
     decoded = decode(model, session, prompts, options, align=True)[0]
-    return transcript_of(model, [(clip, language, decoded)], options, clip.source), decoded
+    return transcript_of(model, [piece_of(model, clip, language, decoded)], options, clip.source), decoded
 
 
 def _check_token(token: int | None, transcript: Transcript) -> None:

@@ -1,0 +1,61 @@
+"""A recording of hours is transcribed in memory that does not grow with its length."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.measure import SILENT
+
+CLAIM = "`otoscope transcribe` of 4 hours (whisper-tiny.en), whole process: at most 1.2 times the peak memory of half an hour"
+LIMIT = 1.2
+
+
+def run() -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        short, long = (_measured(Path(folder), hours) for hours in (0.5, 4.0))
+    ratio = round(long["peak_gb"] / short["peak_gb"], 3)
+    return {"half_hour": short, "four_hours": long, "memory_ratio": ratio, "passed": ratio <= LIMIT}
+
+
+def _measured(folder: Path, hours: float) -> dict[str, float]:
+    audio, out = folder / f"{hours}.flac", folder / f"{hours}.json"
+    _write(audio, hours)
+    command = [sys.executable, "-m", "otoscope", "transcribe", str(audio), "--json", str(out), "--quiet"]
+    start = time.perf_counter()
+    pid = os.posix_spawn(sys.executable, command, dict(os.environ), file_actions=SILENT)
+    _, status, usage = os.wait4(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    took = time.perf_counter() - start
+    item = json.loads(out.read_text())["items"][0]
+    assert abs(item["duration"] - 3600 * hours) < 30
+    return {
+        "seconds": round(took, 1),
+        "times_real_time": round(3600 * hours / took, 1),
+        "peak_gb": round(usage.ru_maxrss / 2**20, 2),
+        "windows": len(item["segments"]),
+    }
+
+
+def _write(path: Path, hours: float) -> None:
+    """The sample clips with pauses, over and over, 16 kHz."""
+    import soundfile
+
+    from otoscope.audio import read
+    from otoscope.audio.samples import sample
+
+    pause = np.zeros(12_000, np.float32)
+    names = ("jfk", "austen-0870", "austen-0880", "austen-0890")
+    block = np.concatenate([part for name in names for part in (read(sample(name)).samples, pause)])
+    with soundfile.SoundFile(path, "w", 16_000, 1, format="FLAC") as file:
+        left = int(hours * 3600 * 16_000)
+        while left > 0:
+            file.write(block[:left])
+            left -= len(block)
