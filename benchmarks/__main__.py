@@ -10,7 +10,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import machine
+from benchmarks.measure import machine, run_named
 from otoscope.files import atomic_write
 
 NAMES = ("importing", "capture", "decoding", "explaining", "long_recording", "parity")
@@ -40,11 +40,7 @@ def main(names: list[str]) -> int:
 def _in_a_process_of_its_own(name: str) -> dict[str, Any]:
     """A small parent: a process that is started counts its parent's memory at that moment as its own peak."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(_run, name).result()
-
-
-def _run(name: str) -> dict[str, Any]:
-    return import_module(f"benchmarks.{name}").run()
+        return pool.submit(run_named, name).result()
 
 
 def _passed(result: dict[str, Any]) -> bool | None:

@@ -9,6 +9,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,11 @@ class Pair:
     def to_dict(self) -> dict[str, float]:
         """JSON-ready, rounded."""
         return {k: round(v, 4) for k, v in asdict(self).items()}
+
+
+def run_named(name: str) -> dict[str, Any]:
+    """Run one benchmark (in whatever process this is called)."""
+    return import_module(f"benchmarks.{name}").run()
 
 
 def seconds(work: Callable[[], Any]) -> float:
