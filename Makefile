@@ -2,15 +2,24 @@
 
 PYTHON ?= python3
 VENV   ?= .venv
-# Another build of torch: make install TORCH='torch==2.13.0' TORCH_INDEX=<index that has it>
-TORCH       ?= torch
+# Another build of torch: make install TORCH=torch==2.12.0 TORCH_INDEX=<index that has it>.
+# By default the release of constraints.txt. On Linux the common index serves a CUDA build of it (some 3 GB with its
+# libraries, it runs on the CPU as well); name PyTorch's index of CPU builds as TORCH_INDEX for the small one.
+TORCH       ?=
 TORCH_INDEX ?=
 
-BIN  := $(VENV)/bin
-PIP  := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet
+# What is installed stays: later steps are held to the torch that is there.
+KEPT   := --constraint $(VENV)/.torch
+CHOICE := $(TORCH) $(TORCH_INDEX)
 ENV_FILES := pyproject.toml constraints.txt
 
-.PHONY: help demo install dev test lint bench docs web clean
+.DEFAULT_GOAL := help
+
+FORCE:
+
+.PHONY: FORCE help demo install dev test lint bench docs web clean
 
 help:
 	@echo "make demo     explain the sample clip and say where the page is"
@@ -21,24 +30,27 @@ help:
 	@echo "make docs     the documentation site, in site/"
 	@echo "make web      build the page bundle again (needs Node)"
 
-$(VENV)/.torch: constraints.txt
+$(VENV)/.choice: FORCE
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "Installing torch (about 200 MB for the CPU build)"
-	@$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
-	@touch $@
+	@echo '$(CHOICE)' | cmp -s - $@ || echo '$(CHOICE)' > $@
+
+$(VENV)/.torch: $(VENV)/.choice constraints.txt
+	@echo "Installing torch"
+	@$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(or $(TORCH),--constraint constraints.txt torch)
+	@$(BIN)/python -c "from importlib.metadata import version; print('torch==' + version('torch'))" > $@
 
 $(VENV)/.installed: $(VENV)/.torch $(ENV_FILES)
 	@echo "Installing otoscope"
-	@$(PIP) --editable '.[gguf]'
+	@$(PIP) $(KEPT) --editable '.[gguf]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.installed $(ENV_FILES)
 	@echo "Installing what the tests need"
-	@$(PIP) --editable '.[dev]'
+	@$(PIP) $(KEPT) --editable '.[dev]'
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.installed $(ENV_FILES)
-	@$(PIP) --editable '.[docs]'
+	@$(PIP) $(KEPT) --editable '.[docs]'
 	@touch $@
 
 install: $(VENV)/.installed

@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.measure import machine, run_named
 from otoscope.files import atomic_write
 
-NAMES = ("importing", "capture", "decoding", "explaining", "long_recording", "parity")
+NAMES = ("importing", "capture", "decoding", "explaining", "long_recording", "parity_tiny_en", "parity_base")
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 

@@ -38,7 +38,7 @@ def _one(model: str) -> dict[str, Any]:
         stages = {t["stage"]: t["seconds"] for t in json.loads(numbers.read_text())["timings"]}
         return {
             "seconds": round(took, 2),
-            "peak_gb": round(usage.ru_maxrss / 2**20, 2),
+            "peak_gb": round(usage.ru_maxrss * 1024 / 1e9, 2),
             "page_mb": round(page.stat().st_size / 1e6, 2),
             "stages": stages,
         }

@@ -27,5 +27,5 @@ def run() -> dict[str, Any]:
         "import_seconds": imported,
         "help_seconds": helped,
         "bare_python_seconds": bare,
-        "passed": imported < 0.5,
+        "passed": max(imported, helped) < 0.5,
     }

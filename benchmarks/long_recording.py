@@ -39,7 +39,7 @@ def _measured(folder: Path, hours: float) -> dict[str, float]:
     return {
         "seconds": round(took, 1),
         "times_real_time": round(3600 * hours / took, 1),
-        "peak_gb": round(usage.ru_maxrss / 2**20, 2),
+        "peak_gb": round(usage.ru_maxrss * 1024 / 1e9, 2),
         "windows": len(item["segments"]),
     }
 

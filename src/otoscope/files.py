@@ -12,6 +12,9 @@ from typing import IO
 
 from otoscope.errors import OutputError
 
+_UMASK = os.umask(0)  # asked once: asking sets it for a moment, which other threads would see
+os.umask(_UMASK)
+
 _REMEDIES = {
     errno.ENOSPC: "Free some space, or write to another disk.",
     errno.EDQUOT: "Free some of the quota, or write to another disk.",
@@ -51,10 +54,8 @@ def atomic_write(path: Path | str, mode: str = "w") -> Iterator[IO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
         temporary.chmod(
-            0o666 & ~umask
+            0o666 & ~_UMASK
         )  # mkstemp makes private files; a result is as public as the person's others
         temporary.replace(path)
         temporary = None

@@ -30,7 +30,7 @@ def fields(**changes):
     }
     component = {
         "id": "decoder_blocks.0.mlp",
-        "label": "D0 MLP",
+        "label": "DL0 MLP",
         "stack": "decoder",
         "layer": 0,
         "part": "mlp",
@@ -175,7 +175,7 @@ def test_the_summary_says_what_was_written_and_what_mattered():
     summary = ExplainDoc.model_validate(fields()).summary()
     assert "m wrote: a b" in summary
     assert "Least certain word: b (p = 0.50)" in summary
-    assert "D0 MLP (-0.17 nats" in summary
+    assert "DL0 MLP (-0.17 nats" in summary
 
 
 def test_a_clip_without_a_word_is_a_document_too():

@@ -7,6 +7,7 @@ import torch
 import otoscope as oto
 from otoscope.activations import Edit
 from otoscope.corpora import read_manifest
+from otoscope.errors import EditError
 from otoscope.models.decoding import decode
 from otoscope.models.transcribing import piece_of
 from otoscope.outcomes import error_rates
@@ -107,6 +108,7 @@ def test_a_long_recording_is_cut_where_it_is_quiet_and_every_word_is_there(tiny_
 
 def test_timestamps_split_a_window_into_parts_that_lie_within_it(base, jfk):
     transcript = oto.transcribe(base, jfk, oto.DecodeOptions(timestamps=True))
+    assert transcript.segments
     assert all(0 <= s.start < s.end <= 11.01 for s in transcript.segments)
     assert "ask not what your country" in transcript.text
 
@@ -133,7 +135,40 @@ def test_forcing_a_language_and_translating_work_on_the_multilingual_model(base,
     forced = oto.transcribe(base, french, oto.DecodeOptions(language="German"))
     assert forced.language == "de"
     translated = oto.transcribe(base, french, oto.DecodeOptions(language="fr", task="translate"))
-    assert translated.text != oto.transcribe(base, french).text
+    english = {"the", "to", "you", "is", "of", "your", "a", "and", "in", "for"}
+    assert english & set(translated.text.lower().replace(",", " ").split())
+    assert not english & set(oto.transcribe(base, french).text.lower().replace(",", " ").split()) - {"a"}
+
+
+def test_own_language_detection_is_told_apart_from_the_prompt(base, jfk):
+    """It is a call of its own, so a capture of a whole transcription is not one position longer for it."""
+    name = "decoder_blocks.0.hook_resid_post"
+    with base.capturing(name) as cache:
+        transcript = oto.transcribe(base, jfk)
+    assert [visit.phase for visit in cache.moments(name)][:3] == ["detect_language", "prefill", "decode"]
+    assert cache[name].shape[1] == len(transcript.prompt) + len(transcript.ids)
+
+
+def test_edits_of_rows_are_refused_where_rows_are_sorted(tiny_en, jfk):
+    with (
+        tiny_en.editing(Edit.zero("decoder_blocks.0.hook_mlp_out", rows=1)),
+        pytest.raises(EditError, match="names rows"),
+    ):
+        oto.transcribe(tiny_en, jfk)
+
+
+def test_further_logit_filters_act_at_every_step(tiny_en, jfk):
+    clip = oto.read(jfk)
+    with torch.no_grad():
+        encoded = tiny_en.encode(tiny_en.features(clip))
+    comma = tiny_en.tokenizer.convert_tokens_to_ids(",")
+
+    def no_commas(_tokens, logits):
+        return logits.index_fill(1, torch.tensor([comma]), -torch.inf)
+
+    prompt = torch.tensor([tiny_en.prompt()])
+    assert comma in decode(tiny_en, encoded, prompt)[0].ids
+    assert comma not in decode(tiny_en, encoded, prompt, filters=[no_commas])[0].ids
 
 
 def test_what_is_kept_of_a_window_is_neither_sound_nor_cache(tiny_en, jfk):

@@ -45,7 +45,7 @@ def test_every_component_has_a_change_for_every_token_and_hearing_matters(doc):
     change = doc.ablation.change.unpack()
     assert change.shape == (4 * (3 + 12) + 4 * (2 + 6), len(doc.transcript.tokens))
     labels = [c.label for c in doc.ablation.components]
-    assert change[labels.index("D0 cross-attn")].mean() < -5
+    assert change[labels.index("DL0 cross-attn")].mean() < -5
 
 
 def test_alignment_rows_are_distributions_over_the_clips_frames(doc):
@@ -75,6 +75,9 @@ def test_a_window_of_a_long_recording_is_explained_and_the_notes_say_so(tiny_en,
     assert doc.audio.duration <= 30
     assert doc.audio.recording_duration == pytest.approx(44.0)
     assert any("--offset" in note for note in doc.notes)
+    words = doc.transcript.words
+    assert words[0].start < 2  # times count from the start of the window, as its sound and its picture do
+    assert all(0 <= word.start <= word.end <= doc.audio.duration for word in words)
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,19 @@ from otoscope.errors import PointError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from otoscope.activations.edits import Visit
     from otoscope.activations.points import PointTable
+
+GRADIENT = "_grad"
+"""What a gradient's name ends with."""
 
 
 class ActivationCache(Mapping[str, "Tensor"]):
     """Activations by name, one entry a visit.
 
     `cache["decoder_blocks.3.hook_resid_post"]` and `cache["resid_post", 3]` are the same tensor. A point visited several
-    times (once a decoding step) gives its visits joined along the position axis; `visits` gives them apart.
+    times (once a decoding step) gives its visits joined along the position axis, language detection left out; `visits` gives
+    all of them apart, and `moments` tells when and for which rows each was.
 
     Attributes:
         points: The table that names were resolved with.
@@ -28,10 +33,12 @@ class ActivationCache(Mapping[str, "Tensor"]):
         self.points = points
         self.attention = attention
         self._visits: dict[str, list[Tensor]] = {}
+        self._moments: dict[str, list[Visit]] = {}
 
-    def store(self, name: str, activation: Tensor) -> None:
+    def store(self, name: str, activation: Tensor, visit: Visit) -> None:
         """Keep one visit's activation (already detached and copied)."""
         self._visits.setdefault(name, []).append(activation)
+        self._moments.setdefault(name, []).append(visit)
 
     def visits(self, name: str) -> list[Tensor]:
         """Every visit of a point, in order: prefill first, then one a decoding step.
@@ -39,21 +46,36 @@ class ActivationCache(Mapping[str, "Tensor"]):
         Raises:
             PointError: The point was not read.
         """
-        key = name if name in self._visits else self.points.canonical(name)
+        return self._visits[self._read(name)]
+
+    def moments(self, name: str) -> list[Visit]:
+        """Step, offset, phase and rows of every visit of a point, in the order of `visits`.
+
+        Raises:
+            PointError: The point was not read.
+        """
+        return self._moments[self._read(name)]
+
+    def _read(self, name: str) -> str:
+        plain = name.removesuffix(GRADIENT)
+        key = name if name in self._visits else self.points.canonical(plain) + name[len(plain) :]
         if key not in self._visits:
             raise PointError(
                 f"{key} was not read.", "Add it to names_filter, and run the model inside the block."
             )
-        return self._visits[key]
+        return key
 
     def __getitem__(self, key: str | tuple) -> Tensor:
         name = self.points.short(*key) if isinstance(key, tuple) else key
         visits = self.visits(name)
+        if len(visits) > 1:
+            phases = [moment.phase for moment in self.moments(name)]
+            visits = [v for v, phase in zip(visits, phases, strict=True) if phase != "detect_language"]
         if len(visits) == 1:
             return visits[0]
         import torch
 
-        axis = self.points[name].axis("pos", "frame")
+        axis = self.points[name.removesuffix(GRADIENT)].axis("pos", "frame")
         shapes = {v.shape[:axis] + v.shape[axis + 1 :] for v in visits} if axis is not None else set()
         if axis is None or len(shapes) != 1:
             raise PointError(

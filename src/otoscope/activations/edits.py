@@ -202,13 +202,14 @@ class Edit:
         """Whether the visit's decoding step is one of the edit's."""
         return self.steps is None or visit.step in self.steps
 
-    def __call__(self, x: Tensor, point: HookPoint, visit: Visit) -> Tensor | None:
+    def __call__(self, x: Tensor, point: HookPoint, visit: Visit, *, owned: bool = False) -> Tensor | None:
         """The edited activation.
 
         Args:
-            x: Canonical activation; left as it is.
+            x: Canonical activation; left as it is unless `owned`.
             point: The point it was met at.
             visit: When and for which rows.
+            owned: `x` is the result of an earlier edit and may be written into: many edits then share one copy.
 
         Returns:
             A new tensor of the same shape, or None when no addressed row or position is present in this call.
@@ -224,7 +225,7 @@ class Edit:
         if all(index is None for index in region):
             return self._operate(x, self._operand(x, point, visit, region))
         index = _grid(region, x)
-        out = x.clone()
+        out = x if owned and not x.requires_grad else x.clone()
         out[index] = self._operate(x[index], self._operand(x, point, visit, region))
         return out
 

@@ -76,6 +76,7 @@ class Clock:
     phase: str = "forward"
     ticks: int = 0
     rows: tuple[int, ...] | None = None
+    detecting: bool = False
     _prompt: int = field(default=0, repr=False)
 
     def tick(self, past: int | None, new: int, detecting: bool) -> None:
@@ -86,7 +87,7 @@ class Clock:
             self.step, self.phase = past - self._prompt + 1, "decode"
         else:
             self.step, self._prompt = 0, new
-            self.phase = ("detect_language" if detecting else "forward") if past is None else "prefill"
+            self.phase = "detect_language" if detecting else "forward" if past is None else "prefill"
 
 
 class HookedModel:
@@ -104,6 +105,7 @@ class HookedModel:
         self._clock_users = 0
         self._clock_handles: list[RemovableHandle] = []
         self._hooked: dict[str, int] = {}
+        self._row_edits = 0
         self._own_hooks = ExitStack()
 
     def forward(self, inputs: Any) -> Any:
@@ -179,6 +181,14 @@ class HookedModel:
         """Whether a hook, edit or reading is in place now at a point whose name matches the glob."""
         return any(count and fnmatch.fnmatchcase(name, pattern) for name, count in self._hooked.items())
 
+    def _forget_row_edits(self) -> None:
+        self._row_edits -= 1
+
+    @property
+    def edits_rows(self) -> bool:
+        """Whether an edit that names rows is in place now."""
+        return self._row_edits > 0
+
     @property
     def open_hooks(self) -> int:
         """How many hooks are in place now."""
@@ -238,8 +248,9 @@ class HookedModel:
         cache = kwargs.get("past_key_values")
         uncached = kwargs.get("use_cache") is False or (cache is None and not kwargs.get("use_cache"))
         past = None if uncached and cache is None else (0 if cache is None else int(cache.get_seq_length()))
-        # Only a speech recogniser asks for the language; its detecting call is one token without a cache.
-        self._clock.tick(past, new, detecting=new == 1 and "decoder" in self.points.stacks)
+        # Only a speech recogniser asks for the language; in Hugging Face's `generate` by one token without a cache.
+        by_generate = past is None and new == 1 and "decoder" in self.points.stacks
+        self._clock.tick(past, new, detecting=self._clock.detecting or by_generate)
 
     @contextmanager
     def rows(self, rows: Sequence[int] | None) -> Iterator[None]:
@@ -250,6 +261,15 @@ class HookedModel:
             yield
         finally:
             self._clock.rows = before
+
+    @contextmanager
+    def detecting_language(self) -> Iterator[None]:
+        """Mark calls inside the block as the question which language is spoken."""
+        self._clock.detecting = True
+        try:
+            yield
+        finally:
+            self._clock.detecting = False
 
     # Reading ---------------------------------------------------------------------------------------------------------
 
@@ -299,7 +319,7 @@ class HookedModel:
         def keep(x: Tensor, hook: Visit) -> None:
             axis = self.points[hook.name].axis("pos", "frame")
             where = () if cut is None or axis is None else (slice(None),) * axis + (cut,)
-            cache.store(hook.name + suffix, copies.of(x, where))
+            cache.store(hook.name + suffix, copies.of(x, where), hook)
 
         return keep
 
@@ -422,9 +442,9 @@ class HookedModel:
         def apply_all(point: HookPoint, of_point: list[Edit]) -> HookFunction:
             def apply(x: Tensor, visit: Visit) -> Tensor | None:
                 visited.add(point.name)
-                changed = None
+                changed = None  # once it is there it is ours, and later edits write into it
                 for edit in of_point:
-                    new = edit(x if changed is None else changed, point, visit)
+                    new = edit(x if changed is None else changed, point, visit, owned=changed is not None)
                     if new is not None:
                         applied.add(id(edit))
                         changed = new
@@ -434,6 +454,9 @@ class HookedModel:
 
         with ExitStack() as stack:
             self._enter(stack, [(point, apply_all(point, of_point)) for point, of_point in by_point.items()])
+            if any(edit.rows is not None for edit in flat):
+                self._row_edits += 1
+                stack.callback(self._forget_row_edits)
             ticks = self._clock.ticks
             yield self
             if self._clock.ticks > ticks:

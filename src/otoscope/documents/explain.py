@@ -154,7 +154,7 @@ class Component(Part):
     """Something that was zeroed: a whole attention or MLP block, or one attention head of it."""
 
     id: Text  # a hook point's path, "decoder_blocks.2.cross_attn"
-    label: Text  # short name, "D2 cross-attn" or "D2 cross-attn head 4"
+    label: Text  # short name, "DL2 cross-attn" or "DL2H4 cross-attn"
     stack: Literal["encoder", "decoder"]
     layer: Index
     part: Literal["self_attn", "cross_attn", "mlp", "attn"]

@@ -1,8 +1,9 @@
 """When each token was said: cross-attention of the alignment heads, joined to a monotonic path.
 
-The method of OpenAI's `whisper.timing`: attention of each alignment head over the frames of the recording, standardised over
-tokens, median-filtered over frames, averaged over heads; dynamic time warping then finds the cheapest monotonic path.
-Attention is not proof of cause: the times say where the model looked.
+The method of OpenAI's `whisper.timing`, over the written tokens alone (theirs counts the prompt's rows, too): attention of
+each alignment head over the frames of the recording, standardised over tokens, median-filtered over frames, averaged over
+heads; dynamic time warping then finds the cheapest monotonic path. Attention is not proof of cause: the times say where the
+model looked.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def token_frames(attention: Tensor) -> npt.NDArray[np.int64]:
     std, mean = torch.std_mean(attention, dim=1, keepdim=True, correction=0)
     standardised = ((attention - mean) / std.clamp_min(1e-9)).numpy()
     smooth = scipy.ndimage.median_filter(
-        standardised, size=(1, 1, min(_MEDIAN_WIDTH, standardised.shape[2])), mode="reflect"
+        standardised, size=(1, 1, min(_MEDIAN_WIDTH, standardised.shape[2])), mode="mirror"
     )
     tokens, frames = warp(-smooth.mean(axis=0, dtype=np.float64))
     first = np.r_[True, np.diff(tokens) > 0]

@@ -334,12 +334,17 @@ def pick_device(device: str) -> torch.device:
         return torch.device(
             "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
         )
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    kind = device.split(":")[0]
-    if not there.get(kind, False):
-        usable = ", ".join(name for name, ok in there.items() if ok)
+    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    try:
+        place = torch.device(device)
+    except RuntimeError:  # torch's own word for a name that it cannot read
+        place = None
+    if place is None or (place.index or 0) >= there.get(place.type, 0):
+        usable = ", ".join(
+            name if i == 0 else f"{name}:{i}" for name, count in there.items() for i in range(count)
+        )
         raise OptionError(f"The device {device!r} is not on this machine.", f"Choose one of: auto, {usable}.")
-    return torch.device(device)
+    return place
 
 
 _DTYPES = {

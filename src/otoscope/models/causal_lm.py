@@ -150,7 +150,7 @@ class LanguageModel(Model):
 def _load_tokenizer(path: str | Path) -> Any:
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(path, local_files_only=True)
+    return AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
 
 
 def _tiny(model_type: str) -> PreTrainedConfig:

@@ -100,14 +100,22 @@ class DecoderSession:
 
     def step(self, tokens: Tensor) -> Tensor:
         """Logits `(row, pos, vocab)` for new tokens `(row, pos)`."""
+        return self.logits(self.read(tokens))
+
+    def logits(self, normed: Tensor) -> Tensor:
+        """Logits `(row, pos, vocab)` of what `read` gave, or of some of its positions."""
         with self.model.rows(self.rows):
-            out = self.model.hf.model.decoder(  # type: ignore[operator]
+            return self.model.hf.proj_out(normed)  # type: ignore[operator]
+
+    def read(self, tokens: Tensor) -> Tensor:
+        """Residual stream after the final norm `(row, pos, d_model)` for new tokens `(row, pos)`."""
+        with self.model.rows(self.rows):
+            return self.model.hf.model.decoder(  # type: ignore[operator]
                 input_ids=tokens,
                 encoder_hidden_states=self.encoded,
                 past_key_values=self.cache,
                 use_cache=True,
-            )
-            return self.model.hf.proj_out(out.last_hidden_state)  # type: ignore[operator]
+            ).last_hidden_state
 
     def keep(self, local: Sequence[int]) -> None:
         """Go on with these rows (indices into the present ones) only."""
@@ -215,6 +223,7 @@ def decode(
     *,
     clip_of_row: Sequence[int] | None = None,
     seeds: Sequence[int] | None = None,
+    filters: Sequence[LogitFilter] = (),
     align: bool = False,
 ) -> list[Decoded]:
     """Write the text of each row.
@@ -228,6 +237,7 @@ def decode(
         options: How to decode.
         clip_of_row: Which clip each row hears, where encoder output is given; None: row i hears clip i.
         seeds: A seed a row, for sampling; None: `options.seed` plus the row.
+        filters: Further logit filters, applied after the checkpoint's own; any Hugging Face logits processor will do.
         align: Also keep what alignment needs.
 
     Returns:
@@ -247,7 +257,9 @@ def decode(
     tap = _AlignmentTap(model) if align else None
     with torch.no_grad(), model.hooks(tap.hooks if tap else ()):
         session = heard if isinstance(heard, DecoderSession) else DecoderSession(model, heard, clip_of_row)
-        return _Loop(model, session, prompts.to(model.device), options, limit, list(seeds), tap).run()
+        return _Loop(
+            model, session, prompts.to(model.device), options, limit, list(seeds), filters, tap
+        ).run()
 
 
 class _Loop:
@@ -261,17 +273,12 @@ class _Loop:
         options: DecodeOptions,
         limit: int,
         seeds: list[int],
+        filters: Sequence[LogitFilter],
         tap: _AlignmentTap | None,
     ) -> None:
-        self.model, self.session, self.prompts, self.options, self.limit, self.tap = (
-            model,
-            session,
-            prompts,
-            options,
-            limit,
-            tap,
-        )
-        self.filters = suppressing(model, options, prompts.shape[1])
+        self.model, self.session, self.prompts = model, session, prompts
+        self.options, self.limit, self.tap = options, limit, tap
+        self.filters = [*suppressing(model, options, prompts.shape[1]), *filters]
         self.rows = [_Row() for _ in range(len(prompts))]
         self.generators = (
             [torch.Generator().manual_seed(seed) for seed in seeds] if options.temperature > 0 else []
@@ -360,7 +367,7 @@ def detect_languages(model: SpeechModel, session: DecoderSession) -> list[str]:
     """
     codes, ids = list(model.languages), torch.tensor(list(model.languages.values()), device=model.device)
     start = torch.full((len(session.rows), 1), model.start_token, device=model.device)
-    with torch.no_grad():
+    with torch.no_grad(), model.detecting_language():
         best = session.step(start)[:, -1].index_select(1, ids).argmax(dim=-1)
     session.rewind()
     return [codes[i] for i in best.tolist()]

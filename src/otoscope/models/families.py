@@ -6,7 +6,7 @@ Another package adds a family with an entry point in the group `otoscope.familie
 from __future__ import annotations
 
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 import torch
@@ -20,11 +20,14 @@ GROUP = "otoscope.families"
 
 @cache
 def families() -> dict[str, Family]:
-    """Every family by the `model_type` it covers; those of other packages come last and do not displace ours."""
+    """Every family by the `model_type` it covers; those of other packages come last and do not displace ours.
+
+    A package whose entry point cannot be loaded is left out; `family_of` names it to whoever needs its family.
+    """
     found: list[Family] = [whisper.FAMILY, qwen2_audio.FAMILY, *causal_lm.FAMILIES]
     for entry in entry_points(group=GROUP):
-        value = entry.load()
-        found += [value] if isinstance(value, Family) else list(value)
+        offered = _offered(entry)
+        found += [] if isinstance(offered, Exception) else offered
     table: dict[str, Family] = {}
     for family in found:
         for model_type in family.model_types:
@@ -32,19 +35,46 @@ def families() -> dict[str, Family]:
     return table
 
 
+def _offered(entry: EntryPoint) -> list[Family] | Exception:
+    """The families of an entry point, or what went wrong in that package's code, which may be anything."""
+    try:
+        value = entry.load()
+        offered = [value] if isinstance(value, Family) else list(value)
+    except Exception as error:
+        return error
+    if all(isinstance(family, Family) for family in offered):
+        return offered
+    return TypeError(f"{entry.value} is no Family and no tuple of them")
+
+
 def family_of(model_type: str) -> Family:
     """The family that covers a `config.model_type`.
 
     Raises:
-        ModelError: None does.
+        ModelError: None does, or the package that may cover it cannot be loaded.
     """
     known = families()
     if model_type not in known:
+        _refuse_broken(model_type)
         raise ModelError(
             f"otoscope has no hook points for models of type {model_type!r}.",
             f"Known types: {', '.join(known)}. The guide docs/guides/adding-a-family.md shows how to add one.",
         )
     return known[model_type]
+
+
+def _refuse_broken(model_type: str) -> None:
+    """Say that the family asked for may be one that another package fails to deliver."""
+    for entry in entry_points(group=GROUP):
+        error = _offered(entry)
+        if isinstance(error, Exception):
+            package = entry.dist.name if entry.dist else entry.module
+            why = (str(error).splitlines() or [""])[0][:200].rstrip(".")
+            raise ModelError(
+                f"otoscope has no hook points for models of type {model_type!r} of its own, and the entry point "
+                f"{entry.name!r} ({entry.value}) of the package {package} fails: {type(error).__name__}: {why}.",
+                f"Repair, update or remove the package {package}.",
+            ) from error
 
 
 def random_model(

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from otoscope.errors import ModelError
-from otoscope.models.cache import cache_dir, exclusive, landing, require_space
+from otoscope.models.cache import cache_dir, combined_sha256, exclusive, landing, require_space
+from otoscope.models.cache import sha256 as file_sha256
 from otoscope.progress import Task, notice, track
 
 if TYPE_CHECKING:
@@ -21,10 +22,13 @@ __all__ = ["safetensors_copy"]
 
 _UNPACKED_PER_PACKED = 5  # four-bit weights and their scales against sixteen bits, with some room
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_SEAL = "copy.sha256"
 
 
 def safetensors_copy(path: Path, sha256: str) -> Path:
     """The Transformers directory with the same weights and tokenizer as a GGUF file, made on first use.
+
+    The copy carries the SHA-256 of its own files; one that no longer has it is made anew.
 
     Weights are kept as float16: dequantised values are rounded by at most 2^-11 of themselves, far less than
     one step of the quantisation. A model with a weight beyond float16's range is kept as float32.
@@ -43,16 +47,31 @@ def safetensors_copy(path: Path, sha256: str) -> Path:
     if not _SHA256.fullmatch(sha256):
         raise ValueError(f"not a SHA-256: {sha256[:80]!r}")
     target = cache_dir() / "converted" / sha256
-    if target.is_dir():
+    if _whole(target):
         return target
     _require_packages()
     with exclusive(target):
-        if not target.is_dir():
+        if not _whole(target):  # another process may have made it while this one waited
+            if target.is_dir():
+                notice(f"The unpacked copy of {path.name} is damaged and is made anew.")
             notice(f"Unpacking {path.name} into safetensors, once; this takes about half a minute.")
             with landing(target) as staging:
                 require_space(staging, _UNPACKED_PER_PACKED * path.stat().st_size)
                 _convert(path, staging / "content")
+                (staging / "content" / _SEAL).write_text(_digest(staging / "content"), encoding="ascii")
     return target
+
+
+def _whole(folder: Path) -> bool:
+    try:
+        return (folder / _SEAL).read_text(encoding="ascii") == _digest(folder)
+    except (OSError, ValueError, ModelError):  # no copy, no seal, or a file that cannot be read
+        return False
+
+
+def _digest(folder: Path) -> str:
+    files = [file for file in folder.iterdir() if file.name != _SEAL]
+    return combined_sha256({file.name: file_sha256(file) for file in files})
 
 
 def _require_packages() -> None:
@@ -85,7 +104,9 @@ def _read(path: Path) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     import torch
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(
+        path.parent, gguf_file=path.name, local_files_only=True, trust_remote_code=False
+    )
     model = _unpacked(path, torch.float16)
     if not all(bool(weight.isfinite().all()) for weight in model.parameters()):
         model = _unpacked(path, torch.float32)
@@ -98,7 +119,7 @@ def _unpacked(path: Path, dtype: torch.dtype) -> PreTrainedModel:
     options: dict[str, Any] = {"gguf_file": path.name, "dtype": dtype, "local_files_only": True}
     if hasattr(transformers, "GgufConfig"):  # newer Transformers leave the weights packed unless told
         options["quantization_config"] = transformers.GgufConfig(dequantize=True)
-    return transformers.AutoModelForCausalLM.from_pretrained(path.parent, **options)
+    return transformers.AutoModelForCausalLM.from_pretrained(path.parent, trust_remote_code=False, **options)
 
 
 @contextmanager

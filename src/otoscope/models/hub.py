@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import json
 import re
 import threading
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +17,18 @@ from otoscope.progress import Task, notice, track
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling
 
-__all__ = ["cached_snapshot", "fetch_snapshot", "hub_reachable", "is_hub_id", "published_sha256"]
+__all__ = [
+    "cached_snapshot",
+    "fetch_snapshot",
+    "hub_reachable",
+    "is_hub_id",
+    "published_sha256",
+    "weight_names",
+]
 
-_SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".jinja")
+_WEIGHTS = "model.safetensors"
+_INDEX = "model.safetensors.index.json"
+_SUFFIXES = (".json", ".txt", ".model", ".jinja")
 _PART = re.compile(r"[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -70,57 +81,110 @@ def cached_snapshot(hub_id: str) -> Path | None:
 
 
 def _weights_complete(folder: Path) -> bool:
-    import json
-
-    index = folder / "model.safetensors.index.json"
-    if not index.is_file():
-        return any(folder.glob("*.safetensors"))
     try:
-        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return bool(weight_names({file.name for file in folder.iterdir()}, folder.joinpath, str(folder)))
+    except ModelError:
         return False
-    return all((folder / str(shard)).is_file() for shard in shards)
+
+
+def weight_names(there: Collection[str], fetch: Callable[[str], Path], where: str) -> list[str]:
+    """The safetensors files that Transformers reads of a model, leaving out copies in another precision.
+
+    That is `model.safetensors`, or, where there is none, the shards that `model.safetensors.index.json` names.
+
+    Args:
+        there: Names of the files that the model has at its top level.
+        fetch: Gives the local path of one of them; called for the index at most.
+        where: The model, for people.
+
+    Returns:
+        Sorted names, at least one.
+
+    Raises:
+        ModelError: It has neither of the two, or the index is corrupted or names what is not there.
+    """
+    if _WEIGHTS in there:
+        return [_WEIGHTS]
+    if _INDEX not in there:
+        raise ModelError(
+            f"{where} has neither {_WEIGHTS} nor {_INDEX}.", "Give its weights one of these names."
+        )
+    index = fetch(_INDEX)
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        foreign = [name for name in names if Path(name).name != name or not name.endswith(".safetensors")]
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise ModelError(f"{index} is corrupted.", "Replace it with the model's own file.") from error
+    missing = foreign or [name for name in names if name not in there]
+    if missing or not names:
+        raise ModelError(
+            f"{index} names weights that are not beside it: {missing[:1]}.",
+            "Put all shards of the model there.",
+        )
+    return names
 
 
 def fetch_snapshot(hub_id: str, *, force: bool = False) -> Path:
     """Download the safetensors, configuration and tokenizer of a hub model into the hub's own cache.
+
+    All files are of the one revision that the model was at when asked. The configuration comes first, so that a
+    model that otoscope cannot use costs no weights, and the weights come last.
 
     Args:
         hub_id: "owner/model".
         force: Download even what is cached.
 
     Returns:
-        The folder of the snapshot.
+        The folder of the snapshot, whose name is the revision.
 
     Raises:
-        ModelError: The hub does not know the model or does not let it be read, the model has no safetensors,
-            the disk is full, or a file does not have the SHA-256 that the hub states.
+        ModelError: The hub does not know the model or does not let it be read, the model has no safetensors or
+            is of a type that otoscope does not know, the disk is full, or a file does not have the SHA-256 that the hub states.
     """
-    from huggingface_hub import HfApi, constants
+    from huggingface_hub import HfApi, hf_hub_download
 
     try:
         info = HfApi().model_info(hub_id, files_metadata=True, timeout=10)
-    except Exception as error:
-        raise _hub_error(hub_id, error) from error
-    wanted = _wanted(hub_id, info.siblings or [])
-    size = sum(file.size or 0 for file in wanted)
-    store = Path(constants.HF_HUB_CACHE)
-    notice(f"Fetching {hub_id}, {size / 1e6:.0f} MB, from the model hub into {store}.")
-    try:
-        store.mkdir(parents=True, exist_ok=True)
-        require_space(store, size)
-        with track(f"Downloading {hub_id}", size, "bytes") as task:
-            paths = [_download(hub_id, file, task, force=force) for file in wanted]
+        files = {file.rfilename: file for file in info.siblings or [] if "/" not in file.rfilename}
+        _require_usable(hub_id, files)
+        download = functools.partial(_download, hub_id, str(info.sha), force=force)
+        config = download(files["config.json"])
+        _require_known_type(config)
+        weights = weight_names(files, lambda name: download(files[name]), f"The hub model {hub_id}")
+        rest = [name for name in files if name.endswith(_SUFFIXES) and name != "config.json"]
+        _download_all(hub_id, [files[name] for name in rest + weights], download)
+        # Files asked for by revision leave no note of which revision is the current one; this call leaves it.
+        hf_hub_download(hub_id, "config.json")
     except ModelError:
         raise
     except Exception as error:
         raise _hub_error(hub_id, error) from error
-    return next(path.parent for path in paths if path.name == "config.json")
+    return config.parent
 
 
-def _wanted(hub_id: str, files: list[RepoSibling]) -> list[RepoSibling]:
-    wanted = [file for file in files if file.rfilename.endswith(_SUFFIXES) and "/" not in file.rfilename]
-    names = {file.rfilename for file in wanted}
+def _download_all(hub_id: str, files: list[RepoSibling], download: Callable[..., Path]) -> None:
+    from huggingface_hub import constants
+
+    size = sum(file.size or 0 for file in files)
+    store = Path(constants.HF_HUB_CACHE)
+    notice(f"Fetching {hub_id}, {size / 1e6:.0f} MB, from the model hub into {store}.")
+    require_space(store, size)
+    with track(f"Downloading {hub_id}", size, "bytes") as task:
+        for file in files:
+            download(file, task)
+
+
+def _require_known_type(config: Path) -> None:
+    from otoscope.models.families import family_of
+
+    try:
+        model_type = str(json.loads(config.read_text(encoding="utf-8"))["model_type"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ModelError(f"{config} names no model_type.", "Name a model made for Transformers.") from error
+    family_of(model_type)
+
+
+def _require_usable(hub_id: str, names: Collection[str]) -> None:
     if not any(name.endswith(".safetensors") for name in names):
         raise ModelError(
             f"The hub model {hub_id} has no safetensors, and other formats can run code when opened.",
@@ -128,14 +192,17 @@ def _wanted(hub_id: str, files: list[RepoSibling]) -> list[RepoSibling]:
         )
     if "config.json" not in names:
         raise ModelError(f"The hub model {hub_id} has no config.json.", "Name a model made for Transformers.")
-    return wanted
 
 
-def _download(hub_id: str, file: RepoSibling, task: Task, *, force: bool) -> Path:
+def _download(
+    hub_id: str, revision: str, file: RepoSibling, task: Task | None = None, *, force: bool
+) -> Path:
     from huggingface_hub import hf_hub_download
 
-    name, bar = file.rfilename, _forwarding_to(task)
-    path = Path(hf_hub_download(hub_id, name, force_download=force, tqdm_class=bar))
+    bar = _forwarding_to(task)
+    path = Path(
+        hf_hub_download(hub_id, file.rfilename, revision=revision, force_download=force, tqdm_class=bar)
+    )
     if file.lfs and sha256(path) != file.lfs.sha256:
         raise ModelError(
             f"{path} does not have the SHA-256 that the hub states.",
@@ -144,8 +211,8 @@ def _download(hub_id: str, file: RepoSibling, task: Task, *, force: bool) -> Pat
     return path
 
 
-def _forwarding_to(task: Task) -> Any:
-    """A bar class for the hub's client that draws nothing and hands its progress on."""
+def _forwarding_to(task: Task | None) -> Any:
+    """A bar class for the hub's client that draws nothing and hands its progress on, if anybody listens."""
     from tqdm.auto import tqdm
 
     class Forwarding(tqdm):
@@ -155,7 +222,8 @@ def _forwarding_to(task: Task) -> Any:
             )
 
         def update(self, n: float | None = 1) -> bool | None:
-            task.advance(n or 0)
+            if task is not None:
+                task.advance(n or 0)
             return None
 
     return Forwarding

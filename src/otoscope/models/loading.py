@@ -84,11 +84,18 @@ def _from_transformers(
     family = family_of(_model_type(local.path))
     options = {"attn_implementation": attention} if attention else {}
     try:
-        hf = getattr(transformers, family.auto_class).from_pretrained(
-            local.path, dtype=dtype, use_safetensors=True, local_files_only=True, **options
-        )
+        hf, report = getattr(transformers, family.auto_class).from_pretrained(
+            local.path, dtype=dtype, use_safetensors=True, local_files_only=True, trust_remote_code=False,
+            output_loading_info=True, ignore_mismatched_sizes=True, **options,
+        )  # fmt: skip
+        _require_whole(local.path, report)
         return hf, family, family.load_processor(local.path)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        if "trust_remote_code" in str(error):
+            raise ModelError(
+                f"{local.path} asks for code of its own to be run, and otoscope runs none that comes with a model.",
+                f"Name a {family.name} model that the classes of Transformers can read.",
+            ) from error
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
             f"{local.path} cannot be loaded as a {family.name} model: {first}",
@@ -100,6 +107,19 @@ def _from_transformers(
         raise ModelError(
             f"The weights in {local.path} are damaged: {error}.", "Fetch or copy them again."
         ) from error
+
+
+def _require_whole(path: Path, report: dict[str, Any]) -> None:
+    """Refuse weights that Transformers filled in at random; tied ones it does not count as missing."""
+    missing = sorted(report["missing_keys"])
+    mismatched = sorted(name for name, *_ in report["mismatched_keys"])
+    for names, what in ((missing, "lacks"), (mismatched, "has in another shape than its config.json says")):
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise ModelError(
+                f"{path} {what}: {', '.join(names[:3])}{more}.",
+                "Fetch or copy the model again, or name the directory with all of its weights.",
+            )
 
 
 def _from_gguf(

@@ -110,7 +110,7 @@ class AudioLanguageModel(Model):
 def _load_processor(path: str | Path) -> Any:
     from transformers import AutoProcessor
 
-    return AutoProcessor.from_pretrained(path, local_files_only=True)
+    return AutoProcessor.from_pretrained(path, local_files_only=True, trust_remote_code=False)
 
 
 def _tiny(model_type: str) -> PreTrainedConfig:

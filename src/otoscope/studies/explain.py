@@ -38,7 +38,7 @@ from otoscope.documents.explain import (
     WordInfo,
 )
 from otoscope.documents.explain import Component as ComponentInfo
-from otoscope.errors import AudioError, ModelError, OptionError
+from otoscope.errors import ModelError, OptionError
 from otoscope.lenses.encoder_lens import encoder_lens
 from otoscope.lenses.logit_lens import LensReading, logit_lens
 from otoscope.models.decoding import (
@@ -168,7 +168,7 @@ def explain_clip(
             start=clip.start,
             recording_duration=whole,
         ),
-        transcript=_transcript_info(transcript, reference),
+        transcript=_transcript_info(transcript, reference, clip.start),
         logit_lens=lens,
         encoder_lens=layers,
         ablation=ablation,
@@ -190,8 +190,6 @@ def _window(model: SpeechModel, source: Clip | Path | str, offset: float) -> tup
         whole = info(source).duration
         clip = read(source, offset=offset, duration=2 * model.window_seconds)
         whole = clip.start + clip.duration if whole is None else whole
-    if clip.duration <= 0:
-        raise AudioError(f"There is nothing after {offset:g} s.", "Choose an earlier --offset.")
     return next(windows(clip, model.window_seconds)), whole
 
 
@@ -269,8 +267,8 @@ def _encoder_lens(
     model: SpeechModel, heard: _Heard, decoded: Decoded, transcript: Transcript, options: DecodeOptions
 ) -> list[EncoderLensLayer]:
     """Early layers repeat themselves to the last position, so they get about twice the room that the transcript took."""
-    room = min(model.max_positions, max(_LENS_POSITIONS, 2 * len(decoded.ids)) + len(decoded.prompt))
-    room = max(room, len(decoded.prompt) + len(decoded.ids) + 1)
+    prompt, written = len(decoded.prompt), len(decoded.ids)
+    room = prompt + max(_LENS_POSITIONS, 2 * written)
     bounded = replace(options, max_positions=min(room, model.max_positions))
     texts = [
         model.tokenizer.decode(layer.ids, skip_special_tokens=True).strip()
@@ -304,7 +302,8 @@ def _ablate(model: SpeechModel, heard: _Heard, tokens: Tensor, prompt: int, batc
 # The document ------------------------------------------------------------------------------------------------------------
 
 
-def _transcript_info(transcript: Transcript, reference: str | None) -> TranscriptInfo:
+def _transcript_info(transcript: Transcript, reference: str | None, offset: float) -> TranscriptInfo:
+    """What the document says of the transcript; its times count from the start of the window."""
     wer = None
     if reference is not None:
         from otoscope.outcomes import error_rates
@@ -321,16 +320,16 @@ def _transcript_info(transcript: Transcript, reference: str | None) -> Transcrip
                 p=t.p,
                 logprob=t.logprob,
                 entropy=t.entropy,
-                start=t.start,
-                end=t.end,
+                start=t.start - offset,
+                end=t.end - offset,
             )
             for i, t in enumerate(transcript.tokens)
         ],
         words=[
             WordInfo(
                 text=w.text,
-                start=w.start,
-                end=w.end,
+                start=w.start - offset,
+                end=w.end - offset,
                 p=w.probability,
                 first_token=w.first_token,
                 last_token=w.last_token,
