@@ -1,11 +1,12 @@
 """Progress of long work, reported to whoever listens.
 
-Library code calls `track`; it stays silent unless a reporter is installed (the command line installs one that draws on
-stderr). So no function carries a progress argument.
+Library code calls `track` and `notice`; without a reporter (the command line installs one that draws on stderr) progress is
+silent and notices are plain lines on stderr. So no function carries a progress argument.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -36,21 +37,31 @@ class Reporter(Protocol):
         ...
 
 
-class _Silence:
+class Silence:
+    """Says nothing at all."""
+
     def start(self, label: str, total: float | None, unit: str) -> Task:
+        """Take a task and show nothing."""
         return self
 
     def advance(self, amount: float = 1) -> None:
-        pass
+        """Do nothing."""
 
     def finish(self, task: Task) -> None:
-        pass
+        """Do nothing."""
 
     def notice(self, text: str) -> None:
-        pass
+        """Do nothing."""
 
 
-_reporter: ContextVar[Reporter] = ContextVar("otoscope_reporter", default=_Silence())  # noqa: B039 - it has no state
+class _Notices(Silence):
+    """What a Python program gets unasked: no progress, but never a surprise (a download, a slow step)."""
+
+    def notice(self, text: str) -> None:
+        print(text, file=sys.stderr)
+
+
+_reporter: ContextVar[Reporter] = ContextVar("otoscope_reporter", default=_Notices())  # noqa: B039 - it has no state
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
@@ -15,6 +14,7 @@ import typer
 from otoscope.cli.reporter import reporting
 from otoscope.errors import OutputError
 from otoscope.files import require_regular, require_writable
+from otoscope.progress import Silence, reporting_to
 
 _PANEL = "Options of every command"
 
@@ -81,7 +81,7 @@ def with_common(command: Callable[..., None]) -> Callable[..., None]:
         common = Common(**{field.name: values.pop(field.name) for field in fields(Common)})
         if common.json_path:
             require_writable(common.json_path)
-        with nullcontext() if common.quiet else reporting():
+        with reporting_to(Silence()) if common.quiet else reporting():
             command(**values, common=common)
 
     del run.__wrapped__  # Typer would look through it and see `common`

@@ -17,7 +17,7 @@ from otoscope.errors import AudioError, EditError
 from otoscope.models.alignment import attention_over_frames, token_frames
 from otoscope.models.decoding import Decoded, DecoderSession, batches, decode, detect_languages, prompts_for
 from otoscope.models.transcripts import DecodeOptions, Segment, Token, Transcript, Word
-from otoscope.outcomes import compression_ratio
+from otoscope.outcomes import UNSPACED_LANGUAGES, compression_ratio
 from otoscope.progress import Task, track
 
 if TYPE_CHECKING:
@@ -29,9 +29,6 @@ Source = Clip | Path | str | Item
 
 _LOOK_AHEAD = 4
 """Batches of windows read ahead and sorted by length, so that rows of one batch end at about the same time."""
-
-_UNSPACED = ("zh", "ja", "th", "lo", "my", "yue")
-"""Languages written without spaces: every character is timed as a word (OpenAI's list)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -336,7 +333,7 @@ def words_of(model: SpeechModel, tokens: Sequence[Token], language: str) -> list
         if token.id >= model.end_token:  # timestamps and other special tokens are no words
             continue
         whole = "\ufffd" not in model.tokenizer.decode([tokens[j].id for j in group])
-        starts_word = token.text.startswith(" ") or (language in _UNSPACED and whole)
+        starts_word = token.text.startswith(" ") or (language in UNSPACED_LANGUAGES and whole)
         if group and starts_word:
             words.append(_word(model, tokens, group))
             group = []

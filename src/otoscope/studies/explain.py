@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,13 +53,13 @@ from otoscope.models.transcripts import DecodeOptions, Transcript
 from otoscope.models.whisper import SpeechModel
 from otoscope.patching.ablation import ablate_decoder, ablate_encoder, components, token_logprobs
 from otoscope.progress import track
+from otoscope.versions import versions
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _WAVE_BINS = 1200
 _LENS_POSITIONS = 100
-_PACKAGES = ("otoscope", "torch", "transformers", "numpy", "soundfile", "soxr")
 
 NOTES = (
     "Word times come from cross-attention of the alignment heads; attention is not proof of cause.",
@@ -158,7 +157,7 @@ def explain_clip(
         title=f"{Path(clip.source or 'clip').name} · {model.origin.name}",
         model=ModelInfo(**{k: v for k, v in model.describe().items() if k != "device" and v != ""}),
         settings=transcript.settings.to_dict() | {"batch": batch, "device": str(model.device)},
-        versions={name: version(name) for name in _PACKAGES},
+        versions=versions(),
         seed=seed,
         audio=AudioInfo(
             file=Path(clip.source or "clip").name,

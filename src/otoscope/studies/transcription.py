@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +14,11 @@ from otoscope.files import atomic_write, require_writable
 from otoscope.models.transcripts import DecodeOptions, Transcript
 from otoscope.outcomes import ErrorRates, error_rates_by_language
 from otoscope.studies.subtitles import Format, file_names, to_srt, to_vtt
+from otoscope.versions import versions
 
 if TYPE_CHECKING:
     from otoscope.models.base import Model
 
-_PACKAGES = ("otoscope", "torch", "transformers", "numpy", "soundfile", "soxr")
 _DIGITS = 6
 
 
@@ -159,7 +157,7 @@ def transcribe_corpus(
         transcripts=tuple(transcript for _, transcript in heard),
         skipped=tuple(Skipped(item.audio_filepath, error.reason, error.remedy) for item, error in lost),
         rates={} if settings.task == "translate" else _rates(heard),
-        versions=_versions(),
+        versions=versions(),
     )
 
 
@@ -217,10 +215,6 @@ def _rates(heard: Sequence[tuple[Item, Transcript]]) -> dict[str, ErrorRates]:
         if item.text is not None
     ]
     return error_rates_by_language(utterances) if utterances else {}
-
-
-def _versions() -> dict[str, str]:
-    return {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES}
 
 
 def _described(item: Item) -> dict[str, Any]:
