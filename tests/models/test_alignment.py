@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otoscope.models.alignment import attention_over_frames, token_frames, warp
+from otoscope.models.alignment import attention_over_frames, smoothed, token_frames, warp
 
 
 def brute_force(cost: np.ndarray) -> float:
@@ -78,3 +78,12 @@ def test_attention_is_renormalised_over_the_frames_that_hold_sound():
     assert attention.shape == (2, 3, 6)
     whole = torch.einsum("hqd,hkd->hqk", q, k).softmax(-1)[..., :6]
     torch.testing.assert_close(attention, whole / whole.sum(-1, keepdim=True))
+
+
+def test_attention_is_smoothed_as_openai_does():
+    """Standardised over tokens, padded by reflection without repeating the edge, median of seven."""
+    attention = torch.rand(3, 5, 40, generator=torch.Generator().manual_seed(0))
+    std, mean = torch.std_mean(attention, dim=-2, keepdim=True, unbiased=False)
+    padded = torch.nn.functional.pad((attention - mean) / std, (3, 3), mode="reflect")
+    expected = padded.unfold(-1, 7, 1).sort(dim=-1).values[..., 3]
+    np.testing.assert_allclose(smoothed(attention), expected.numpy(), rtol=1e-5, atol=1e-6)

@@ -74,6 +74,28 @@ def test_a_family_of_another_package_is_found_and_displaces_none_of_ours(outside
     assert torch.equal(model.unembed(cache["blocks.1.hook_resid_post"]), out.logits)
 
 
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ("import a_package_that_is_not_there", "ModuleNotFoundError"),
+        ("raise ValueError('first\\nsecond')", "ValueError: first."),
+        ("FAMILY = 3", "TypeError"),
+        ("FAMILY = ('llama',)", "TypeError"),
+    ],
+)
+def test_a_broken_package_is_named_to_whoever_needs_its_family_and_to_nobody_else(
+    outside_package, source, why
+):
+    outside_package("FAMILY", source)
+    assert random_model("llama").family is family_of("llama")
+    assert set(FAMILIES) <= set(families())
+    with pytest.raises(ModelError, match="package stranger fails") as caught:
+        family_of("mistral")
+    assert why in caught.value.reason
+    assert "'stranger' (stranger:FAMILY)" in caught.value.reason
+    assert "second" not in caught.value.reason
+
+
 def test_an_unknown_type_is_refused_with_the_known_ones():
     with pytest.raises(ModelError) as caught:
         family_of("t5")

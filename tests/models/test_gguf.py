@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import sys
 
@@ -79,6 +80,34 @@ def test_a_copy_has_the_same_weights_and_is_made_once(tmp_path, own_cache, capfd
         folder.name
     }
     assert locate(folder).layout == "transformers"
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "copy.sha256"])
+@pytest.mark.parametrize("damage", ["one bit", "gone"])
+def test_a_damaged_copy_is_made_anew(tmp_path, own_cache, name, damage):
+    path = tmp_path / "tiny.gguf"
+    write_llama(path)
+    folder = safetensors_copy(path, sha256(path))
+    whole = (folder / name).read_bytes()
+    if damage == "gone":
+        (folder / name).unlink()
+    else:
+        (folder / name).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert safetensors_copy(path, sha256(path)) == folder
+    assert (folder / name).read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    "auto_map", [["evil.Evil", "evil.Evil"], {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}]
+)
+def test_code_beside_a_file_is_neither_run_nor_asked_about(tmp_path, own_cache, monkeypatch, auto_map):
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked whether to run foreign code"))
+    write_llama(tmp_path / "tiny.gguf")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"auto_map": auto_map}))
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.raises(ModelError, match="custom code"):
+        safetensors_copy(tmp_path / "tiny.gguf", sha256(tmp_path / "tiny.gguf"))
+    assert not (tmp_path / "ran").exists()
 
 
 def test_weights_beyond_half_precision_stay_in_single(tmp_path, own_cache):

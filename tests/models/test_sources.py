@@ -427,6 +427,7 @@ def test_truncated_safetensors_are_refused(tmp_path, keep):
     [
         '{"weight_map": {"w": "../secret.safetensors"}}',
         '{"weight_map": {"w": "absent.safetensors"}}',
+        '{"weight_map": {"w": "config.json"}}',
         "{",
         "[]",
         "{}",
@@ -434,7 +435,7 @@ def test_truncated_safetensors_are_refused(tmp_path, keep):
 )
 def test_an_index_that_points_elsewhere_is_refused(tmp_path, index):
     folder = transformers_folder(tmp_path / "model")
-    transformers_folder(tmp_path).joinpath("model.safetensors").rename(tmp_path / "secret.safetensors")
+    (folder / "model.safetensors").rename(tmp_path / "secret.safetensors")
     (folder / "model.safetensors.index.json").write_text(index)
     with pytest.raises(ModelError, match="index"):
         locate(folder)
@@ -448,6 +449,18 @@ def test_sharded_weights_have_one_checksum_over_all(tmp_path):
     (folder / "model.safetensors.index.json").write_text(json.dumps(shards))
     lines = "".join(f"{digest((folder / n).read_bytes())}  {n}\n" for n in ("a.safetensors", "b.safetensors"))
     assert locate(folder).sha256 == digest(lines.encode())
+
+
+def test_the_checksum_is_of_the_weights_that_are_read_and_of_no_other_precision(tmp_path):
+    folder = transformers_folder(tmp_path / "model")
+    before = locate(folder).sha256
+    save_file({"w": np.ones((4, 4), np.float16)}, folder / "model.fp16.safetensors")
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"w": "model.fp16.safetensors"}}')
+    assert locate(folder).sha256 == before
+    (folder / "model.safetensors.index.json").unlink()
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"neither model\.safetensors nor"):
+        locate(folder)
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "model.pth", "model.ckpt"])
@@ -570,11 +583,51 @@ def test_a_hub_model_is_fetched_without_its_pickles_and_then_read_from_the_cache
     files, _, log, ask = toy_hub
     path, sha, source = ask().split("|")
     assert {entry.name for entry in Path(path).iterdir()} == {"config.json", "model.safetensors"}
-    assert (sha, source) == (digest(files["model.safetensors"]), "hub toy/model")
+    assert (sha, source) == (digest(files["model.safetensors"]), f"hub toy/model at {'f' * 40}")
     assert not any("pytorch_model" in asked for asked in log)
     log.clear()
     assert ask(HF_HUB_OFFLINE="1") == f"{path}|{sha}|{source}"
     assert log == []
+
+
+def weights_asked_for(log: list[str]) -> set[str]:
+    return {path for path in log if path.endswith(".safetensors")}
+
+
+def test_of_a_hub_model_in_two_precisions_one_is_fetched_at_the_stated_revision(toy_hub):
+    files, stated, log, ask = toy_hub
+    add_file(files, stated, "model.fp16.safetensors", b"half")
+    path = ask().split("|")[0]
+    assert weights_asked_for(log) == {f"/toy/model/resolve/{'f' * 40}/model.safetensors"}
+    assert Path(path).name == "f" * 40
+
+
+def test_of_a_sharded_hub_model_only_its_shards_are_fetched(toy_hub):
+    files, stated, log, ask = toy_hub
+    shards = ("model-1.safetensors", "model-2.safetensors")
+    whole = files.pop("model.safetensors")
+    for name in (*shards, "consolidated.safetensors"):
+        add_file(files, stated, name, whole)
+    index = {"weight_map": dict(zip("wv", shards, strict=True))}
+    add_file(files, stated, "model.safetensors.index.json", json.dumps(index).encode())
+    path, _, _ = ask().split("|")
+    assert {entry.name for entry in Path(path).glob("*.safetensors")} == set(shards)
+    assert not any("consolidated" in asked for asked in log)
+    assert ask(HF_HUB_OFFLINE="1").startswith(path)
+    (Path(path) / shards[0]).unlink()
+    assert "not in the hub's cache" in ask(HF_HUB_OFFLINE="1")
+
+
+@pytest.mark.parametrize(("config", "said"), [(b'{"model_type": "t5"}', "'t5'"), (b"[]", "no model_type")])
+def test_a_hub_model_of_an_unknown_type_costs_no_weights(toy_hub, config, said):
+    files, stated, log, ask = toy_hub
+    add_file(files, stated, "config.json", config)
+    assert said in ask()
+    assert weights_asked_for(log) == set()
+
+
+def add_file(files: dict[str, bytes], stated: dict[str, str], name: str, content: bytes) -> None:
+    files[name], stated[name] = content, digest(content)
 
 
 def test_a_hub_model_without_safetensors_is_refused(toy_hub):

@@ -44,14 +44,17 @@ def token_frames(attention: Tensor) -> npt.NDArray[np.int64]:
     Returns:
         `(token,)` frame indices, never falling.
     """
-    std, mean = torch.std_mean(attention, dim=1, keepdim=True, correction=0)
-    standardised = ((attention - mean) / std.clamp_min(1e-9)).numpy()
-    smooth = scipy.ndimage.median_filter(
-        standardised, size=(1, 1, min(_MEDIAN_WIDTH, standardised.shape[2])), mode="mirror"
-    )
-    tokens, frames = warp(-smooth.mean(axis=0, dtype=np.float64))
+    tokens, frames = warp(-smoothed(attention).mean(axis=0, dtype=np.float64))
     first = np.r_[True, np.diff(tokens) > 0]
     return frames[first]
+
+
+def smoothed(attention: Tensor) -> npt.NDArray[np.float32]:
+    """Attention standardised over tokens, then median-filtered over frames: `(head, token, frame)`, the same shape."""
+    std, mean = torch.std_mean(attention, dim=1, keepdim=True, correction=0)
+    standardised = ((attention - mean) / std.clamp_min(1e-9)).numpy()
+    width = min(_MEDIAN_WIDTH, standardised.shape[2])
+    return scipy.ndimage.median_filter(standardised, size=(1, 1, width), mode="mirror")
 
 
 def warp(cost: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -237,8 +237,6 @@ class Model(HookedModel):
         batch: How many rows to run at once by default.
     """
 
-    kind: ClassVar[str] = "model"
-
     def __init__(
         self,
         hf: PreTrainedModel,
@@ -356,7 +354,7 @@ _DTYPES = {
 
 
 def pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
-    """The precision to use: `auto` is float32 on the CPU and float16 on an accelerator.
+    """The precision to use: `auto` is float32 on the CPU and float16 on an accelerator (`load_model` knows better for some).
 
     Raises:
         OptionError: The name is not a precision.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -100,8 +100,6 @@ def table(points: list[HookPoint], prefix: str, clock: str, layers: str) -> Poin
 
 class LanguageModel(Model):
     """A causal language model with named hook points."""
-
-    kind: ClassVar[str] = "language"
 
     def inputs(self, prompts: str | Sequence[str] | Tensor) -> dict[str, Tensor]:
         """Model inputs for texts (padded on the left) or token ids `(batch, pos)`.

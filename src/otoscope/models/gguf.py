@@ -53,7 +53,7 @@ def safetensors_copy(path: Path, sha256: str) -> Path:
     with exclusive(target):
         if not _whole(target):  # another process may have made it while this one waited
             if target.is_dir():
-                notice(f"The unpacked copy of {path.name} is damaged and is made anew.")
+                notice(f"The unpacked copy of {path.name} does not match its checksum and is made anew.")
             notice(f"Unpacking {path.name} into safetensors, once; this takes about half a minute.")
             with landing(target) as staging:
                 require_space(staging, _UNPACKED_PER_PACKED * path.stat().st_size)

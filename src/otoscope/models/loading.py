@@ -33,7 +33,8 @@ def load_model(
         name: A registered alias (`otoscope models list`), a hub id, a Transformers directory, a CTranslate2 Whisper directory,
             or a GGUF file.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
-        dtype: `auto` (float32 on the CPU, float16 on accelerators), `float32`, `float16`, `bfloat16`, `float64`.
+        dtype: `auto` (float32 on the CPU; on accelerators float16 for Whisper, bfloat16 for others),
+            `float32`, `float16`, `bfloat16`, `float64`.
         attention: Attention implementation (`sdpa`, `eager`, ...); None: Transformers' own choice.
         batch: Rows run at once by default.
 
@@ -47,9 +48,19 @@ def load_model(
     place = pick_device(device)
     precision = pick_dtype(dtype, place)
     local = locate(name)
+    if dtype == "auto" and place.type != "cpu" and not _is_whisper(local):
+        precision = (
+            torch.bfloat16
+        )  # what language models are trained in; Gemma's activations overflow float16
     hf, family, processor = _LOADERS[local.layout](local, precision, attention)
     origin = Origin(local.name, local.source, local.sha256, local.path)
     return family.model(hf.to(place), family, processor, origin, batch)  # type: ignore[arg-type]
+
+
+def _is_whisper(local: Local) -> bool:
+    if local.layout == "transformers":
+        return _model_type(local.path) == "whisper"
+    return local.layout == "ctranslate2"
 
 
 def _from_ctranslate2(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -61,8 +61,6 @@ def _points(config: Any) -> PointTable:
 
 class AudioLanguageModel(Model):
     """Qwen2-Audio with named hook points; audio embeddings replace the audio slots of the prompt."""
-
-    kind: ClassVar[str] = "audio-language"
 
     def inputs(self, clips: Sequence[Clip], prompt: str) -> dict[str, Tensor]:
         """Model inputs for clips (each at most 30 s) under one text prompt with an audio placeholder.

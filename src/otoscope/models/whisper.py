@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -108,8 +108,6 @@ def _points(config: Any) -> PointTable:
 
 class SpeechModel(Model):
     """A speech recogniser of the Whisper family with named hook points."""
-
-    kind: ClassVar[str] = "speech"
 
     # What the model is -----------------------------------------------------------------------------------------------
 
