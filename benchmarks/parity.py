@@ -71,9 +71,14 @@ def _equal(ours: list, theirs: list[list[int]]) -> int:
 
 
 def _generate(model: Any, heard: list, size: int) -> list[list[int]]:
+    """What `generate` writes; the encoder, the same module either way, runs once a batch rather than again for detection."""
+    from transformers.modeling_outputs import BaseModelOutput
+
     out: list[list[int]] = []
     for i in range(0, len(heard), size):
         with torch.no_grad():
-            rows = model.hf.generate(model.features(heard[i : i + size])).tolist()
+            features = model.features(heard[i : i + size])
+            encoded = BaseModelOutput(last_hidden_state=model.encode(features))
+            rows = model.hf.generate(features, encoder_outputs=encoded).tolist()
         out.extend([token for token in row if token < model.end_token] for row in rows)
     return out
