@@ -77,8 +77,7 @@ def _generate(model: Any, heard: list, size: int) -> list[list[int]]:
     out: list[list[int]] = []
     for i in range(0, len(heard), size):
         with torch.no_grad():
-            features = model.features(heard[i : i + size])
-            encoded = BaseModelOutput(last_hidden_state=model.encode(features))
-            rows = model.hf.generate(features, encoder_outputs=encoded).tolist()
+            encoded = BaseModelOutput(last_hidden_state=model.encode(model.features(heard[i : i + size])))
+            rows = model.hf.generate(encoder_outputs=encoded).tolist()
         out.extend([token for token in row if token < model.end_token] for row in rows)
     return out
