@@ -76,7 +76,7 @@ def require_regular(path: Path | str) -> None:
     """
     path = Path(path)
     stream = path.is_symlink() and path.readlink().is_relative_to("/proc")  # /dev/stdout, wherever it leads
-    if stream or (path.exists() and not path.is_file()):
+    if stream or (path.exists() and not path.is_file() and not path.is_dir()):
         raise OutputError(f"{path} is not a regular file.", "Name a file; `--json -` writes to stdout.")
 
 

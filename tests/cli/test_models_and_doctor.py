@@ -29,8 +29,8 @@ def test_a_check_of_what_is_not_here_is_refused_with_the_way_to_get_it(capsys):
     assert main(["models", "check", "whisper-tiny.en"]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert "missing" in captured.err
-    assert "otoscope models get whisper-tiny.en --force" in captured.err
+    assert "not fetched yet" in captured.err
+    assert "`otoscope models get whisper-tiny.en`" in captured.err
 
 
 def test_a_check_writes_its_problems_as_json_even_when_it_fails(capsys, tmp_path):

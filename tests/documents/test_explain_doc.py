@@ -175,7 +175,23 @@ def test_the_summary_says_what_was_written_and_what_mattered():
     summary = ExplainDoc.model_validate(fields()).summary()
     assert "m wrote: a b" in summary
     assert "Least certain word: b (p = 0.50)" in summary
-    assert "DL0 MLP (-0.17 nats" in summary
+    assert "hangs most" not in summary  # no head was zeroed here
+
+
+def test_the_summary_names_the_head_that_the_least_certain_word_hangs_on_and_what_is_odd():
+    component = {"stack": "decoder", "layer": 0, "part": "self_attn"}
+    heads = [
+        {**component, "id": "decoder_blocks.0.self_attn", "label": f"DL0H{i} self-attn", "head": i}
+        for i in range(2)
+    ]
+    change = Array.pack(np.array([[-3.0, -0.5], [0.0, -1.25]], np.float32))
+    doc = ExplainDoc.model_validate(
+        fields(
+            ablation={"components": heads, "change": change}, cautions=["Probably there is no speech here."]
+        )
+    )
+    assert "It hangs most on DL0H1 self-attn (-1.25 nats" in doc.summary()
+    assert doc.summary().endswith("Probably there is no speech here.")
 
 
 def test_a_clip_without_a_word_is_a_document_too():

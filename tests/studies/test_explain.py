@@ -65,6 +65,7 @@ def test_the_json_is_plain_and_finite(doc, tmp_path):
 
 def test_silence_is_explained_too(tiny_en):
     doc = explain_clip(tiny_en, silence(2.0))
+    assert "no speech" in doc.summary()
     assert doc.ablation.change.shape[1] == len(doc.transcript.tokens)
 
 
@@ -74,7 +75,7 @@ def test_a_window_of_a_long_recording_is_explained_and_the_notes_say_so(tiny_en,
     assert doc.audio.start == pytest.approx(11.0)
     assert doc.audio.duration <= 30
     assert doc.audio.recording_duration == pytest.approx(44.0)
-    assert any("--offset" in note for note in doc.notes)
+    assert any("--offset" in line for line in doc.cautions)
     words = doc.transcript.words
     assert words[0].start < 2  # times count from the start of the window, as its sound and its picture do
     assert all(0 <= word.start <= word.end <= doc.audio.duration for word in words)

@@ -182,6 +182,7 @@ export interface ExplainDoc {
   ablation: Ablation;
   timings: Array<Timing>;
   notes: Array<string>;
+  cautions: Array<string>;
   resources: Record<string, Resource>;
   selected_token?: number;
 }

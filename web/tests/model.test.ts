@@ -91,11 +91,16 @@ test("the address names a token only when there is one", () => {
   }
 });
 
-test("without an address the page opens at the document's choice, else at the least certain token", () => {
-  const tokens = [0.9, 0.2, 0.5].map((p) => ({ p }));
-  const doc = { transcript: { tokens } } as unknown as ExplainDoc;
-  assert.equal(initialToken(doc, ""), 1);
+test("without an address the page opens at the document's choice, else at the least certain word's least certain token", () => {
+  const tokens = [0.1, 0.9, 0.5, 0.4].map((p) => ({ p }));
+  const words = [
+    { p: 0.5, first_token: 0, last_token: 1 },
+    { p: 0.45, first_token: 2, last_token: 3 },
+  ];
+  const doc = { transcript: { tokens, words } } as unknown as ExplainDoc;
+  assert.equal(initialToken(doc, ""), 3);
   assert.equal(initialToken({ ...doc, selected_token: 2 }, ""), 2);
   assert.equal(initialToken({ ...doc, selected_token: 2 }, "#token=0"), 0);
-  assert.equal(initialToken({ transcript: { tokens: [] } } as unknown as ExplainDoc, ""), -1);
+  assert.equal(initialToken({ transcript: { tokens: [{ p: 0.5 }], words: [] } } as unknown as ExplainDoc, ""), 0);
+  assert.equal(initialToken({ transcript: { tokens: [], words: [] } } as unknown as ExplainDoc, ""), -1);
 });

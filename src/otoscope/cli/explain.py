@@ -59,4 +59,5 @@ def explain(
         write_json(doc.to_data(), common.json)
     if not common.json_on_stdout:
         say(*doc.summary().splitlines(), f"The page is {page}.")
+    if not (common.json_on_stdout or common.quiet):
         say(*table([(timing.stage, f"{timing.seconds:6.2f} s") for timing in doc.timings]))

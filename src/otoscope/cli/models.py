@@ -99,6 +99,8 @@ def check_model(name: Name, *, common: Common) -> None:
     problems = verify(name if name in REGISTRY else locate(name))
     if common.json:
         write_json({"name": name, "problems": problems}, common.json)
+    if problems and all("missing" in problem for problem in problems):
+        raise ModelError(f"{name} is not fetched yet.", f"Fetch it with `otoscope models get {name}`.")
     if problems:
         raise ModelError(" ".join(problems), f"Fetch it again: `otoscope models get {name} --force`.")
     if not common.json_on_stdout:

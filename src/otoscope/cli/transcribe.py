@@ -91,6 +91,8 @@ def transcribe(
     if common.json:
         write_json(result.to_dict(), common.json)
     _warn_of_skipped(result)
+    for doubt in result.doubts():
+        warn(doubt)
     if not common.json_on_stdout:
         _say(result)
 

@@ -204,6 +204,7 @@ class ExplainDoc(Document):
     ablation: Ablation
     timings: list[Timing]
     notes: list[Text]  # what the page does not show, and what to beware of
+    cautions: list[Text] = Field(default_factory=list)  # what is odd about this very clip, said first
     resources: dict[Text, Resource]
     selected_token: Index | None = None  # shown first; without it the least certain one
 
@@ -262,19 +263,26 @@ class ExplainDoc(Document):
             file.write("\n")
 
     def summary(self) -> str:
-        """A few lines of plain text: what was written, the least certain word, what mattered most."""
+        """A few lines of plain text: what was written, the least certain word and its head, what is odd."""
         transcript = self.transcript
         lines = [self.title, f"{self.model.name} wrote: {transcript.text.strip() or '(nothing)'}"]
         if transcript.words:
             word = min(transcript.words, key=lambda word: word.p)
             lines.append(f"Least certain word: {word.text.strip()} (p = {word.p:.2f})")
+            lines += self._hangs_on(word)
         if transcript.wer is not None:
             lines.append(f"Word error rate: {transcript.wer:.1%}")
-        if transcript.tokens and self.ablation.components:
-            mean = self.ablation.change.unpack().mean(axis=1)
-            component = self.ablation.components[int(mean.argmin())]
-            lines.append(f"Needed most: {component.label} ({mean.min():+.2f} nats a token when zeroed)")
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.cautions])
+
+    def _hangs_on(self, word: WordInfo) -> list[str]:
+        """The head without which a word is least probable."""
+        heads = [i for i, component in enumerate(self.ablation.components) if component.head is not None]
+        if not heads:
+            return []
+        change = self.ablation.change.unpack()[:, word.first_token : word.last_token + 1].sum(axis=1)
+        most = min(heads, key=lambda i: change[i])
+        label = self.ablation.components[most].label
+        return [f"It hangs most on {label} ({change[most]:+.2f} nats with that head zeroed)"]
 
 
 def _require(condition: bool, complaint: str) -> None:

@@ -13,7 +13,7 @@ import torch
 
 from otoscope.audio import Clip, info, windows
 from otoscope.corpora import Item
-from otoscope.errors import AudioError, EditError
+from otoscope.errors import AudioError, EditError, OptionError
 from otoscope.models.alignment import attention_over_frames, token_frames
 from otoscope.models.decoding import Decoded, DecoderSession, batches, decode, detect_languages, prompts_for
 from otoscope.models.transcripts import DecodeOptions, Segment, Token, Transcript, Word
@@ -142,9 +142,25 @@ def transcribe_all(
             "An edit names rows, and which recording is in which row of a corpus is not known beforehand.",
             "Leave rows out, or call decode, where row i is prompt i.",
         )
+    sources = list(sources)
+    for source in sources:
+        check_source(source)
     recordings = [_Recording(source, options.language, i) for i, source in enumerate(sources)]
     with track("Transcribing", sum(r.seconds for r in recordings) or None, "s of sound") as task:
         yield from _in_order(model, recordings, options, batch or model.batch, keep_going, task)
+
+
+def check_source(source: object) -> None:
+    """Refuse what is no recording.
+
+    Raises:
+        OptionError: It is an array, which does not tell its sampling rate, or something else altogether.
+    """
+    if not isinstance(source, (Clip, Path, str, Item)):
+        raise OptionError(
+            f"A {type(source).__name__} is no recording: it does not tell its sampling rate.",
+            "Make a clip of samples with oto.Clip.of(samples, rate), or give a path.",
+        )
 
 
 def _in_order(

@@ -6,6 +6,12 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+NO_SPEECH = 0.6
+"""No-speech probability above which Whisper takes a window for silence (unless it is sure of its text)."""
+
+REPETITIVE = 2.4
+"""Compression ratio above which Whisper takes a text for a loop."""
+
 
 @dataclass(frozen=True)
 class DecodeOptions:
@@ -144,6 +150,10 @@ class Transcript:
     prompt: tuple[int, ...]
     settings: DecodeOptions
     model: dict[str, Any]
+
+    def __repr__(self) -> str:
+        text = self.text if len(self.text) <= 80 else f"{self.text[:77]}..."
+        return f"Transcript({text!r}, {self.language}, {self.duration:.2f} s, {len(self.tokens)} tokens)"
 
     @property
     def ids(self) -> list[int]:

@@ -48,8 +48,8 @@ from otoscope.models.decoding import (
     detect_languages,
     prompts_for,
 )
-from otoscope.models.transcribing import alignment_of, frames_of, piece_of, transcript_of
-from otoscope.models.transcripts import DecodeOptions, Transcript
+from otoscope.models.transcribing import alignment_of, check_source, frames_of, piece_of, transcript_of
+from otoscope.models.transcripts import NO_SPEECH, REPETITIVE, DecodeOptions, Transcript
 from otoscope.models.whisper import SpeechModel
 from otoscope.patching.ablation import ablate_decoder, ablate_encoder, components, token_logprobs
 from otoscope.progress import track
@@ -127,6 +127,7 @@ def explain_clip(
             f"{model.origin.name} does not transcribe speech by itself.",
             "Use a Whisper model, such as whisper-base.",
         )
+    check_source(source)
     options = DecodeOptions(language=model.check_language(language), seed=seed)
     batch = batch or model.batch
     watch = _Stopwatch()
@@ -172,7 +173,8 @@ def explain_clip(
         encoder_lens=layers,
         ablation=ablation,
         timings=watch.timings,
-        notes=[*NOTES, *_window_note(clip, whole)],
+        notes=list(NOTES),
+        cautions=[*_doubts(transcript), *_window_note(clip, whole)],
         selected_token=token,
         **parts,
     )
@@ -195,9 +197,23 @@ def _window(model: SpeechModel, source: Clip | Path | str, offset: float) -> tup
 def _window_note(clip: Clip, whole: float) -> list[str]:
     if whole - clip.duration < 0.05:
         return []
-    return [
-        f"Only {clip.start:.2f} to {clip.start + clip.duration:.2f} s of {whole:.2f} s are explained; choose with --offset."
-    ]
+    end = clip.start + clip.duration
+    line = f"Only {clip.start:.2f} to {end:.2f} s of {whole:.2f} s are explained; a window ends at a quiet place."
+    return [line if whole - end < 0.05 else f"{line} The next begins with --offset {end:.2f}."]
+
+
+def _doubts(transcript: Transcript) -> list[str]:
+    """Signs, by Whisper's own thresholds, that the text is not what was said."""
+    doubts = []
+    if transcript.no_speech_prob > NO_SPEECH:
+        doubts.append(
+            f"Probably there is no speech here (no-speech probability {transcript.no_speech_prob:.2f})."
+        )
+    if transcript.compression_ratio > REPETITIVE:
+        doubts.append(f"The text repeats itself (compression ratio {transcript.compression_ratio:.1f}).")
+    if not transcript.segments[0].finished:
+        doubts.append("The model ran out of positions before it ended the text.")
+    return doubts
 
 
 def _listen(model: SpeechModel, clip: Clip) -> _Heard:

@@ -11,13 +11,15 @@ from otoscope.audio import info
 from otoscope.corpora import Item
 from otoscope.errors import AudioError, ModelError, OptionError
 from otoscope.files import atomic_write, require_writable
-from otoscope.models.transcripts import DecodeOptions, Transcript
+from otoscope.models.transcripts import NO_SPEECH, REPETITIVE, DecodeOptions, Transcript
 from otoscope.outcomes import ErrorRates, error_rates_by_language
+from otoscope.progress import notice
 from otoscope.studies.subtitles import Format, file_names, to_srt, to_vtt
 from otoscope.versions import versions
 
 if TYPE_CHECKING:
     from otoscope.models.base import Model
+    from otoscope.models.whisper import SpeechModel
 
 _DIGITS = 6
 
@@ -79,6 +81,20 @@ class CorpusTranscript:
             "model_details": dict(self.model),
             "versions": dict(self.versions),
         }
+
+    def doubts(self) -> list[str]:
+        """How many recordings show signs, by Whisper's own thresholds, that the text is not what was said."""
+        signs = {
+            "may hold no speech (no-speech probability above 0.6)": lambda t: t.no_speech_prob > NO_SPEECH,
+            "repeat themselves (compression ratio above 2.4)": lambda t: t.compression_ratio > REPETITIVE,
+            "ran out of positions before the text ended": lambda t: not all(s.finished for s in t.segments),
+        }
+        counts = {sign: sum(map(shows, self.transcripts)) for sign, shows in signs.items()}
+        return [
+            f"{count} of {len(self.transcripts)} transcripts {sign}."
+            for sign, count in counts.items()
+            if count
+        ]
 
     def to_srt(self) -> str:
         """SubRip subtitles of the only recording.
@@ -143,6 +159,13 @@ def transcribe_corpus(
             "Use a Whisper model, such as whisper-base.",
         )
     batch = batch or model.batch
+    foreign = [item for item in items if item.language and not _speaks(model, item.language)]
+    if foreign and not (options and options.language):
+        marked = ", ".join(sorted({str(item.language) for item in foreign}))
+        notice(
+            f"{len(foreign)} of {len(items)} recordings are marked {marked}, which {model.origin.name} does not know: "
+            "use a multilingual model, such as whisper-base, for them."
+        )
     outcomes = list(transcribe_all(model, items, options, batch=batch, keep_going=True))
     heard = [(i, t) for i, t in zip(items, outcomes, strict=True) if isinstance(t, Transcript)]
     lost = [(i, e) for i, e in zip(items, outcomes, strict=True) if isinstance(e, AudioError)]
@@ -159,6 +182,11 @@ def transcribe_corpus(
         rates={} if settings.task == "translate" else _rates(heard),
         versions=versions(),
     )
+
+
+def _speaks(model: SpeechModel, language: str) -> bool:
+    code = language.lower().replace("_", "-").split("-")[0]
+    return code in model.languages if model.is_multilingual else code in ("en", "english")
 
 
 def require_readable(items: Sequence[Item]) -> None:

@@ -38,7 +38,7 @@ function Measurements(props: Props) {
   return (
     <>
       <Legend reach={props.changes.reach(props.token)} />
-      <div class="stacks">
+      <div class={props.doc.model.heads > 6 ? "stacks wide" : "stacks"}>
         <OfStack {...props} stack="decoder" />
         <OfStack {...props} stack="encoder" />
       </div>

@@ -1,8 +1,9 @@
 /** What was written, how sure the model was, and which model it was. */
 
-import type { ExplainDoc, TokenInfo, WordInfo } from "../contract.ts";
+import type { ExplainDoc, TokenInfo } from "../contract.ts";
 import { probability, seconds, shortened, visible } from "../model/numbers.ts";
 import type { PanelProps } from "./common.tsx";
+import { leastCertain } from "../state.ts";
 import { tintStyle } from "./grid.tsx";
 
 export function Header(props: PanelProps) {
@@ -23,17 +24,23 @@ export function Header(props: PanelProps) {
 }
 
 function Answer({ doc }: { doc: ExplainDoc }) {
-  const { text, words } = doc.transcript;
+  const { text } = doc.transcript;
   if (!text.trim()) return <>The model wrote nothing.</>;
-  const least = words.reduce<WordInfo | undefined>((a, b) => (a && a.p <= b.p ? a : b), undefined);
+  const least = leastCertain(doc);
   return (
     <>
       The model wrote “<bdi>{shortened(text.trim(), 240)}</bdi>”
       {least && (
         <span class="least">
           Least certain word: “<bdi>{shortened(least.text.trim(), 60)}</bdi>”, p = {probability(least.p)}
+          {least.last_token > least.first_token && " (mean of its tokens)"}
         </span>
       )}
+      {doc.cautions.map((line) => (
+        <span class="least caution" key={line}>
+          {line}
+        </span>
+      ))}
     </>
   );
 }
