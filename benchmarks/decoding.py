@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.measure import clips, side_by_side
 
-CLAIM = "Batched greedy transcription (word times included) over `generate` (no word times): ratio at most 1"
+CLAIM = "Greedy transcription of a batch of 16 (word times included) over `generate` (no word times): ratio at most 1"
 LIMIT = 1.0
 _BATCH = 16
 
@@ -21,7 +21,9 @@ def _one(name: str) -> dict[str, Any]:
     import otoscope as oto
 
     model = oto.load_model(name)
-    heard = sorted(clips(32), key=lambda clip: clip.duration)  # so that both sides batch clips of like length
+    heard = clips(
+        _BATCH
+    )  # one batch, so that sorting by length, which `generate` does not do, counts for nothing
     ours: list[list[int]] = []
     theirs: list[list[int]] = []
 
