@@ -45,6 +45,15 @@ def model(request):
     return tiny(request.param)
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """Threads only slow tiny models down, and the sums must not depend on how many there are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def shared_audio() -> Path:
     if not (SHARED_AUDIO / "manifest.jsonl").exists():

@@ -13,12 +13,7 @@ from otoscope.errors import EditError, PointError
 TEXT = [f for f in FAMILIES if f not in ("whisper", "qwen2_audio")]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

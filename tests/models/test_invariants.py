@@ -16,13 +16,7 @@ def everything(_name: str) -> bool:
     return True
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Threads only slow tiny models down, and the sums must not depend on how many there are."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Case:
