@@ -1,23 +1,17 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.corpora.sounds import write_sound
 
-from otoscope.corpora import Item, items, read_manifest
-from otoscope.errors import AudioError, ManifestError
-
-
-def write_sound(path: Path, seconds: float = 2.0) -> np.ndarray:
-    samples = (0.1 * np.random.default_rng(0).standard_normal(round(16_000 * seconds))).astype(np.float32)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, samples, 16_000, subtype="FLOAT")
-    return samples
+from otoscope.corpora import Item, read_manifest, read_texts, write_manifest
+from otoscope.errors import AudioError, ManifestError, OutputError
 
 
 @pytest.fixture
@@ -138,55 +132,6 @@ def test_a_manifest_that_cannot_be_read_is_refused(tmp_path):
         read_manifest("nul\0byte.jsonl")
 
 
-# Targets
-
-
-@pytest.mark.parametrize("name", ["m.jsonl", "m.json", "m.ndjson", "M.JSONL"])
-def test_a_manifest_is_recognised_by_its_suffix(manifest, name):
-    assert [item.audio_filepath for item in items(manifest(GOOD, name=name))] == ["a.wav"]
-
-
-def test_a_folder_stands_for_every_recording_in_it_sorted_and_named_from_there(tmp_path):
-    for name in (
-        "b.wav",
-        "a.FLAC",
-        "deep/er/c.ogg",
-        "deep/.hidden/d.wav",
-        "._b.wav",
-        "note.txt",
-        "deep/e.mp3",
-    ):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    (tmp_path / "folder.wav").mkdir()
-    found = items(tmp_path)
-    assert [item.audio_filepath for item in found] == ["a.FLAC", "b.wav", "deep/e.mp3", "deep/er/c.ogg"]
-    assert [item.path for item in found] == [tmp_path / item.audio_filepath for item in found]
-
-
-def test_a_folder_that_is_itself_hidden_may_be_named(tmp_path):
-    write_sound(tmp_path / ".cache" / "a.wav")
-    assert len(items(tmp_path / ".cache")) == 1
-
-
-def test_one_recording_stands_for_itself(tmp_path):
-    samples = write_sound(tmp_path / "a.wav")
-    (item,) = items(tmp_path / "a.wav")
-    assert item.audio_filepath == str(tmp_path / "a.wav")
-    np.testing.assert_array_equal(item.clip().samples, samples)
-
-
-def test_a_folder_without_recordings_is_refused(tmp_path):
-    (tmp_path / "note.txt").touch()
-    with pytest.raises(ManifestError, match="holds no recordings"):
-        items(tmp_path)
-
-
-def test_a_path_that_does_not_exist_is_refused(tmp_path):
-    with pytest.raises(ManifestError, match="does not exist"):
-        items(tmp_path / "none.wav")
-
-
 # Sound
 
 
@@ -221,3 +166,165 @@ def test_a_missing_recording_shows_when_it_is_read(manifest):
     (item,) = read_manifest(manifest({"audio_filepath": "none.wav", "duration": 1.0}))
     with pytest.raises(AudioError, match=r"none\.wav does not exist"):
         item.clip()
+
+
+# Writing
+
+
+WHOLE_LABELS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+FIELD_NAMES = ("audio_filepath", "text", "duration", "offset", "language")
+NAMES = st.text(min_size=1).filter(lambda name: "\0" not in name)
+
+
+def known(draw_name):
+    return st.builds(
+        dict,
+        name=draw_name,
+        text=st.none() | st.text(),
+        duration=st.none() | st.floats(1e-6, 1e9),
+        offset=st.floats(0, 1e9).map(abs),
+        language=st.none() | st.text(min_size=1),
+        labels=st.dictionaries(
+            st.text().filter(lambda key: key not in FIELD_NAMES), WHOLE_LABELS, max_size=4
+        ),
+    )
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.lists(known(NAMES), min_size=1, max_size=5))
+def test_what_is_written_is_read_back_as_it_was(tmp_path, facts):
+    written = [
+        Item(
+            f["name"], tmp_path / f["name"], f["text"], f["duration"], f["offset"], f["language"], f["labels"]
+        )
+        for f in facts
+    ]
+    write_manifest(written, tmp_path / "out.jsonl")
+    assert read_manifest(tmp_path / "out.jsonl") == written
+
+
+def test_a_written_manifest_is_the_same_bytes_again_and_one_object_a_line(manifest, tmp_path):
+    write_manifest(
+        read_manifest(manifest(GOOD, '{"audio_filepath": "b.wav", "text": "é\\n"}')), tmp_path / "a.jsonl"
+    )
+    write_manifest(read_manifest(tmp_path / "a.jsonl"), tmp_path / "b.jsonl")
+    assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
+    assert (tmp_path / "a.jsonl").read_text(
+        "utf-8"
+    ) == GOOD + '\n{"audio_filepath": "b.wav", "text": "é\\n"}\n'
+
+
+def test_a_manifest_in_another_folder_still_leads_to_the_recordings(manifest, tmp_path, monkeypatch):
+    samples = write_sound(tmp_path / "a.wav")
+    found = read_manifest(manifest(GOOD))
+    for place, name in (
+        ("below/deep/m.jsonl", "../../a.wav"),
+        ("m.jsonl", "a.wav"),
+        ("../m.jsonl", f"{tmp_path.name}/a.wav"),
+    ):
+        out = tmp_path / place
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_manifest(found, out)
+        (item,) = read_manifest(out)
+        assert item.audio_filepath == name
+        np.testing.assert_array_equal(item.clip().samples, samples)
+    monkeypatch.chdir(tmp_path)
+    write_manifest([Item("a.wav", Path("a.wav"))], "below/m.jsonl")
+    assert read_manifest("below/m.jsonl")[0].audio_filepath == "../a.wav"
+
+
+def test_a_way_up_out_of_a_linked_folder_starts_from_the_real_one(tmp_path):
+    samples = write_sound(tmp_path / "a.wav")
+    (tmp_path / "real" / "deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "real" / "deep")
+    write_manifest([Item("a.wav", tmp_path / "a.wav")], tmp_path / "link" / "m.jsonl")
+    (item,) = read_manifest(tmp_path / "link" / "m.jsonl")
+    np.testing.assert_array_equal(item.clip().samples, samples)
+
+
+def test_an_absolute_name_stays_absolute(tmp_path):
+    item = Item("/elsewhere/a.wav", Path("/elsewhere/a.wav"))
+    write_manifest([item], tmp_path / "m.jsonl")
+    assert read_manifest(tmp_path / "m.jsonl") == [item]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names are bytes on POSIX alone")
+def test_a_file_name_that_is_not_unicode_survives(tmp_path):
+    name = os.fsdecode(b"caf\xe9.wav")
+    samples = write_sound(tmp_path / "a.wav")
+    (tmp_path / "a.wav").rename(tmp_path / name)
+    write_manifest([Item(name, tmp_path / name)], tmp_path / "m.jsonl")
+    (item,) = read_manifest(tmp_path / "m.jsonl")
+    np.testing.assert_array_equal(item.clip().samples, samples)
+
+
+@pytest.mark.parametrize("label", [float("nan"), float("inf"), {1, 2}, Path("x"), np.float32(1)])
+def test_a_label_that_json_cannot_hold_is_refused_and_nothing_is_written(tmp_path, label):
+    with pytest.raises(ManifestError, match=r"^a\.wav has a label that JSON cannot hold"):
+        write_manifest([Item("a.wav", tmp_path / "a.wav", labels={"x": label})], tmp_path / "m.jsonl")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_label_named_like_a_field_is_refused(tmp_path):
+    with pytest.raises(ManifestError, match="named like a field: text"):
+        write_manifest([Item("a.wav", tmp_path / "a.wav", labels={"text": "x"})], tmp_path / "m.jsonl")
+
+
+def test_an_empty_corpus_and_a_name_that_would_not_be_recognised_are_refused(tmp_path):
+    with pytest.raises(ManifestError, match="nothing to write"):
+        write_manifest([], tmp_path / "m.jsonl")
+    with pytest.raises(OutputError, match=r"Name it m\.jsonl"):
+        write_manifest([Item("a.wav", tmp_path / "a.wav")], tmp_path / "m.txt")
+
+
+# Texts
+
+
+def test_plain_text_is_one_text_a_line(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes("\ufeffErste Zeile.\r\n\n  eingerückt \u2028 weiter\n".encode())
+    assert read_texts(path) == [
+        Item("", Path(), "Erste Zeile."),
+        Item("", Path(), "  eingerückt \u2028 weiter"),
+    ]
+
+
+def test_texts_with_labels_are_written_and_read_back(tmp_path):
+    texts = [Item("", Path(), "The sky is", language="en", labels={"next": " blue"}), Item("", Path(), "")]
+    write_manifest(texts, tmp_path / "m.jsonl")
+    assert (tmp_path / "m.jsonl").read_text().splitlines()[1] == '{"text": ""}'
+    assert read_texts(tmp_path / "m.jsonl") == texts
+
+
+@pytest.mark.parametrize(
+    "line, reason",
+    [
+        ('{"label": 1}', "has no text"),
+        ('{"text": 1}', "text that is not text"),
+        ('{"text": "Hi.", "audio_filepath": "a.wav"}', "names a recording"),
+    ],
+)
+def test_a_text_that_cannot_be_used_is_named_by_its_number(manifest, line, reason):
+    with pytest.raises(ManifestError, match=rf"^Line 2 of .* {reason}"):
+        read_texts(manifest('{"text": "Hi."}', line))
+
+
+def test_texts_in_another_encoding_and_no_texts_are_refused(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"fine\ncaf\xe9\n")
+    with pytest.raises(ManifestError, match=r"^Line 2 of .*a\.txt is not UTF-8"):
+        read_texts(tmp_path / "a.txt")
+    (tmp_path / "b.txt").write_bytes(b"\n\n")
+    with pytest.raises(ManifestError, match="is empty"):
+        read_texts(tmp_path / "b.txt")
+
+
+def test_a_text_cannot_be_listened_to():
+    item = Item("", Path(), "Hi.")
+    with pytest.raises(AudioError, match="has no recording"):
+        item.clip()
+    with pytest.raises(AudioError, match="has no recording"):
+        list(item.windows())

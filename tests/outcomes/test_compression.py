@@ -19,3 +19,7 @@ def test_bytes_are_counted_and_not_characters():
 
 def test_nothing_has_the_ratio_zero():
     assert compression_ratio("") == 0
+
+
+def test_half_a_surrogate_pair_counts_three_bytes():
+    assert compression_ratio("\ud800" * 50) == pytest.approx(150 / len(zlib.compress(b"\xed\xa0\x80" * 50)))

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otoscope.outcomes import error_rates, error_rates_by_language, normaliser
+from otoscope.outcomes import alignment, error_rates, error_rates_by_language, normaliser
 
 WORDS = st.lists(st.sampled_from(["alpha", "bravo", "charlie", "delta", "echo"]), max_size=8).map(" ".join)
 
@@ -119,3 +119,38 @@ def test_a_language_alone_has_the_rates_of_the_total():
 
 def test_an_ellipsis_is_no_word():
     assert error_rates(["to listen to..."], ["To listen to"], "en").wer == 0
+
+
+def test_each_kind_of_error_has_its_rate():
+    rates = error_rates(["do re mi fa sol la ti", "red"], ["do mi fa so la ti do do", "red"], "en")
+    assert (rates.insertion_rate, rates.deletion_rate, rates.substitution_rate) == (2 / 8, 1 / 8, 1 / 8)
+    empty = error_rates([""], ["thank you"], "en")
+    assert (empty.insertion_rate, empty.deletion_rate, empty.substitution_rate) == (None, None, None)
+
+
+@given(pairs=st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=6))
+def test_the_kinds_of_errors_add_up_to_the_rate(pairs):
+    references, hypotheses = zip(*pairs, strict=True)
+    rates = error_rates(references, hypotheses, "fr")
+    if rates.wer is not None:
+        kinds = rates.insertion_rate, rates.deletion_rate, rates.substitution_rate
+        assert sum(kind for kind in kinds if kind is not None) == pytest.approx(rates.wer)
+
+
+def test_an_alignment_can_be_read():
+    lines = alignment("Do re mi fa sol la ti.", "do mi fa so la ti do", "fr").splitlines()
+    assert [line.split() for line in lines] == [
+        ["REF:", "do", "re", "mi", "fa", "sol", "la", "ti", "**"],
+        ["HYP:", "do", "**", "mi", "fa", "so", "la", "ti", "do"],
+        ["D", "S", "I"],
+    ]
+    assert [lines[0][i] for i in (8, 17)] == ["r", "s"]
+    assert [lines[2][i] for i in range(len(lines[2])) if lines[2][i] != " "] == ["D", "S", "I"]
+
+
+def test_alignments_of_equal_and_of_empty_texts_can_be_read():
+    assert alignment("One two", "one, two", "fr").splitlines() == ["REF: one two", "HYP: one two"]
+    assert alignment("", "you", "en").splitlines() == ["REF: ***", "HYP: you", "       I"]
+    assert alignment("you", "", "en").splitlines() == ["REF: you", "HYP: ***", "       D"]
+    assert alignment("", "...", "en") == ""
+    assert alignment("你好世界", "你好街", "zh").splitlines()[0] == "REF: 你 好 世 界"

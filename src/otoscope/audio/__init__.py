@@ -1,7 +1,11 @@
-"""The ear: recordings as clips, long ones window by window, reference sounds, mixing at an SNR."""
+"""The ear: recordings as clips, long ones window by window, reference sounds, mixing at an SNR.
+
+`otoscope.audio.noises` has further sounds and disturbances, `otoscope.audio.espeak` makes speech.
+"""
 
 from __future__ import annotations
 
+from otoscope.audio import espeak, noises
 from otoscope.audio.clip import SAMPLING_RATE, Clip
 from otoscope.audio.mixing import mix, silence, white_noise
 from otoscope.audio.reading import SUFFIXES, AudioInfo, info, read, windows
@@ -11,8 +15,10 @@ __all__ = [
     "SUFFIXES",
     "AudioInfo",
     "Clip",
+    "espeak",
     "info",
     "mix",
+    "noises",
     "read",
     "silence",
     "white_noise",

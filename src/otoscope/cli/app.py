@@ -7,9 +7,13 @@ from typing import Annotated
 import typer
 
 from otoscope import __version__
+from otoscope.cli.corpus import corpus
 from otoscope.cli.doctor import doctor
 from otoscope.cli.explain import explain
+from otoscope.cli.lens import lens
 from otoscope.cli.models import models
+from otoscope.cli.probe import probe
+from otoscope.cli.study import study
 from otoscope.cli.transcribe import transcribe
 
 app = typer.Typer(
@@ -17,7 +21,11 @@ app = typer.Typer(
 )
 app.command()(explain)
 app.command()(transcribe)
+app.command()(lens)
+app.command()(probe)
+app.command()(study)
 app.add_typer(models)
+app.add_typer(corpus)
 app.command()(doctor)
 
 

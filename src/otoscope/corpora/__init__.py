@@ -1,7 +1,23 @@
-"""Collections of recordings: manifests."""
+"""Collections of recordings and texts: reading, writing, checking, dividing."""
 
 from __future__ import annotations
 
-from otoscope.corpora.manifest import Item, items, read_manifest
+from otoscope.corpora.checking import CorpusReport, Finding, check
+from otoscope.corpora.item import Item, labels_of
+from otoscope.corpora.manifest import read_manifest, read_texts, write_manifest
+from otoscope.corpora.splitting import folds, split
+from otoscope.corpora.targets import items, items_or_texts
 
-__all__ = ["Item", "items", "read_manifest"]
+__all__ = [
+    "CorpusReport",
+    "Finding",
+    "Item",
+    "check",
+    "folds",
+    "items", "items_or_texts",
+    "labels_of",
+    "read_manifest",
+    "read_texts",
+    "split",
+    "write_manifest",
+]

@@ -1,7 +1,8 @@
 """The encoder lens: what the decoder would write if the encoder ended after each layer.
 
 Residual stream after encoder layer l, final layer norm, unmodified decoder ("Beyond Transcription", section on the encoder
-lens; DecoderLens, arXiv 2310.03686, plus the norm, without which the text is ungrammatical).
+lens; DecoderLens, arXiv 2310.03686, plus the norm, without which the text is ungrammatical). Qwen2-Audio pools by two before
+the norm, and projects after it.
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from otoscope.errors import OptionError
 from otoscope.models.decoding import Decoded, decode
 from otoscope.models.transcripts import DecodeOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
 
+    from otoscope.models.qwen2_audio import AudioLanguageModel
     from otoscope.models.whisper import SpeechModel
 
 
@@ -42,3 +45,64 @@ def encoder_lens(
         states = model.hf.model.encoder.layer_norm(torch.cat(list(residuals)))  # type: ignore[operator,union-attr]
     prompts = torch.tensor([list(prompt)] * len(states))
     return decode(model, states, prompts, options)
+
+
+def audio_encoder_lens(
+    model: AudioLanguageModel,
+    residuals: Sequence[Tensor],
+    inputs: Mapping[str, Tensor],
+    *,
+    max_new_tokens: int = 100,
+) -> list[list[int]]:
+    """Let Qwen2-Audio's text model write, greedily, from every layer of its audio tower as one batch.
+
+    Args:
+        model: The model.
+        residuals: One `audio_encoder.blocks.*.hook_resid_post` a layer, `(1, frame, d_audio)`.
+        inputs: Transformers inputs of one recording and one prompt, its audio slots expanded as the processor does; only the
+            text part is read.
+        max_new_tokens: How much to write at most; early layers often repeat themselves.
+
+    Returns:
+        Ids written from each layer, in order, without the end token; the last layer gives what `generate` gives.
+
+    Raises:
+        OptionError: There is more than one row, or the prompt's audio slots do not go with the frames.
+    """
+    ids, layers = inputs["input_ids"], len(residuals)
+    with torch.no_grad():
+        heard = model.audio_embeddings(torch.cat(list(residuals)))
+    slots = ids == model.config.audio_token_id
+    _check_slots(len(ids), int(slots.sum()), heard, inputs)
+    embedded = model.hf.get_input_embeddings()(ids).expand(layers, -1, -1).clone()
+    embedded[slots.expand(layers, -1)] = (
+        heard[:, : int(slots.sum())].reshape(-1, heard.shape[-1]).to(embedded.dtype)
+    )
+    mask = inputs["attention_mask"].expand(layers, -1)
+    out = model.generate(
+        inputs_embeds=embedded,
+        attention_mask=mask,
+        do_sample=False,
+        num_beams=1,
+        max_new_tokens=max_new_tokens,
+    )
+    ends = model.hf.generation_config.eos_token_id  # type: ignore[union-attr]
+    return [_until_end(row, ends) for row in out.tolist()]
+
+
+def _check_slots(rows: int, slots: int, heard: Tensor, inputs: Mapping[str, Tensor]) -> None:
+    mask = inputs.get("feature_attention_mask")
+    frames = (
+        None if mask is None else (((int(mask.sum()) - 1) // 2 + 1) - 2) // 2 + 1
+    )  # convolution by two, pooling by two
+    if rows != 1 or not 0 < slots <= heard.shape[1] or slots != (frames or slots):
+        raise OptionError(
+            f"{rows} rows with {slots} audio slots do not go with {frames or heard.shape[1]} audio positions.",
+            "Give the inputs of one recording, made by the model's processor.",
+        )
+
+
+def _until_end(ids: list[int], ends: int | list[int] | None) -> list[int]:
+    """Ids before the first end token; what follows it in a batch row is padding."""
+    stops = {ends} if isinstance(ends, int) else set(ends or ())
+    return ids[: next((i for i, token in enumerate(ids) if token in stops), len(ids))]

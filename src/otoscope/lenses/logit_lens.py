@@ -55,12 +55,13 @@ def logit_lens(model: Model, residuals: Sequence[Tensor], written: Tensor, k: in
     """
     layers = []
     with torch.no_grad():
-        for (
-            residual
-        ) in residuals:  # a layer at a time: the logits of all would be layers * tokens * vocabulary
-            logp = torch.log_softmax(model.unembed(residual).float(), dim=-1)
+        # A layer at a time: the logits of all would be layers * tokens * vocabulary.
+        for residual in residuals:
+            logits = model.unembed(residual)
+            half = logits.dtype in (torch.float16, torch.bfloat16)
+            logp = torch.log_softmax(logits.float() if half else logits, dim=-1)
             final = logp.gather(1, written[:, None])
-            top = logp.topk(k, dim=-1)
+            top = logp.topk(min(k, logp.shape[-1]), dim=-1)
             rank = (logp > final).sum(dim=-1)
             entropy = torch.special.entr(logp.exp()).sum(dim=-1)
             layers.append((top.indices, top.values.exp(), final[:, 0].exp(), rank, entropy))

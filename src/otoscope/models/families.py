@@ -5,6 +5,7 @@ Another package adds a family with an entry point in the group `otoscope.familie
 
 from __future__ import annotations
 
+import copy
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -112,3 +113,19 @@ def random_model(
                 scale = 0.5 if parameter.dim() == 1 else parameter.shape[-1] ** -0.5
                 parameter.add_(torch.randn(parameter.shape, dtype=torch.float64).to(dtype) * scale)
     return family.model(hf, family, None, Origin(f"random {model_type} (seed {seed})"))
+
+
+def untrained(model: Model, seed: int = 0) -> Model:
+    """The same architecture with the weights that training would begin with: a control for what training brought.
+
+    Args:
+        model: The model whose class, configuration, processor and generation settings are taken.
+        seed: Of the weights.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        hf = type(model.hf)(copy.deepcopy(model.config))
+    hf.generation_config = model.hf.generation_config
+    hf = hf.to(device=model.device, dtype=model.dtype)  # type: ignore[call-arg]
+    origin = Origin(f"{model.origin.name} with random weights (seed {seed})")
+    return type(model)(hf, model.family, model.processor, origin, model.batch)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -15,10 +16,18 @@ from otoscope.audio import Clip, info, windows
 from otoscope.corpora import Item
 from otoscope.errors import AudioError, EditError, OptionError
 from otoscope.models.alignment import attention_over_frames, token_frames
-from otoscope.models.decoding import Decoded, DecoderSession, batches, decode, detect_languages, prompts_for
+from otoscope.models.decoding import (
+    Decoded,
+    DecoderSession,
+    LogitFilter,
+    batches,
+    decode,
+    detect_languages,
+    prompts_for,
+)
 from otoscope.models.transcripts import DecodeOptions, Segment, Token, Transcript, Word
 from otoscope.outcomes import UNSPACED_LANGUAGES, compression_ratio
-from otoscope.progress import Task, track
+from otoscope.progress import track
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,7 +66,7 @@ class _Recording:
     source: Source
     language: str | None
     index: int
-    pieces: dict[int, Piece] = field(default_factory=dict)
+    pieces: dict[int, Piece | float] = field(default_factory=dict)
     expected: int | None = None
     error: AudioError | None = None
 
@@ -91,10 +100,38 @@ class _Recording:
 
 
 @dataclass(frozen=True, eq=False)
-class _Window:
-    recording: _Recording
-    number: int
+class Window:
+    """At most one window of sound.
+
+    Attributes:
+        clip: The sound.
+        recording: Which of the sources it belongs to, from 0.
+        number: Which window of its recording it is, from 0.
+        language: Language of its recording, as far as it is known.
+    """
+
     clip: Clip
+    recording: int
+    number: int
+    language: str | None
+
+
+class Watcher(Protocol):
+    """Reads the model while it goes through recordings, batch by batch; see `transcribe_all` and `hear_all`."""
+
+    def watching(
+        self, features: Tensor, windows: Sequence[Window]
+    ) -> AbstractContextManager[Sequence[LogitFilter]]:
+        """Entered before a batch of windows is encoded and left when it has been written.
+
+        Args:
+            features: Log-mel spectrograms `(row, mel, column)`.
+            windows: What each row hears. Windows come out of order.
+
+        Returns:
+            Logit filters to decode with; one that returns its logits as they are can follow the tokens.
+        """
+        ...
 
 
 def transcribe(model: SpeechModel, source: Source, options: DecodeOptions | None = None) -> Transcript:
@@ -111,6 +148,8 @@ def transcribe_all(
     *,
     batch: int | None = None,
     keep_going: bool = False,
+    watcher: Watcher | None = None,
+    languages: Sequence[str | None] | None = None,
 ) -> Iterator[Transcript | AudioError]:
     """Transcribe recordings in batches of windows, in bounded memory, and yield their transcripts in order.
 
@@ -123,9 +162,11 @@ def transcribe_all(
         options: How to decode.
         batch: Windows at once; None: `model.batch`.
         keep_going: Yield the `AudioError` of a recording that cannot be read in place of its transcript, and go on.
+        watcher: What reads the model meanwhile.
+        languages: Language code to decode each source in (None: detect); takes the place of `options.language`.
 
     Yields:
-        One transcript (or error) a source.
+        One transcript (or error) a source, once all its windows have been watched.
 
     Raises:
         AudioError: A recording cannot be read, and `keep_going` is off.
@@ -142,12 +183,64 @@ def transcribe_all(
             "An edit names rows, and which recording is in which row of a corpus is not known beforehand.",
             "Leave rows out, or call decode, where row i is prompt i.",
         )
+
+    def work(chunk: Sequence[Window]) -> list[Piece]:
+        return _decode_windows(model, chunk, options, watcher)
+
+    def finish(recording: _Recording) -> Transcript:
+        return transcript_of(model, _pieces(recording), options, recording.name)  # type: ignore[arg-type]
+
+    recordings = _recordings(sources, options.language)
+    for recording, language in zip(recordings, languages or (), strict=languages is not None):
+        recording.language = model.check_language(language)
+    yield from _in_order("Transcribing", model, recordings, work, finish, batch or model.batch, keep_going)
+
+
+def hear_all(
+    model: SpeechModel,
+    sources: Iterable[Source],
+    watcher: Watcher,
+    *,
+    batch: int | None = None,
+    keep_going: bool = False,
+) -> Iterator[float | AudioError]:
+    """Run the encoder alone over recordings, for what a watcher reads there.
+
+    Args:
+        model: The recogniser.
+        sources: Clips, paths or manifest items.
+        watcher: What reads the model.
+        batch: Windows at once; None: `model.batch`.
+        keep_going: Yield the `AudioError` of a recording that cannot be read, and go on.
+
+    Yields:
+        Seconds of sound of each source (or its error), in order, once all its windows have been watched.
+
+    Raises:
+        AudioError: A recording cannot be read, and `keep_going` is off.
+    """
+
+    def work(chunk: Sequence[Window]) -> list[float]:
+        with torch.no_grad():
+            features = model.features([window.clip for window in chunk])
+            with watcher.watching(features, chunk):
+                model.encode(features)
+        return [window.clip.duration for window in chunk]
+
+    # A language that is given keeps a multilingual model from detecting one on every long recording.
+    recordings = _recordings(sources, "en")
+    yield from _in_order("Listening", model, recordings, work, _seconds, batch or model.batch, keep_going)
+
+
+def _seconds(recording: _Recording) -> float:
+    return sum(_pieces(recording))  # type: ignore[arg-type]
+
+
+def _recordings(sources: Iterable[Source], language: str | None) -> list[_Recording]:
     sources = list(sources)
     for source in sources:
         check_source(source)
-    recordings = [_Recording(source, options.language, i) for i, source in enumerate(sources)]
-    with track("Transcribing", sum(r.seconds for r in recordings) or None, "s of sound") as task:
-        yield from _in_order(model, recordings, options, batch or model.batch, keep_going, task)
+    return [_Recording(source, language, i) for i, source in enumerate(sources)]
 
 
 def check_source(source: object) -> None:
@@ -163,38 +256,49 @@ def check_source(source: object) -> None:
         )
 
 
+_Result = TypeVar("_Result")
+
+
 def _in_order(
+    label: str,
     model: SpeechModel,
     recordings: list[_Recording],
-    options: DecodeOptions,
+    work: Callable[[Sequence[Window]], Sequence[Piece | float]],
+    finish: Callable[[_Recording], _Result],
     size: int,
     keep_going: bool,
-    task: Task,
-) -> Iterator[Transcript | AudioError]:
+) -> Iterator[_Result | AudioError]:
+    """What `work` makes of every window, batch by batch, put together by `finish` in the order of the recordings."""
     waiting = dict(enumerate(recordings))
     following = 0
-    for ahead in batches(_windows(model, recordings, keep_going), size * _LOOK_AHEAD):
-        ahead.sort(key=lambda w: len(w.clip.samples))
-        for chunk in batches(ahead, size):
-            for window, piece in zip(chunk, _decode_windows(model, chunk, options), strict=True):
-                window.recording.pieces[window.number] = piece
-                task.advance(piece.duration)
-        while following in waiting and waiting[following].done:
-            yield _outcome(model, waiting.pop(following), options)
-            following += 1
-    # The reader learns how many windows a recording has only after its last one.
-    for recording in waiting.values():
-        yield _outcome(model, recording, options)
+    with track(label, sum(r.seconds for r in recordings) or None, "s of sound") as task:
+        for ahead in batches(_windows(model, recordings, keep_going), size * _LOOK_AHEAD):
+            ahead.sort(key=lambda w: len(w.clip.samples))
+            for chunk in batches(ahead, size):
+                for window, piece in zip(chunk, work(chunk), strict=True):
+                    recordings[window.recording].pieces[window.number] = piece
+                    task.advance(window.clip.duration)
+            while following in waiting and waiting[following].done:
+                yield _outcome(waiting.pop(following), finish)
+                following += 1
+        # The reader learns how many windows a recording has only after its last one.
+        for recording in waiting.values():
+            yield _outcome(recording, finish)
 
 
-def _outcome(model: SpeechModel, recording: _Recording, options: DecodeOptions) -> Transcript | AudioError:
+def _outcome(recording: _Recording, finish: Callable[[_Recording], _Result]) -> _Result | AudioError:
     if recording.error:
         return recording.error
-    pieces = [recording.pieces[i] for i in range(len(recording.pieces))]
-    return transcript_of(model, pieces, options, recording.name)
+    result = finish(recording)
+    recording.pieces.clear()  # a corpus must not pile up in memory
+    return result
 
 
-def _windows(model: SpeechModel, recordings: Iterable[_Recording], keep_going: bool) -> Iterator[_Window]:
+def _pieces(recording: _Recording) -> list[Piece | float]:
+    return [recording.pieces[i] for i in range(len(recording.pieces))]
+
+
+def _windows(model: SpeechModel, recordings: Iterable[_Recording], keep_going: bool) -> Iterator[Window]:
     for recording in recordings:
         try:
             yield from _windows_of(model, recording)
@@ -204,16 +308,16 @@ def _windows(model: SpeechModel, recordings: Iterable[_Recording], keep_going: b
             recording.error = error
 
 
-def _windows_of(model: SpeechModel, recording: _Recording) -> Iterator[_Window]:
+def _windows_of(model: SpeechModel, recording: _Recording) -> Iterator[Window]:
     clips = recording.windows(model.window_seconds)
     number, clip = 0, next(clips)
     for following in clips:
         if number == 0 and recording.language is None and model.is_multilingual:
             recording.language = _language_of(model, clip)
-        yield _Window(recording, number, clip)
+        yield Window(clip, recording.index, number, recording.language)
         number, clip = number + 1, following
     recording.expected = number + 1
-    yield _Window(recording, number, clip)
+    yield Window(clip, recording.index, number, recording.language)
 
 
 def _language_of(model: SpeechModel, clip: Clip) -> str:
@@ -222,21 +326,25 @@ def _language_of(model: SpeechModel, clip: Clip) -> str:
         return detect_languages(model, DecoderSession(model, model.encode(model.features(clip))))[0]
 
 
-def _decode_windows(model: SpeechModel, chunk: Sequence[_Window], options: DecodeOptions) -> list[Piece]:
+def _decode_windows(
+    model: SpeechModel, chunk: Sequence[Window], options: DecodeOptions, watcher: Watcher | None
+) -> list[Piece]:
     with torch.no_grad():
-        session = DecoderSession(model, model.encode(model.features([w.clip for w in chunk])))
-        languages = _languages(model, chunk, session)
-        prompts = prompts_for(model, languages, options)
-        seeds = [options.seed + 1_000_003 * w.recording.index + w.number for w in chunk]
-        decoded = decode(model, session, prompts, options, seeds=seeds, align=True)
+        features = model.features([w.clip for w in chunk])
+        with watcher.watching(features, chunk) if watcher else nullcontext(()) as filters:
+            session = DecoderSession(model, model.encode(features))
+            languages = _languages(model, chunk, session)
+            prompts = prompts_for(model, languages, options)
+            seeds = [options.seed + 1_000_003 * w.recording + w.number for w in chunk]
+            decoded = decode(model, session, prompts, options, seeds=seeds, filters=filters, align=True)
     rows = zip(chunk, languages, decoded, strict=True)
     return [piece_of(model, window.clip, language, row) for window, language, row in rows]
 
 
-def _languages(model: SpeechModel, chunk: Sequence[_Window], session: DecoderSession) -> list[str]:
+def _languages(model: SpeechModel, chunk: Sequence[Window], session: DecoderSession) -> list[str]:
     if not model.is_multilingual:
         return ["en"] * len(chunk)
-    known = [w.recording.language for w in chunk]
+    known = [w.language for w in chunk]
     detected = [] if all(known) else detect_languages(model, session)
     return [language or detected[i] for i, language in enumerate(known)]
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from otoscope.outcomes.intervals import bootstrap
+
 if TYPE_CHECKING:
     from jiwer import AlignmentChunk
 
 UNSPACED_LANGUAGES = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
 """Languages written without spaces, where Whisper's evaluation counts every character as a word."""
-
-_RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,26 @@ class ErrorRates:
     reference_words: int
     n: int
 
+    @property
+    def insertion_rate(self) -> float | None:
+        """Insertions over reference words: what invented text raises. None when the references hold no words."""
+        return _ratio(self.insertions, self.reference_words)
+
+    @property
+    def deletion_rate(self) -> float | None:
+        """Deletions over reference words; None when the references hold no words."""
+        return _ratio(self.deletions, self.reference_words)
+
+    @property
+    def substitution_rate(self) -> float | None:
+        """Substitutions over reference words; None when the references hold no words."""
+        return _ratio(self.substitutions, self.reference_words)
+
+
+def language_code(language: str | None) -> str:
+    """The language of a tag without its region, in lower case ("en" of "en-GB"); "" without a language."""
+    return (language or "").lower().replace("_", "-").split("-")[0]
+
 
 def normaliser(language: str | None) -> Callable[[str], str]:
     """The function that strips a text of what should not count as an error (case, punctuation, spelling).
@@ -55,7 +75,7 @@ def normaliser(language: str | None) -> Callable[[str], str]:
 
     Source: Radford et al. 2022, appendix C.
     """
-    return _normaliser(_code(language))
+    return _normaliser(language_code(language))
 
 
 def error_rates(references: Sequence[str], hypotheses: Sequence[str], language: str | None) -> ErrorRates:
@@ -94,6 +114,28 @@ def error_rates_by_language(utterances: Iterable[tuple[str, str, str | None]]) -
     return {"total": total} | {language: _rates(pairs[language]) for language in sorted(pairs)}
 
 
+def alignment(reference: str, hypothesis: str, language: str | None) -> str:
+    """One utterance word by word, to be read: reference above hypothesis, and I, D or S under what differs.
+
+    Words are as they are counted, normalised; characters in languages written without spaces. Columns are characters,
+    so wide ones (Chinese) need a font of even width. Two texts without words give the empty string.
+
+    Args:
+        reference: What was said.
+        hypothesis: What was written.
+        language: Language code that decides the normalisation; see `normaliser`.
+    """
+    from jiwer import process_words, visualize_alignment
+
+    words = _Pair.of(reference, hypothesis, language).words
+    if not any(words):
+        return ""
+    lines = visualize_alignment(process_words(*words), show_measures=False, skip_correct=False).splitlines()
+    return "\n".join(
+        line.rstrip() for line in lines if line.startswith(("REF:", "HYP:", "     ")) and line.strip()
+    )
+
+
 @dataclass(frozen=True)
 class _Pair:
     """A normalised reference and hypothesis, for counting words and for counting characters."""
@@ -105,7 +147,7 @@ class _Pair:
     def of(cls, reference: str, hypothesis: str, language: str | None) -> _Pair:
         normalise = normaliser(language)
         words = normalise(reference), normalise(hypothesis)
-        if _code(language) not in UNSPACED_LANGUAGES:
+        if language_code(language) not in UNSPACED_LANGUAGES:
             return cls(words, words)
         # The spaces there only mark the split into characters; as characters they would halve the rate.
         return cls(words, (words[0].replace(" ", ""), words[1].replace(" ", "")))
@@ -151,18 +193,9 @@ def _ratio(errors: int, length: int) -> float | None:
 
 def _interval(errors: np.ndarray, lengths: np.ndarray) -> tuple[float, float] | None:
     """95 % percentile bootstrap of sum(errors) / sum(lengths); draws without a single word are left out."""
-    rng = np.random.default_rng(0)
-    draws = (rng.integers(len(errors), size=len(errors)) for _ in range(_RESAMPLES))
-    sums = np.array([(errors[draw].sum(), lengths[draw].sum()) for draw in draws])
-    sums = sums[sums[:, 1] > 0]
     if not lengths.any():
         return None
-    low, high = np.percentile(sums[:, 0] / sums[:, 1], [2.5, 97.5])
-    return float(low), float(high)
-
-
-def _code(language: str | None) -> str:
-    return (language or "").lower().replace("_", "-").split("-")[0]
+    return bootstrap(lambda errors, lengths: errors.sum() / lengths.sum(), errors, lengths)
 
 
 @cache

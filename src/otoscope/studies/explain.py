@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from otoscope.audio import Clip, info, read, windows
+from otoscope.audio import Clip
 from otoscope.documents.base import Array, Resource
 from otoscope.documents.explain import (
     Ablation,
@@ -39,16 +39,10 @@ from otoscope.documents.explain import (
 from otoscope.documents.explain import Component as ComponentInfo
 from otoscope.errors import ModelError, OptionError
 from otoscope.lenses.encoder_lens import encoder_lens
+from otoscope.lenses.listening import Heard, first_window, listen, read_again, write
 from otoscope.lenses.logit_lens import LensReading, logit_lens
-from otoscope.models.decoding import (
-    Decoded,
-    DecoderSession,
-    alignment_heads,
-    decode,
-    detect_languages,
-    prompts_for,
-)
-from otoscope.models.transcribing import alignment_of, check_source, frames_of, piece_of, transcript_of
+from otoscope.models.decoding import Decoded, DecoderSession, alignment_heads
+from otoscope.models.transcribing import alignment_of, check_source, frames_of
 from otoscope.models.transcripts import NO_SPEECH, REPETITIVE, DecodeOptions, Transcript
 from otoscope.models.whisper import SpeechModel
 from otoscope.patching.ablation import ablate_decoder, ablate_encoder, components, token_logprobs
@@ -79,16 +73,6 @@ class _Stopwatch:
         start = time.perf_counter()
         yield
         self.timings.append(Timing(stage=name, seconds=round(time.perf_counter() - start, 3)))
-
-
-@dataclass(frozen=True, eq=False)
-class _Heard:
-    """The clip as the encoder took it."""
-
-    features: Tensor  # (1, mel, column)
-    encoded: Tensor  # (1, frame, d_model)
-    resid_pre: list[Tensor]  # one a layer, (1, frame, d_model)
-    resid_post: list[Tensor]
 
 
 def explain_clip(
@@ -133,12 +117,12 @@ def explain_clip(
     watch = _Stopwatch()
     with track("Explaining", 6, "stages") as task, torch.no_grad():
         with watch.stage("read the audio"):
-            clip, whole = _window(model, source, offset)
+            clip, whole = first_window(source, model.window_seconds, offset)
         with watch.stage("encode"):
-            heard = _listen(model, clip)
+            heard = listen(model, clip)
             task.advance()
         with watch.stage("decode"):
-            transcript, decoded = _write(model, clip, heard.encoded, options)
+            transcript, decoded = write(model, clip, heard.encoded, options)
             _check_token(token, transcript)
             task.advance()
         tokens = torch.tensor([*decoded.prompt, *decoded.ids], device=model.device)
@@ -183,17 +167,6 @@ def explain_clip(
 # Stages ------------------------------------------------------------------------------------------------------------------
 
 
-def _window(model: SpeechModel, source: Clip | Path | str, offset: float) -> tuple[Clip, float]:
-    """The window to explain and the length of the whole recording in seconds."""
-    if isinstance(source, Clip):
-        whole, clip = source.duration, source.span(offset, source.duration) if offset else source
-    else:
-        whole = info(source).duration
-        clip = read(source, offset=offset, duration=2 * model.window_seconds)
-        whole = clip.start + clip.duration if whole is None else whole
-    return next(windows(clip, model.window_seconds)), whole
-
-
 def _window_note(clip: Clip, whole: float) -> list[str]:
     if whole - clip.duration < 0.05:
         return []
@@ -216,29 +189,6 @@ def _doubts(transcript: Transcript) -> list[str]:
     return doubts
 
 
-def _listen(model: SpeechModel, clip: Clip) -> _Heard:
-    features = model.features(clip)
-    with model.capturing(["encoder_blocks.*.hook_resid_pre", "encoder_blocks.*.hook_resid_post"]) as cache:
-        encoded = model.encode(features)
-    layers = range(model.config.encoder_layers)
-    return _Heard(
-        features,
-        encoded,
-        [cache[f"encoder_blocks.{i}.hook_resid_pre"] for i in layers],
-        [cache[f"encoder_blocks.{i}.hook_resid_post"] for i in layers],
-    )
-
-
-def _write(
-    model: SpeechModel, clip: Clip, encoded: Tensor, options: DecodeOptions
-) -> tuple[Transcript, Decoded]:
-    session = DecoderSession(model, encoded)
-    language = options.language or (detect_languages(model, session)[0] if model.is_multilingual else "en")
-    prompts = prompts_for(model, [language], options)
-    decoded = decode(model, session, prompts, options, align=True)[0]
-    return transcript_of(model, [piece_of(model, clip, language, decoded)], options, clip.source), decoded
-
-
 def _check_token(token: int | None, transcript: Transcript) -> None:
     if token is not None and not 0 <= token < len(transcript.tokens):
         last = len(transcript.tokens) - 1
@@ -254,8 +204,7 @@ def _logit_lens(model: SpeechModel, encoded: Tensor, tokens: Tensor, prompt: int
     layers = model.config.decoder_layers
     if len(tokens) == prompt:
         return LogitLens(layers=layers, tokens=[])
-    with model.capturing("decoder_blocks.*.hook_resid_post", pos_slice=slice(prompt - 1, None)) as cache:
-        DecoderSession(model, encoded).step(tokens[None, :-1])
+    cache = read_again(model, encoded, tokens, prompt, ["decoder_blocks.*.hook_resid_post"])
     residuals = [cache[f"decoder_blocks.{i}.hook_resid_post"][0] for i in range(layers)]
     reading = logit_lens(model, residuals, tokens[prompt:])
     return LogitLens(
@@ -279,7 +228,7 @@ def _lens_token(model: SpeechModel, reading: LensReading, token: int) -> LensTok
 
 
 def _encoder_lens(
-    model: SpeechModel, heard: _Heard, decoded: Decoded, transcript: Transcript, options: DecodeOptions
+    model: SpeechModel, heard: Heard, decoded: Decoded, transcript: Transcript, options: DecodeOptions
 ) -> list[EncoderLensLayer]:
     """Early layers repeat themselves to the last position, so they get about twice the room that the transcript took."""
     prompt, written = len(decoded.prompt), len(decoded.ids)
@@ -295,7 +244,7 @@ def _encoder_lens(
     ]
 
 
-def _ablate(model: SpeechModel, heard: _Heard, tokens: Tensor, prompt: int, batch: int) -> Ablation:
+def _ablate(model: SpeechModel, heard: Heard, tokens: Tensor, prompt: int, batch: int) -> Ablation:
     decoder, encoder = components(model, "decoder"), components(model, "encoder")
     listed = [
         ComponentInfo(id=c.id, label=c.label, stack=c.stack, layer=c.layer, part=c.part, head=c.head)
@@ -359,7 +308,7 @@ def _transcript_info(transcript: Transcript, reference: str | None, offset: floa
     )
 
 
-def _pictures(model: SpeechModel, clip: Clip, heard: _Heard, decoded: Decoded) -> dict:
+def _pictures(model: SpeechModel, clip: Clip, heard: Heard, decoded: Decoded) -> dict:
     frames = frames_of(model, clip)
     matrix = np.zeros((0, frames), np.float32)
     if decoded.ids:

@@ -1,0 +1,180 @@
+"""`otoscope probe`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from otoscope.cli.options import Common, require_different, with_common
+from otoscope.cli.show import say, table, warn, write_json
+
+if TYPE_CHECKING:
+    from otoscope.probes.probing import LayerScore, ProbeCurve
+
+
+class Site(StrEnum):
+    """Where to probe."""
+
+    ENCODER = "encoder"
+    DECODER = "decoder"
+
+
+class Pool(StrEnum):
+    """What a recording's positions become."""
+
+    MEAN = "mean"
+    MAX = "max"
+    LAST = "last"
+    END = "end"
+    FRAMES = "frames"
+
+
+@with_common
+def probe(
+    target: Annotated[
+        Path,
+        typer.Argument(
+            metavar="MANIFEST|FOLDER", help="A labelled corpus; of texts (JSON lines) for a language model."
+        ),
+    ],
+    *,
+    label: Annotated[str, typer.Option(help="What to tell from the activations: a label of the corpus.")],
+    model: Annotated[str, typer.Option(help="An alias, a hub id or a model directory.")] = "whisper-tiny.en",
+    site: Annotated[
+        Site | None,
+        typer.Option(help="The stack that hears (default), or the one that writes."),
+    ] = None,
+    pool: Annotated[
+        Pool | None,
+        typer.Option(
+            help="mean, max, last; end (decoder: the state that wrote end-of-text); frames (encoder)."
+        ),
+    ] = None,
+    group_by: Annotated[
+        str,
+        typer.Option(help="Label that training and test must not share; none to let them share speakers."),
+    ] = "speaker",
+    split_by: Annotated[
+        str | None, typer.Option(help="Label with the values train and test, in place of cross-validation.")
+    ] = None,
+    folds: Annotated[int, typer.Option(min=2, help="Folds of the cross-validation, at most.")] = 5,
+    shuffles: Annotated[int, typer.Option(min=1, help="Control tasks with shuffled labels.")] = 5,
+    random_model: Annotated[
+        bool,
+        typer.Option(
+            "--random-model", help="Probe a model with random weights, too; hears the corpus again."
+        ),
+    ] = False,
+    language: Annotated[str | None, typer.Option(help="Language to decode in (site decoder).")] = None,
+    store: Annotated[
+        Path | None,
+        typer.Option(help="Directory of the activations; begun ones go on. Default: otoscope's cache."),
+    ] = None,
+    save: Annotated[
+        Path | None, typer.Option(help="Write the probes (directions by layer) as safetensors.")
+    ] = None,
+    figure: Annotated[
+        Path | None, typer.Option(help="Draw the curve over the layers: a .png, .svg or .pdf file.")
+    ] = None,
+    common: Common,
+) -> None:
+    """Tell what each layer knows: one linear probe a layer, groups kept apart, with controls.
+
+    The score is balanced accuracy on items whose speakers the probe never met (R squared for a numeric label).
+    Controls: shuffled labels, mel statistics of the sound, and with --random-model an untrained model.
+    Recordings that cannot be read are named and skipped.
+
+    Example: otoscope probe voices/manifest.jsonl --label gender --json gender.json --figure gender.png
+    """
+    require_different(common.json_path, save, figure, source=target)
+
+    from otoscope.corpora import items_or_texts
+    from otoscope.files import require_writable
+    from otoscope.probes.probing import ProbeOptions, check_labels
+
+    for out in filter(None, (save, figure)):
+        require_writable(out)
+    recordings = items_or_texts(target)
+    asked = {
+        "group_by": group_by,
+        "split_by": split_by,
+        "folds": folds,
+        "shuffles": shuffles,
+        "seed": common.seed,
+    }
+    check_labels(recordings, label, ProbeOptions(**asked))  # before a model is fetched for them
+
+    from otoscope.models.loading import load_model
+    from otoscope.models.transcripts import DecodeOptions
+    from otoscope.probes.corpus import default_options, probe_corpus
+
+    loaded = load_model(model, common.device, common.dtype)
+    options = default_options(
+        loaded, site.value if site else None, pool=pool.value if pool else None, **asked
+    )
+    curve = probe_corpus(
+        loaded,
+        recordings,
+        label,
+        options,
+        DecodeOptions(language=language, seed=common.seed),
+        store=store,
+        random_model=random_model,
+        batch=common.batch,
+    )
+    if save:
+        curve.save_probes(save)
+    if figure:
+        from otoscope.views.figures import probe_figure, save_figure
+
+        save_figure(probe_figure(curve.to_dict()), figure)
+    if common.json:
+        write_json(curve.to_dict(), common.json)
+    _warn(curve)
+    if not common.json_on_stdout:
+        _say(curve)
+
+
+def _warn(curve: ProbeCurve) -> None:
+    for skipped in curve.skipped:
+        warn(f"{skipped['audio_filepath']} was skipped: {skipped['reason']} {skipped['remedy']}")
+    if curve.skipped:
+        warn(f"{len(curve.skipped)} recordings were skipped.")
+    if not curve.task.groups_disjoint:
+        warn("Training and test may share speakers, so the scores may tell speakers apart and not the label.")
+
+
+def _say(curve: ProbeCurve) -> None:
+    task, best = curve.task, curve.best
+    measure = "balanced accuracy" if task.classes else "R squared"
+    groups = (
+        f"{curve.groups} groups by {curve.options.group_by}"
+        if task.groups_disjoint
+        else "no groups kept apart"
+    )
+    say(
+        f"{task.label} in the {curve.options.site} of {curve.model['name']} ({curve.options.pool}): {measure}, held out",
+        f"{len(task.rows)} recordings, {groups}, {len(task.folds)} folds; layers are counted from 0",
+        "",
+        *table([_header(curve), *(_row(layer) for layer in curve.layers)]),
+        "",
+        f"Best layer {best.layer}: {_number(best.score)} ({_number(best.ci_low)} to {_number(best.ci_high)}), "
+        f"{_number(best.score - best.control)} above shuffled labels.",
+    )
+
+
+def _header(curve: ProbeCurve) -> tuple[str, ...]:
+    return ("layer", "score", "95 % interval", "AUC", "shuffled labels", "mel statistics", "random weights")
+
+
+def _row(layer: LayerScore) -> tuple[str, ...]:
+    interval = f"{_number(layer.ci_low)} to {_number(layer.ci_high)}"
+    others = (layer.auc, layer.control, layer.baseline, layer.random)
+    return (str(layer.layer), _number(layer.score), interval, *map(_number, others))
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"

@@ -1,0 +1,300 @@
+"""Residual streams of every layer, pooled to one vector a recording, while the model hears and writes.
+
+Names of pooled vectors are `STACK.POOL.LAYER`, such as `encoder.mean.2` (layers are counted from 0; a layer is its
+`hook_resid_post`). Pools of an encoder go over the frames that hold sound, not over the padding of the window. Pools of a decoder
+go over the states that wrote tokens: the state that wrote token i is the one at the position before it.
+
+- `mean`, `max`: over the sound's frames; over the states that wrote text.
+- `last`: the last frame of the sound; the state that wrote the last token of the text.
+- `end`: the state that wrote the end-of-text token (where the text ran out of room, the last state). Decoders only.
+- `frames`: every frame of the sound. Encoders only.
+
+A text of no tokens has one state, the one that wrote end-of-text, which then stands for all pools.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from otoscope.models.transcribing import Window, frames_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from otoscope.activations import HookFunction, Visit
+    from otoscope.models.base import Model
+    from otoscope.models.decoding import LogitFilter
+    from otoscope.models.whisper import SpeechModel
+
+Vectors = dict[str, np.ndarray]
+"""Pooled vectors by name: `(d,)` each, `(frame, d)` for `frames`; float32."""
+
+ENCODERS = ("encoder", "audio_encoder")
+"""Stacks whose positions are frames of sound."""
+
+MEL = "mel"
+"""Name of the baseline: mean and standard deviation of every mel band over the sound, `(2 * mel,)`."""
+
+
+def stack_points(model: Model, stack: str) -> list[str]:
+    """`hook_resid_post` of every layer of a stack, in order."""
+    prefix = model.points.stacks[stack]
+    return [name for name in model.points if name.startswith(prefix) and name.endswith(".hook_resid_post")]
+
+
+def pool_spans(x: Tensor, spans: Sequence[slice], pools: Sequence[str]) -> dict[str, list[Tensor]]:
+    """Pool each row over its own span of positions.
+
+    Args:
+        x: `(row, pos, d)`.
+        spans: Positions of each row; at least one.
+        pools: Of `mean`, `max`, `last`, `frames`.
+
+    Returns:
+        For each pool one `(d,)` (or `(pos, d)` for `frames`) a row, in float32.
+    """
+    rows = [x[i, span].float() for i, span in enumerate(spans)]
+    ways = {
+        "mean": lambda r: r.mean(dim=0),
+        "max": lambda r: r.amax(dim=0),
+        "last": lambda r: r[-1].clone(),
+        "frames": lambda r: r.clone(),
+    }
+    return {pool: [ways[pool](row) for row in rows] for pool in pools}
+
+
+def pool_forward(
+    model: Model,
+    inputs: object,
+    spans: Mapping[str, Sequence[slice]],
+    pools: Sequence[str] = ("mean",),
+) -> list[Vectors]:
+    """One teacher-forced forward pass, every layer of the named stacks pooled; for any family.
+
+    Args:
+        model: The model.
+        inputs: What `model.forward` takes, of `row` rows.
+        spans: For each stack (`encoder`, `decoder`, `audio_encoder`, `text`) the positions of each row to pool.
+        pools: Of `mean`, `max`, `last`; `frames` for every position.
+
+    Returns:
+        One dict of vectors a row.
+    """
+    rows = len(next(iter(spans.values())))
+    out: list[Vectors] = [{} for _ in range(rows)]
+
+    def pooling(stack: str, layer: int) -> tuple[str, object]:
+        def pool(x: Tensor, hook: Visit) -> None:
+            for way, vectors in pool_spans(x, spans[stack], pools).items():
+                for row, vector in zip(out, vectors, strict=True):
+                    row[f"{stack}.{way}.{layer}"] = vector.cpu().numpy()
+
+        return stack_points(model, stack)[layer], pool
+
+    hooks = [pooling(stack, layer) for stack in spans for layer in range(len(stack_points(model, stack)))]
+    with torch.no_grad(), model.hooks(hooks):  # type: ignore[arg-type]
+        model.forward(inputs)
+    return out
+
+
+@dataclass(eq=False)
+class _Written:
+    """Running pools of one row's decoder states, `(layer, d)` each; a state counts once its token is known."""
+
+    text: Tensor | None = None  # sum over the states that wrote text
+    most: Tensor | None = None
+    count: int = 0
+    last: Tensor | None = None  # the state that wrote the last text token
+    end: Tensor | None = None  # the newest state
+
+    def take(self, state: Tensor) -> None:
+        """Note a new state: the one before it, it turns out, wrote text."""
+        if self.end is not None:
+            self._wrote_text(self.end)
+        self.end = state
+
+    def _wrote_text(self, state: Tensor) -> None:
+        self.text = state.clone() if self.text is None else self.text.add_(state)
+        self.most = state.clone() if self.most is None else torch.maximum(self.most, state)
+        self.last, self.count = state, self.count + 1
+
+    def pools(self, finished: bool) -> tuple[dict[str, Tensor], int]:
+        """`(layer, d)` by pool, and the number of states behind the mean."""
+        assert self.end is not None
+        if not finished:  # it ran out of room: the newest state wrote text, too
+            self._wrote_text(self.end)
+        if self.text is None or self.most is None or self.last is None:
+            return dict.fromkeys(("mean", "max", "last", "end"), self.end), 1
+        return {
+            "mean": self.text / self.count,
+            "max": self.most,
+            "last": self.last,
+            "end": self.end,
+        }, self.count
+
+
+@dataclass(eq=False)
+class _Row:
+    """What is read from one window."""
+
+    frames: int
+    vectors: Vectors
+    written: _Written = field(default_factory=_Written)
+    ended: bool = False
+
+
+@dataclass(eq=False)
+class _Step:
+    """The newest decoder states, and which rows they belong to."""
+
+    states: dict[int, Tensor] = field(default_factory=dict)  # layer -> (row, d)
+    rows: Sequence[int] = ()
+    done: int = 0
+
+
+class Pooler:
+    """A watcher for `transcribe_all` and `hear_all` that pools every layer in passing.
+
+    Args:
+        model: The recogniser.
+        encoder: Pools of the encoder.
+        decoder: Pools of the decoder; none: the decoder is not read.
+        texts: Token ids to write, by source and window, instead of what the model would.
+    """
+
+    def __init__(
+        self,
+        model: SpeechModel,
+        encoder: Sequence[str] = ("mean",),
+        decoder: Sequence[str] = (),
+        texts: Mapping[tuple[int, int], Sequence[int]] | None = None,
+    ) -> None:
+        self.model = model
+        self.encoder, self.decoder, self.texts = tuple(encoder), tuple(decoder), texts
+        self._layers = len(stack_points(model, "decoder"))
+        self._done: dict[tuple[int, int], _Row] = {}
+
+    @contextmanager
+    def watching(self, features: Tensor, windows: Sequence[Window]) -> Iterator[Sequence[LogitFilter]]:
+        """Read one batch; see `Watcher`."""
+        frames = [frames_of(self.model, window.clip) for window in windows]
+        mels = _mel_statistics(features, frames)
+        rows = [_Row(n, {MEL: mel}) for n, mel in zip(frames, mels, strict=True)]
+        step = _Step()
+        hooks = [(name, self._hearing(rows, layer)) for layer, name in self._points("encoder", self.encoder)]
+        hooks += [(name, _stepping(step, layer)) for layer, name in self._points("decoder", self.decoder)]
+        with self.model.hooks(hooks):
+            yield self._filters(rows, step, windows)
+        for window, row in zip(windows, rows, strict=True):
+            self._done[window.recording, window.number] = row
+
+    def _points(self, stack: str, pools: Sequence[str]) -> list[tuple[int, str]]:
+        return list(enumerate(stack_points(self.model, stack))) if pools else []
+
+    def _hearing(self, rows: Sequence[_Row], layer: int) -> HookFunction:
+        def hear(x: Tensor, hook: Visit) -> None:
+            pools = pool_spans(x, [slice(0, row.frames) for row in rows], self.encoder)
+            for pool, vectors in pools.items():
+                for row, vector in zip(rows, vectors, strict=True):
+                    row.vectors[f"encoder.{pool}.{layer}"] = vector.cpu().numpy()
+
+        return hear
+
+    def _filters(self, rows: Sequence[_Row], step: _Step, windows: Sequence[Window]) -> list[LogitFilter]:
+        if not self.decoder:
+            return []
+        follow = self._following(rows, step)
+        if self.texts is None:
+            return [follow]
+        texts = [self.texts.get((window.recording, window.number), ()) for window in windows]
+        return [follow, _forcing(texts, self.model.end_token, step)]
+
+    def _following(self, rows: Sequence[_Row], step: _Step) -> LogitFilter:
+        """Called once every layer of a step has been read; an end token that is fed tells that a row had ended before it."""
+
+        def follow(tokens: Tensor, logits: Tensor) -> Tensor:
+            states = torch.stack([step.states[i] for i in range(self._layers)], dim=1).float()
+            for i, token, state in zip(step.rows, tokens[:, -1].tolist(), states, strict=True):
+                rows[i].ended |= token == self.model.end_token and step.done > 0
+                if not rows[i].ended:
+                    rows[i].written.take(state)
+            step.done += 1
+            return logits
+
+        return follow
+
+    def take(self, recording: int, finished: Sequence[bool] = ()) -> Vectors:
+        """Vectors of a recording, its windows put together, and forget them.
+
+        Args:
+            recording: Which of the sources.
+            finished: For each window whether its text ended by itself; needed where the decoder is read.
+        """
+        numbers = sorted(number for of, number in self._done if of == recording)
+        rows = [self._done.pop((recording, number)) for number in numbers]
+        parts, counts = [row.vectors for row in rows], {"encoder": [row.frames for row in rows]}
+        if self.decoder:
+            counts["decoder"] = [
+                self._add_written(row, ended) for row, ended in zip(rows, finished, strict=True)
+            ]
+        return _joined(parts, counts)
+
+    def _add_written(self, row: _Row, finished: bool) -> int:
+        """Add the decoder's pools to a row's vectors; the number of states behind the mean."""
+        pools, count = row.written.pools(finished)
+        for pool in self.decoder:
+            row.vectors |= {f"decoder.{pool}.{i}": v for i, v in enumerate(pools[pool].cpu().numpy())}
+        return count
+
+
+def _stepping(step: _Step, layer: int) -> HookFunction:
+    def note(x: Tensor, hook: Visit) -> None:
+        if hook.phase != "detect_language":
+            step.states[layer] = x[:, -1]  # the last position writes the next token
+            step.rows = range(len(x)) if hook.rows is None else hook.rows
+
+    return note
+
+
+def _forcing(texts: Sequence[Sequence[int]], end: int, step: _Step) -> LogitFilter:
+    """Leaves each row only the next token of its text, then the end token."""
+
+    def force(tokens: Tensor, logits: Tensor) -> Tensor:
+        t = step.done - 1  # the step was counted just before
+        wanted = [texts[i][t] if t < len(texts[i]) else end for i in step.rows]
+        forced = torch.full_like(logits, -torch.inf)
+        return forced.scatter_(1, torch.tensor(wanted, device=logits.device)[:, None], 0.0)
+
+    return force
+
+
+def _mel_statistics(features: Tensor, frames: Sequence[int]) -> list[np.ndarray]:
+    """Mean and deviation of each mel band over the sound: two columns of 10 ms a frame."""
+    rows = (features[i, :, : 2 * n].float() for i, n in enumerate(frames))
+    return [torch.cat([row.mean(dim=1), row.std(dim=1, unbiased=False)]).cpu().numpy() for row in rows]
+
+
+def _joined(parts: Sequence[Vectors], counts: Mapping[str, Sequence[int]]) -> Vectors:
+    """Windows of one recording as if they had been one: means weighted, maxima taken, frames in a row, of others the last."""
+    if len(parts) == 1:
+        return parts[0]
+
+    def join(name: str) -> np.ndarray:
+        stack, pool = (
+            "encoder" if name == MEL else name.split(".")[0],
+            "mean" if name == MEL else name.split(".")[1],
+        )
+        values = [vectors[name] for vectors in parts]
+        if pool == "mean":
+            return np.average(values, axis=0, weights=counts[stack]).astype(np.float32)
+        if pool == "max":
+            return np.max(values, axis=0)
+        return np.concatenate(values) if pool == "frames" else values[-1]
+
+    return {name: join(name) for name in parts[0]}

@@ -1,0 +1,8 @@
+"""Run directories: what was done, with what, and its results, so that a killed job goes on where it stopped."""
+
+from __future__ import annotations
+
+from otoscope.runs.run import Run
+from otoscope.runs.store import ActivationStore
+
+__all__ = ["ActivationStore", "Run"]

@@ -1,0 +1,572 @@
+"""`lens`: what each layer knows, of one recording, of a prompt, or of a corpus with intervals.
+
+One pass a recording: it is encoded once and decoded once, one teacher-forced pass is read by the logit lens, closeness and
+attribution, and the encoder lens decodes all layers as one batch.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from otoscope.audio import Clip
+from otoscope.corpora import Item
+from otoscope.errors import AudioError, ModelError, OptionError
+from otoscope.lenses.attribution import DirectAttribution, attribution_points, direct_attribution
+from otoscope.lenses.closeness import Closeness, ClosenessMeter
+from otoscope.lenses.encoder_lens import audio_encoder_lens, encoder_lens
+from otoscope.lenses.listening import first_window, listen, read_again, write
+from otoscope.lenses.logit_lens import LensReading, logit_lens
+from otoscope.models.causal_lm import LanguageModel
+from otoscope.models.decoding import batches
+from otoscope.models.qwen2_audio import AudioLanguageModel
+from otoscope.models.transcripts import DecodeOptions
+from otoscope.models.whisper import SpeechModel
+from otoscope.outcomes import OutputType, Rate, bootstrap, output_type
+from otoscope.progress import track
+from otoscope.studies.transcription import Skipped
+from otoscope.versions import versions
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from otoscope.activations import ActivationCache
+    from otoscope.lenses.tuned_lens import TunedLens
+    from otoscope.models.base import Model
+
+INSTRUCTION = "<|audio_bos|><|AUDIO|><|audio_eos|>Transcribe the speech."
+"""What Qwen2-Audio is asked, unless a prompt is given."""
+
+NOTES = (
+    "The logit lens reads a layer as if it were the last; a layer may hold what the lens cannot read.",
+    "Probabilities are of the unfiltered distribution: decoding may have suppressed its most probable token.",
+)
+
+_ROOM = 100  # tokens that an encoder layer may write, or twice the transcript: early layers never end by themselves
+_DIGITS = 6
+
+
+@dataclass(frozen=True)
+class LensSettings:
+    """What to read.
+
+    Attributes:
+        language: Language to decode in; None: detect. Candidates are pronounced in it, too.
+        top: Candidates a layer.
+        closeness: Also measure how close candidates are in sound and meaning.
+        attribution: Also split each token's logit into parts.
+        encoder: Also let the decoder write from every encoder layer.
+        max_tokens: Tokens that an encoder layer writes at most; None: 100, or twice the transcript if that is more.
+        batch: Encoder layers decoded at once; None: all. Of a large model each takes about half a gigabyte.
+        prompt: What an audio language model is asked.
+        seed: Of the bootstrap intervals of a corpus; the readings have nothing random.
+    """
+
+    language: str | None = None
+    top: int = 5
+    closeness: bool = False
+    attribution: bool = False
+    encoder: bool = True
+    max_tokens: int | None = None
+    batch: int | None = None
+    prompt: str = INSTRUCTION
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("top", "max_tokens", "batch"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise OptionError(f"{name} is {value}.", "Give 1 or more.")
+
+
+@dataclass(frozen=True)
+class EncoderLayer:
+    """What was written from one encoder layer; `type` is None where nothing tells what was said."""
+
+    layer: int
+    text: str
+    type: OutputType | None
+
+
+@dataclass(frozen=True, eq=False)
+class Lens:
+    """The reading of one recording or prompt; layers and tokens are counted from 0.
+
+    Attributes:
+        source: Path of the recording, or None.
+        text: What was written; of a prompt, the prompt.
+        ids: Written tokens; of a prompt, the token predicted after each of its positions.
+        texts: Text of every token that occurs, by id.
+        after: Of a prompt, the text of the token at each position; else None.
+        reading: The logit lens.
+        closeness: Of the candidates, if asked for.
+        attribution: Of the logits, if asked for.
+        encoder: What was written from each encoder layer.
+        typed_against: What the encoder's texts were compared with: `reference` or `transcript`.
+        start: Where the window begins, in seconds.
+        duration: Its length in seconds; None without sound.
+        recording_duration: Length of the whole recording in seconds.
+        record: Model, settings, versions and seed.
+    """
+
+    source: str | None
+    text: str
+    ids: tuple[int, ...]
+    texts: Mapping[int, str]
+    after: tuple[str, ...] | None
+    reading: LensReading
+    closeness: Closeness | None
+    attribution: DirectAttribution | None
+    encoder: tuple[EncoderLayer, ...]
+    typed_against: str | None
+    start: float
+    duration: float | None
+    recording_duration: float | None
+    record: Mapping[str, Any]
+
+    def cautions(self) -> list[str]:
+        """What a reader must know about the window."""
+        if self.duration is None or (self.recording_duration or 0.0) - self.duration < 0.05:
+            return []
+        end, whole = self.start + self.duration, self.recording_duration or 0.0
+        line = (
+            f"Only {self.start:.2f} to {end:.2f} s of {whole:.2f} s are read; a window ends at a quiet place."
+        )
+        return [line if whole - end < 0.05 else f"{line} The next begins with --offset {end:.2f}."]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The reading and its record, JSON-ready."""
+        return self.readings() | {"notes": [*self.cautions(), *NOTES]} | dict(self.record)
+
+    def readings(self) -> dict[str, Any]:
+        """The reading alone, JSON-ready."""
+        tokens = [self._token(i) for i in range(len(self.ids))]
+        encoder = [asdict(layer) for layer in self.encoder]
+        out: dict[str, Any] = {"text": self.text, "tokens": tokens, "encoder": encoder}
+        if self.typed_against:
+            out["encoder_typed_against"] = self.typed_against
+        if self.closeness:
+            out["closeness"] = self.closeness.settings
+        if self.duration is not None:
+            out |= {"start": round(self.start, 3), "duration": round(self.duration, 3)}
+            out["recording_duration"] = round(self.recording_duration or self.duration, 3)
+        return out
+
+    def _token(self, i: int) -> dict[str, Any]:
+        layers = [self._layer(i, layer) for layer in range(len(self.reading.p_final))]
+        told: dict[str, Any] = {"token": i, "id": self.ids[i], "text": self.texts[self.ids[i]]}
+        told |= {"saturation_layer": self.reading.saturation[i], "layers": layers}
+        if self.after is not None:
+            told["after"] = self.after[i]
+        if self.attribution:
+            told["attribution"] = _attributed(self.attribution, i)
+        return told
+
+    def _layer(self, i: int, layer: int) -> dict[str, Any]:
+        reading = self.reading
+        ids, p = reading.top_ids[layer, i].tolist(), reading.top_p[layer, i].tolist()
+        told: dict[str, Any] = {
+            "layer": layer,
+            "top": [{"id": t, "text": self.texts[t], "p": _rounded(q)} for t, q in zip(ids, p, strict=True)],
+            "p_final": _rounded(reading.p_final[layer, i]),
+            "rank_final": int(reading.rank_final[layer, i]),
+            "entropy": _rounded(reading.entropy[layer, i]),
+        }
+        if self.closeness:
+            told["phoneme_error"] = _rounded(self.closeness.phoneme_error[layer, i])
+            told["cosine"] = _rounded(self.closeness.cosine[layer, i])
+        return told
+
+
+def _attributed(attribution: DirectAttribution, i: int) -> dict[str, Any]:
+    """One token's logit and its parts, rounded; heads are `(layer, head)`."""
+    values = attribution.component[:, i].tolist()
+    heads = {part: _rounded_all(by_head[:, :, i].tolist()) for part, by_head in attribution.heads.items()}
+    return {
+        "logit": _rounded(attribution.logits[i]),
+        "components": {
+            name: _rounded(value) for name, value in zip(attribution.components, values, strict=True)
+        },
+        "layers": _rounded_all(attribution.layer[:, i].tolist()),
+        "heads": heads,
+    }
+
+
+def _rounded(value: Any) -> float | None:
+    number = float(value)
+    return round(number, _DIGITS) if math.isfinite(number) else None
+
+
+def _rounded_all(values: Any) -> Any:
+    return [_rounded_all(v) for v in values] if isinstance(values, list) else _rounded(values)
+
+
+# One recording, one prompt -----------------------------------------------------------------------------------------------
+
+
+class Reader:
+    """Reads recordings and prompts with one model and one setting; what candidates sound like and mean is kept between them.
+
+    Args:
+        model: A Whisper model, Qwen2-Audio or a language model.
+        settings: What to read.
+        tuned: Translators to read through.
+
+    Raises:
+        OptionError: The language does not fit the model, or closeness is asked of a model without a tokenizer.
+    """
+
+    def __init__(
+        self, model: Model, settings: LensSettings | None = None, tuned: TunedLens | None = None
+    ) -> None:
+        self.model, self.tuned = model, tuned
+        settings = settings or LensSettings()
+        if isinstance(model, SpeechModel):
+            settings = replace(settings, language=model.check_language(settings.language))
+        self.settings = settings
+        self._meters: dict[str, ClosenessMeter] = {}
+        if settings.closeness:
+            self._meter(settings.language or "en")  # refuse before any work
+        self._texts: dict[int, str] = {}
+        self.stack, self.prefix = next(iter(model.points.stacks.items()))
+
+    def recording(
+        self, source: Clip | Path | str | Item, *, offset: float = 0.0, reference: str | None = None
+    ) -> Lens:
+        """Read one recording; of a longer one, the window that begins at `offset`.
+
+        Args:
+            source: A clip, a path or a manifest item, whose text is its reference.
+            offset: Seconds into the recording; an item has its own.
+            reference: What is said, if known.
+
+        Raises:
+            AudioError: It cannot be read.
+            ModelError: The model does not listen.
+        """
+        if isinstance(source, Item) and reference is None:
+            reference = source.text
+        with torch.no_grad():
+            if isinstance(self.model, SpeechModel):
+                return self._whisper(self.model, source, offset, reference)
+            if isinstance(self.model, AudioLanguageModel):
+                clip, whole = first_window(source, offset=offset)  # its extractor, too, takes 30 s
+                inputs = self.model.inputs([clip], self.settings.prompt)
+                return self.audio_inputs(inputs, clip=clip, whole=whole, reference=reference)
+        raise ModelError(
+            f"{self.model.origin.name} does not listen.",
+            "Use a Whisper model, or give it a text with --prompt.",
+        )
+
+    def prompt(self, text: str | Tensor) -> Lens:
+        """Read what a language model predicts after each token of a text (or of ids `(pos,)`).
+
+        Raises:
+            ModelError: The model is no language model.
+            OptionError: The text is empty or longer than the context.
+        """
+        if not isinstance(self.model, LanguageModel):
+            raise ModelError(f"{self.model.origin.name} reads no prompt alone.", "Use a language model.")
+        inputs = self.model.inputs(text)
+        output, cache = self.model.run_with_cache(inputs, self._points())
+        ids = inputs["input_ids"][0].tolist()
+        after = tuple(self._text(i) for i in ids)
+        whole = text if isinstance(text, str) else "".join(after)
+        return self._lens(output.logits[0].argmax(dim=-1), cache, "en", text=whole, after=after)
+
+    def audio_inputs(
+        self,
+        inputs: Mapping[str, Tensor],
+        *,
+        clip: Clip | None = None,
+        whole: float | None = None,
+        reference: str | None = None,
+    ) -> Lens:
+        """Read Qwen2-Audio on Transformers inputs of one recording; see `recording`."""
+        model = self.model
+        if not isinstance(model, AudioLanguageModel):
+            raise ModelError(f"{model.origin.name} takes no audio in its prompt.", "Use Qwen2-Audio.")
+        tower = "audio_encoder.blocks.*.hook_resid_post"
+        # Of each step the last position is kept: it is the one that writes.
+        with model.capturing(tower) as heard, model.capturing(self._points(), pos_slice=-1) as cache:
+            out = model.generate(**inputs, do_sample=False, num_beams=1, max_new_tokens=self._room(0))
+        written = out[0, inputs["input_ids"].shape[1] :]
+        ids = written[: _length(written.tolist(), model.hf.generation_config.eos_token_id)]  # type: ignore[union-attr]
+        text = self._join(ids.tolist())
+        layers = []
+        if self.settings.encoder:
+            room = self._room(len(ids))
+            for some in self._chunks(list(heard.values())):
+                rows = audio_encoder_lens(model, some, inputs, max_new_tokens=room)
+                layers += [self._join(row) for row in rows]
+        facts: dict[str, Any] = {"text": text, "layers": layers, "reference": reference}
+        return self._lens(ids, cache, self.settings.language or "en", clip=clip, whole=whole, **facts)
+
+    def _whisper(
+        self, model: SpeechModel, source: Clip | Path | str | Item, offset: float, reference: str | None
+    ) -> Lens:
+        clip, whole = first_window(source, model.window_seconds, offset)
+        heard = listen(model, clip)
+        options = DecodeOptions(language=self.settings.language)
+        transcript, decoded = write(model, clip, heard.encoded, options)
+        written = torch.tensor(decoded.ids, dtype=torch.long, device=model.device)
+        cache, layers = None, []
+        if decoded.ids:
+            tokens = torch.cat([torch.tensor(decoded.prompt, device=model.device), written])
+            cache = read_again(model, heard.encoded, tokens, len(decoded.prompt), self._points())
+        if self.settings.encoder:
+            residuals = self._translated(heard.resid_post, "encoder")
+            limit = min(len(decoded.prompt) + self._room(len(decoded.ids)), model.max_positions)
+            bounded = replace(options, max_positions=limit)
+            for some in self._chunks(residuals):
+                layers += [self._join(row.ids) for row in encoder_lens(model, some, decoded.prompt, bounded)]
+        facts: dict[str, Any] = {"text": transcript.text, "layers": layers, "reference": reference}
+        return self._lens(written, cache, transcript.language, clip=clip, whole=whole, **facts)
+
+    def _lens(
+        self,
+        ids: Tensor,
+        cache: ActivationCache | None,
+        language: str,
+        *,
+        text: str,
+        after: tuple[str, ...] | None = None,
+        layers: Sequence[str] = (),
+        reference: str | None = None,
+        clip: Clip | None = None,
+        whole: float | None = None,
+    ) -> Lens:
+        reading = _nothing(self._layers) if cache is None else self._read(cache, ids)
+        close = self._meter(language)(reading, ids) if self.settings.closeness else None
+        parts = None
+        if self.settings.attribution and cache is not None:
+            parts = direct_attribution(self.model, cache, ids, positions=slice(len(ids)))
+        known = {int(i) for i in reading.top_ids.flatten()} | set(ids.tolist())
+        judged = text if reference is None else reference
+        return Lens(
+            source=clip.source if clip else None,
+            text=text,
+            ids=tuple(ids.tolist()),
+            texts={i: self._text(i) for i in known},
+            after=after,
+            reading=reading,
+            closeness=close,
+            attribution=parts,
+            encoder=tuple(
+                EncoderLayer(i, written, output_type(written, reference=judged, language=language))
+                for i, written in enumerate(layers)
+            ),
+            typed_against=("transcript" if reference is None else "reference") if layers else None,
+            start=clip.start if clip else 0.0,
+            duration=clip.duration if clip else None,
+            recording_duration=whole,
+            record=self.record(),
+        )
+
+    def record(self) -> dict[str, Any]:
+        """Model, settings, versions and seed, as every result states them."""
+        tuned = (
+            None if self.tuned is None else {"stacks": list(self.tuned.stacks)} | asdict(self.tuned.settings)
+        )
+        settings = asdict(self.settings) | {"tuned": tuned, "device": str(self.model.device)}
+        if not isinstance(self.model, AudioLanguageModel):
+            del settings["prompt"]
+        details = {"model": self.model.origin.name, "model_details": self.model.describe()}
+        return details | {"settings": settings, "versions": versions(), "seed": self.settings.seed}
+
+    @property
+    def _layers(self) -> int:
+        return len(self.model.hf.get_submodule(self.model.points.layers[self.stack]))  # type: ignore[arg-type]
+
+    def _points(self) -> list[str]:
+        streams = f"{self.prefix}.*.hook_resid_post"
+        return [streams, *(attribution_points(self.model) if self.settings.attribution else ())]
+
+    def _chunks(self, layers: list[Tensor]) -> Iterator[list[Tensor]]:
+        return batches(layers, self.settings.batch or len(layers))
+
+    def _room(self, written: int) -> int:
+        return self.settings.max_tokens or max(_ROOM, 2 * written)
+
+    def _read(self, cache: ActivationCache, ids: Tensor) -> LensReading:
+        names = (f"{self.prefix}.{layer}.hook_resid_post" for layer in range(self._layers))
+        residuals = [cache[name][0, : len(ids)] for name in names]
+        return logit_lens(self.model, self._translated(residuals, self.stack), ids, self.settings.top)
+
+    def _translated(self, residuals: Sequence[Tensor], stack: str) -> list[Tensor]:
+        return list(residuals) if self.tuned is None else self.tuned.apply(residuals, stack)
+
+    def _meter(self, language: str) -> ClosenessMeter:
+        if language not in self._meters:
+            self._meters[language] = ClosenessMeter(self.model, language)
+        return self._meters[language]
+
+    def _text(self, token: int) -> str:
+        """Text of a token; one that has none (a timestamp), or whose model has no tokenizer, shows its id."""
+        if token not in self._texts:
+            tokenizer = self.model.tokenizer
+            self._texts[token] = ("" if tokenizer is None else tokenizer.decode([token])) or f"<{token}>"
+        return self._texts[token]
+
+    def _join(self, ids: Sequence[int]) -> str:
+        if self.model.tokenizer is None:
+            return "".join(map(self._text, ids))
+        return self.model.tokenizer.decode(ids, skip_special_tokens=True).strip()
+
+
+def _length(ids: Sequence[int], ends: int | Sequence[int] | None) -> int:
+    """Number of ids before the first end token."""
+    stops = {ends} if isinstance(ends, int) else set(ends or ())
+    return next((i for i, token in enumerate(ids) if token in stops), len(ids))
+
+
+def _nothing(layers: int) -> LensReading:
+    """The reading of an empty transcript."""
+    floats, ints = torch.zeros(layers, 0), torch.zeros(layers, 0, dtype=torch.long)
+    none = torch.zeros(layers, 0, 0)
+    return LensReading(none.long(), none, floats, ints, floats, ())
+
+
+# A corpus ----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class CorpusLens:
+    """What the layers of a model know over a corpus; grows recording by recording and keeps sums alone.
+
+    Attributes:
+        record: Model, settings, versions and seed.
+        recordings: How many were read.
+        skipped: Those that could not be read.
+    """
+
+    record: Mapping[str, Any]
+    recordings: int = 0
+    skipped: list[Skipped] = field(default_factory=list)
+    _sums: list[dict[str, np.ndarray]] = field(default_factory=list, repr=False)
+    _types: list[Counter] = field(default_factory=list, repr=False)
+
+    def add(self, lens: Lens) -> None:
+        """Count one recording in."""
+        self.recordings += 1
+        self._sums.append(_layer_sums(lens))
+        for layer in lens.encoder:
+            if layer.layer == len(self._types):
+                self._types.append(Counter())
+            self._types[layer.layer][layer.type] += 1
+
+    def summary(self) -> dict[str, Any]:
+        """JSON-ready: by layer means over tokens with 95 % intervals over recordings, and encoder types with Wilson intervals."""
+        tokens = int(sum(sums["p_final"][1, 0] for sums in self._sums))
+        layers = len(self._sums[0]["p_final"][0]) if self._sums else 0
+        return {
+            "recordings": self.recordings,
+            "tokens": tokens,
+            "layers": [self._summed(layer) for layer in range(layers)] if tokens else [],
+            "encoder": [
+                {
+                    "layer": i,
+                    "types": {str(kind): Rate(types[kind], types.total()).to_dict() for kind in OutputType},
+                }
+                | {"unknown": types[None]}
+                for i, types in enumerate(self._types)
+            ],
+        }
+
+    def _summed(self, layer: int) -> dict[str, Any]:
+        out: dict[str, Any] = {"layer": layer}
+        for name in self._sums[0]:
+            sums = np.array([each[name][:, layer] for each in self._sums])
+            out[name] = _mean_with_interval(sums[:, 0], sums[:, 1], int(self.record["seed"]))
+        return out
+
+
+def _layer_sums(lens: Lens) -> dict[str, np.ndarray]:
+    """For each measure `(2, layer)`: its sum over the tokens that have it, and how many those are."""
+    layers = len(lens.reading.p_final)
+    saturation = np.array([math.inf if s is None else s for s in lens.reading.saturation])
+    values = {
+        "p_final": lens.reading.p_final.double().numpy(),
+        "saturated": (saturation[None] <= np.arange(layers)[:, None]).astype(float),
+    }
+    if lens.closeness:
+        values |= {
+            "phoneme_error": lens.closeness.phoneme_error.numpy(),
+            "cosine": lens.closeness.cosine.numpy(),
+        }
+    return {name: np.stack([np.nansum(v, axis=1), np.isfinite(v).sum(axis=1)]) for name, v in values.items()}
+
+
+def _mean_with_interval(sums: np.ndarray, counts: np.ndarray, seed: int) -> dict[str, Any]:
+    """Mean over tokens; whole recordings are drawn for the interval, because their tokens resemble each other."""
+    if not counts.sum():
+        return {"mean": None, "ci_low": None, "ci_high": None, "n": 0}
+    low, high = bootstrap(lambda s, n: s.sum() / n.sum(), sums, counts, seed=seed)
+    mean = _rounded(sums.sum() / counts.sum())
+    return {"mean": mean, "ci_low": _rounded(low), "ci_high": _rounded(high), "n": int(counts.sum())}
+
+
+def lens_corpus(reader: Reader, items: Sequence[Item], file: IO[bytes] | None = None) -> CorpusLens:
+    """Read recordings one at a time; those that cannot be read are named and skipped.
+
+    Args:
+        reader: Model and settings.
+        items: The recordings; of those longer than a window, the first window.
+        file: Gets the JSON, each recording's reading as soon as it is there, so that memory stays bounded.
+
+    Raises:
+        AudioError: None of them can be read.
+    """
+    corpus = CorpusLens(reader.record())
+    put = file.write if file else (lambda _: None)
+    put(b'{"items": [')
+    errors = []
+    with track("Reading the layers", len(items), "recordings") as task:
+        for item in items:
+            try:
+                lens = reader.recording(item)
+            except AudioError as error:
+                errors.append(error)
+                corpus.skipped.append(Skipped(item.audio_filepath, error.reason, error.remedy))
+            else:
+                put((b",\n" if corpus.recordings else b"\n") + _encoded(_described(item) | lens.readings()))
+                corpus.add(lens)
+            task.advance()
+    if not corpus.recordings:
+        raise _none_readable(errors)
+    rest = {
+        "summary": corpus.summary(),
+        "skipped": [asdict(s) for s in corpus.skipped],
+        "notes": NOTES,
+        **corpus.record,
+    }
+    put(b"\n],\n" + _encoded(rest)[1:] + b"\n")
+    return corpus
+
+
+def _described(item: Item) -> dict[str, Any]:
+    known: dict[str, Any] = {"audio_filepath": item.audio_filepath}
+    if item.offset:
+        known["offset"] = item.offset
+    return known if item.text is None else known | {"reference": item.text}
+
+
+def _encoded(data: Any) -> bytes:
+    # File names need not be Unicode: "backslashreplace" writes their unpaired surrogates as JSON spells them.
+    return json.dumps(data, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace")
+
+
+def _none_readable(errors: Sequence[AudioError]) -> AudioError:
+    if not errors:
+        return AudioError("There are no recordings.", "Name at least one.")
+    return AudioError(
+        f"None of the {len(errors)} recordings can be read; the first: {errors[0].reason}", errors[0].remedy
+    )

@@ -1,0 +1,193 @@
+"""Planted knowledge is found at its layer, with controls beside it; what cannot be probed is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from otoscope.corpora import Item
+from otoscope.errors import ManifestError, OptionError
+from otoscope.probes.probing import ProbeOptions, check_labels, probe
+from otoscope.runs import ActivationStore, Run
+
+D = 24
+
+
+def corpus(voices=24, each=8):
+    """Items of `voices` speakers, half of them female; `loud` alternates within a speaker."""
+    return [
+        Item(
+            f"{v}-{i}.wav",
+            Path(f"{v}-{i}.wav"),
+            labels={
+                "speaker": f"v{v}",
+                "gender": "f" if v % 2 else "m",
+                "loud": i % 2,
+                "snr": i + v / 100,
+                "part": "train" if v < voices // 2 else "test",
+            },
+        )
+        for v in range(voices)
+        for i in range(each)
+    ]
+
+
+def store_of(items, path, known_at=1, keep=lambda i: True, seed=0):
+    """Layers 0 to 2 of noise and a fingerprint of each speaker; from `known_at` on the gender and the SNR show, too."""
+    rng = np.random.default_rng(seed)
+    rows = [i for i in range(len(items)) if keep(i)]
+    speakers = {f"v{v}": rng.standard_normal(D) for v in range(100)}
+    vectors = {"mel": rng.standard_normal((len(rows), 6)).astype("f4")}
+    for layer in range(3):
+        x = rng.standard_normal((len(rows), D))
+        for row, i in enumerate(rows):
+            x[row] += 2 * speakers[items[i].labels["speaker"]]
+            if layer >= known_at:
+                x[row, 0] += 16 * (items[i].labels["gender"] == "f")
+                x[row, 1] = 0.3 * items[i].labels["snr"] + 0.1 * x[row, 1]
+        vectors[f"encoder.mean.{layer}"] = x.astype("f4")
+    reasons = [None if keep(i) else "It is truncated." for i in range(len(items))]
+    index = pd.DataFrame(
+        {
+            "item": range(len(items)),
+            "audio_filepath": [i.audio_filepath for i in items],
+            "reason": reasons,
+            "remedy": reasons,
+        }
+    )
+    with Run.opened(path, "activations", {"model": {"name": "planted"}}) as run:
+        ActivationStore(run).append(0, vectors, index)
+    return ActivationStore.read_from(path)
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory):
+    items = corpus()
+    return items, store_of(items, tmp_path_factory.mktemp("store") / "s")
+
+
+def test_a_planted_label_is_found_from_its_layer_on_and_not_before(planted):
+    items, store = planted
+    curve = probe(store, items, "gender")
+    scores = [layer.score for layer in curve.layers]
+    assert scores[0] < 0.8
+    assert scores[1] > 0.9
+    assert curve.best.layer in (1, 2)
+    assert curve.best.ci_low > curve.best.control + 0.2
+    assert curve.best.auc > 0.95
+
+
+def test_the_json_has_the_promised_keys(planted):
+    items, store = planted
+    data = json.loads(json.dumps(probe(store, items, "gender").to_dict(), allow_nan=False))
+    assert {"label", "layers", "best_layer", "n_train", "n_test", "groups_disjoint"} <= data.keys()
+    wanted = {
+        "layer",
+        "accuracy",
+        "balanced_accuracy",
+        "ci_low",
+        "ci_high",
+        "control_accuracy",
+        "baseline_accuracy",
+    }
+    assert all(wanted <= layer.keys() for layer in data["layers"])
+    assert data["groups_disjoint"] is True
+    assert data["n_test"] == 192
+    assert data["n_groups"] == 24
+    assert data["n_folds"] == 5
+
+
+def test_no_speaker_is_trained_and_tested_on_in_one_fold(planted):
+    items, store = planted
+    task = probe(store, items, "gender").task
+    for train, test in task.folds:
+        assert not set(task.groups[train]) & set(task.groups[test])
+
+
+def test_sharing_speakers_flatters_and_the_output_says_so(planted):
+    """At layer 0 nothing tells the gender, but speakers can be told apart: with shared speakers the probe seems to know."""
+    items, store = planted
+    apart = probe(store, items, "gender").layers[0]
+    shared = probe(store, items, "gender", ProbeOptions(group_by="none"))
+    assert shared.layers[0].score > apart.score + 0.15
+    assert shared.to_dict()["groups_disjoint"] is False
+
+
+def test_a_label_that_is_not_in_the_activations_stays_at_chance(planted):
+    items, store = planted
+    curve = probe(store, items, "loud")
+    assert all(layer.ci_low < 0.55 for layer in curve.layers)
+
+
+def test_a_numeric_label_is_told_by_regression(planted):
+    items, store = planted
+    curve = probe(store, items, "snr")
+    assert curve.task.kind == "numeric"
+    assert curve.layers[0].score < 0.1
+    assert curve.layers[1].score > 0.5
+    assert curve.layers[1].control < 0.1
+    assert curve.to_dict()["measure"] == "r2"
+
+
+def test_given_parts_take_the_place_of_folds(planted):
+    items, store = planted
+    data = probe(store, items, "gender", ProbeOptions(split_by="part")).to_dict()
+    assert (data["n_train"], data["n_test"], data["n_folds"]) == (96, 96, 1)
+
+
+def test_the_same_seed_gives_the_same_numbers(planted):
+    items, store = planted
+    a, b = (probe(store, items, "gender", ProbeOptions(seed=3)).to_dict() for _ in range(2))
+    assert a == b
+
+
+def test_unreadable_and_unlabelled_items_are_counted(tmp_path):
+    items = corpus()
+    store = store_of(items, tmp_path / "s", keep=lambda i: i not in (0, 80))
+    del items[5].labels["gender"]
+    data = probe(store, items, "gender").to_dict()
+    assert data["missing_labels"] == 1
+    assert [one["audio_filepath"] for one in data["skipped"]] == ["0-0.wav", "10-0.wav"]
+    assert data["n_items"] == 189
+
+
+def test_the_directions_of_the_probes_point_to_the_planted_unit(planted):
+    items, store = planted
+    curve = probe(store, items, "gender")
+    deviation = store.read("encoder.mean.2").std(axis=0)
+    weight = np.abs(curve.probes[2].weight[0] * deviation)  # towards "m", the second class
+    assert np.argmax(weight) == 0
+    assert curve.probes[2].weight[0, 0] < 0
+
+
+@pytest.mark.parametrize(
+    "change, reason, remedy",
+    [
+        (lambda i: i.labels.update(gender="f"), "Every recording has the gender f", "at least two classes"),
+        (lambda i: i.labels.pop("gender"), "No recording has the label gender", "loud"),
+        (lambda i: i.labels.pop("speaker"), "have no speaker", "--group-by none"),
+        (
+            lambda i: i.labels.update(gender="x" if i.labels["speaker"] == "v0" else "y"),
+            "gender x has recordings of one speaker only",
+            "--group-by none",
+        ),
+    ],
+)
+def test_what_cannot_be_probed_is_refused_before_any_model(change, reason, remedy):
+    items = corpus()
+    for item in items:
+        change(item)
+    with pytest.raises(ManifestError, match=reason) as refused:
+        check_labels(items, "gender", ProbeOptions())
+    assert remedy in refused.value.remedy
+
+
+def test_a_pool_that_was_not_kept_is_answered_with_those_that_were(planted):
+    items, store = planted
+    with pytest.raises(OptionError, match="pooled by max") as refused:
+        probe(store, items, "gender", ProbeOptions(pool="max"))
+    assert "encoder.mean" in refused.value.remedy
