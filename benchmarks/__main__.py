@@ -13,7 +13,16 @@ from typing import Any
 from benchmarks.measure import machine, run_named
 from otoscope.files import atomic_write
 
-NAMES = ("importing", "capture", "decoding", "explaining", "long_recording", "parity_tiny_en", "parity_base")
+NAMES = (
+    "importing",
+    "capture",
+    "decoding",
+    "explaining",
+    "long_recording",
+    "probing",
+    "parity_tiny_en",
+    "parity_base",
+)
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 

@@ -11,7 +11,7 @@ import typer
 
 from otoscope.cli.main import main
 
-HEAVY = ("torch", "transformers", "numpy", "scipy", "soundfile", "jiwer")
+HEAVY = ("torch", "transformers", "numpy", "scipy", "soundfile", "jiwer", "pandas", "sklearn", "matplotlib")
 
 
 def commands() -> list[list[str]]:
@@ -27,7 +27,8 @@ def commands() -> list[list[str]]:
     return list(walk(typer.main.get_command(app), []))
 
 
-LEAVES = [words for words in commands() if words not in ([], ["models"])]
+GROUPS = [words for words in commands() if any(other[:-1] == words for other in commands() if other)]
+LEAVES = [words for words in commands() if words not in GROUPS]
 
 
 def run(capsys, *arguments: str) -> tuple[int, str, str]:

@@ -72,6 +72,12 @@ def test_sound_and_meaning_tell_different_neighbours_apart(model):
     assert count.phoneme_error[0, 0] < nation.phoneme_error[0, 0]  # "count" sounds more like it
 
 
+def test_the_written_token_is_the_measure_and_not_the_candidate(model):
+    meter = ClosenessMeter(model)
+    to_country, to_nation = (float(meter(reading(a), [b]).phoneme_error[0, 0]) for a, b in ((2, 0), (0, 2)))
+    assert to_country * 6 == pytest.approx(to_nation * 5)  # k ʌ n t ɹ i and n eɪ ʃ ə n
+
+
 def test_candidates_without_letters_are_left_out_and_the_others_averaged(model):
     meter = ClosenessMeter(model)
     alone, mixed = meter(reading(2), [0]), meter(reading(4, 2, 5, 6), [0])

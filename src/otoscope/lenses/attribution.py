@@ -110,32 +110,30 @@ def direct_attribution(
     reader = _Reader(cache, row, positions or slice(None))
     with torch.no_grad():
         final = reader(f"{stack.prefix}.{stack.layers - 1}.hook_resid_post")
-        for ids in filter(lambda ids: ids is not None, (tokens, against)):
-            if len(ids) != len(final):  # pyright: ignore[reportArgumentType]
-                raise OptionError(
-                    f"{len(ids)} tokens do not go with {len(final)} positions.",  # pyright: ignore[reportArgumentType]
-                    "Say with positions which of them wrote the tokens.",
-                )
+        _check_length(tokens, final)
+        if against is not None:
+            _check_length(against, final)
         target = _directions(stack.unembedding, tokens, against)
-        normed, bias = stack.norm(final.to(model.dtype)).double(), getattr(stack.norm, "bias", None)
+        normed = _through(stack.norm, final)
         direction = target * _frozen_scale(stack.norm, final, normed)
         if isinstance(stack.norm, torch.nn.LayerNorm):  # centring, moved from the stream to the direction
             direction = direction - direction.mean(dim=-1, keepdim=True)
         rows = _component_rows(stack, reader, direction)
-        rows["bias"] = torch.zeros(len(final)) if bias is None else target @ bias.double()
         heads, head_bias = _head_rows(stack, reader, direction)
         shift = _unembedding_shift(stack.unembedding, tokens, against)
-        rows["bias"] = rows["bias"].to(shift) + shift
+        rows["bias"] = target @ _bias(stack.norm, target.shape[-1]) + shift
         logits = (target * normed).sum(dim=-1) + shift
-    return DirectAttribution(
-        tokens.cpu(),
-        None if against is None else against.cpu(),
-        logits.cpu(),
-        tuple(rows),
-        torch.stack([value.to(logits) for value in rows.values()]).cpu(),
-        heads,
-        head_bias,
-    )
+    component = torch.stack(list(rows.values()))
+    others = None if against is None else against.cpu()
+    return DirectAttribution(tokens.cpu(), others, logits, tuple(rows), component, heads, head_bias)
+
+
+def _check_length(tokens: Tensor, final: Tensor) -> None:
+    if len(tokens) != len(final):
+        raise OptionError(
+            f"{len(tokens)} tokens do not go with {len(final)} positions.",
+            "Say with positions which of them wrote the tokens.",
+        )
 
 
 class _Stack:
@@ -178,7 +176,7 @@ class _Stack:
 
 
 class _Reader:
-    """One row of the cache, some positions of it, in float64."""
+    """One row of the cache, some positions of it, in float64 on the CPU (some accelerators have none)."""
 
     def __init__(self, cache: ActivationCache, row: int, positions: slice) -> None:
         self.cache, self.row, self.positions = cache, row, positions
@@ -186,28 +184,36 @@ class _Reader:
     def __call__(self, name: str) -> Tensor:
         value = self.cache[name]
         row = value[min(self.row, len(value) - 1)]  # a position table may have one row for all
-        return row[self.positions].double()
+        return row[self.positions].cpu().double()
+
+
+def _double(x: Tensor) -> Tensor:
+    return x.detach().cpu().double()
+
+
+def _bias(module: nn.Module, width: int) -> Tensor:
+    """A module's bias `(width,)`, zero where it has none."""
+    bias = getattr(module, "bias", None)
+    return torch.zeros(width, dtype=torch.float64) if bias is None else _double(bias)
+
+
+def _through(norm: nn.Module, x: Tensor) -> Tensor:
+    """What a norm makes of `x`, in the model's own precision."""
+    weight = next(norm.parameters())
+    return _double(norm(x.to(weight.device, weight.dtype)))
 
 
 def _directions(unembedding: nn.Module, tokens: Tensor, against: Tensor | None) -> Tensor:
     """`(token, d_model)`: unembedding rows, the mean over the vocabulary or those of `against` subtracted."""
-    weight: Tensor = unembedding.weight  # type: ignore[assignment]
-    base = (
-        weight.mean(dim=0, dtype=torch.float64)
-        if against is None
-        else weight[against.to(weight.device)].double()
-    )
-    return weight[tokens.to(weight.device)].double() - base
+    weight: Tensor = unembedding.weight.detach().cpu()  # type: ignore[operator,union-attr]
+    base = weight.mean(dim=0, dtype=torch.float64) if against is None else weight[against.cpu()].double()
+    return weight[tokens.cpu()].double() - base
 
 
 def _unembedding_shift(unembedding: nn.Module, tokens: Tensor, against: Tensor | None) -> Tensor:
     """`(token,)`: what an unembedding bias adds; zero in every family that otoscope knows."""
-    weight: Tensor = unembedding.weight  # type: ignore[assignment]
-    bias = getattr(unembedding, "bias", None)
-    if bias is None:
-        return weight.new_zeros(len(tokens), dtype=torch.float64)
-    bias = bias.double()
-    return bias[tokens] - (bias.mean() if against is None else bias[against])
+    bias = _bias(unembedding, len(unembedding.weight))  # type: ignore[arg-type]
+    return bias[tokens.cpu()] - (bias.mean() if against is None else bias[against.cpu()])
 
 
 def _frozen_scale(norm: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -217,21 +223,21 @@ def _frozen_scale(norm: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     as output over input, rounding included; coordinates too small for that get gain times the fitted scale.
     """
     if isinstance(norm, torch.nn.LayerNorm):
-        return norm.weight.double() * (x.var(dim=-1, unbiased=False, keepdim=True) + norm.eps).rsqrt()
-    dtype = next(norm.parameters()).dtype
-    gain = norm(torch.full_like(x[:1], 1e3).to(dtype)).double()  # so large an input drowns the norm's epsilon
+        return _double(norm.weight) * (x.var(dim=-1, unbiased=False, keepdim=True) + norm.eps).rsqrt()
+    gain = _through(norm, torch.full_like(x[:1], 1e3))  # so large an input drowns the norm's epsilon
     scaled = x * gain
-    fitted = (y * scaled).sum(dim=-1, keepdim=True) / scaled.square().sum(dim=-1, keepdim=True).clamp_min(
-        1e-300
+    power = scaled.square().sum(dim=-1, keepdim=True).clamp_min(1e-300)
+    fitted = (y * scaled).sum(dim=-1, keepdim=True) / power
+    least = (
+        torch.finfo(next(norm.parameters()).dtype).eps ** 0.5 * x.square().mean(dim=-1, keepdim=True).sqrt()
     )
-    least = torch.finfo(dtype).eps ** 0.5 * x.square().mean(dim=-1, keepdim=True).sqrt()
     safe = x.abs() > least
     return torch.where(safe, y / torch.where(safe, x, 1.0), fitted * gain)
 
 
 def _component_rows(stack: _Stack, reader: _Reader, direction: Tensor) -> dict[str, Tensor]:
     def along(value: Tensor) -> Tensor:
-        return (value.to(direction) * direction).sum(dim=-1)
+        return (value * direction).sum(dim=-1)
 
     start = reader(f"{stack.prefix}.0.hook_resid_pre")
     rows = {"embed": along(start)}
@@ -253,8 +259,8 @@ def _head_rows(
     for layer in range(stack.layers):
         for part in stack.parts:
             by_head, bias = _heads_of(stack, reader, layer, part, direction)
-            heads[part].append(by_head.cpu())
-            biases[part].append(bias.cpu())
+            heads[part].append(by_head)
+            biases[part].append(bias)
     stacked = [{part: torch.stack(value) for part, value in each.items()} for each in (heads, biases)]
     return stacked[0], stacked[1]
 
@@ -264,12 +270,11 @@ def _heads_of(
 ) -> tuple[Tensor, Tensor]:
     """`(head, token)` of one attention block and `(token,)` of its output bias."""
     point, projection = stack.projection(layer, part)
-    weights = head_output_weights(projection, point.heads or 1).double()
-    z, bias = reader(point.name).to(direction), getattr(projection, "bias", None)
-    bias = weights.new_zeros(weights.shape[-1]) if bias is None else bias.double()
+    weights = _double(head_output_weights(projection, point.heads or 1))
+    z, bias = reader(point.name), _bias(projection, weights.shape[-1])
     norm = stack.post_norm(layer, part)
     if norm is not None:  # the block's sum passes the post-norm, so each head passes its frozen scale
-        out = reader(stack.attention_out(layer, part)).to(direction)
+        out = reader(stack.attention_out(layer, part))
         raw = torch.einsum("thd,hdm->tm", z, weights) + bias
         direction = direction * _frozen_scale(norm, raw, out)
     toward = torch.einsum("tm,hdm->thd", direction, weights)  # the direction as each head's output sees it

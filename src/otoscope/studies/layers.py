@@ -28,9 +28,10 @@ EACH = 30
 """Recordings a language, as the study takes them by itself."""
 
 PAPER = (
-    "The paper, with whisper-large-v3 (32 layers) on six languages of Common Voice: the final token's probability is near 0 up to "
-    "about layer 20, then steep, near certain in the last three layers. Encoder lens: layers 0 to 22 empty or lone punctuation, "
-    "20 to 27 fluent but ungrounded text, 27 to 30 repetition loops in about 60 % of samples, 31 to 32 correct (0 is the embedding)."
+    "The paper, with whisper-large-v3 (32 layers) on six languages of Common Voice: the final token's probability is near 0 "
+    "up to about layer 20, then steep, near certain in the last three layers. Encoder lens: layers 0 to 22 empty or lone "
+    "punctuation, 20 to 27 fluent but ungrounded text, 27 to 30 repetition loops in about 60 % of samples, 31 to 32 correct "
+    "(0 is the embedding)."
 )
 
 NOTES = (

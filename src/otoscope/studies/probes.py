@@ -80,15 +80,17 @@ def own_corpora(folder: Path, seed: int = 0) -> dict[str, Path]:
     Returns:
         Name to manifest.
     """
+    six = ("f1", "f2", "f5", "m1", "m3", "m7")
     recipes: dict[str, Recipe] = {
-        "voices": Voices(seed=seed, sentences=3),
-        "categories": Voices(seed=seed, what="categories", voices=("f1", "f2", "m1", "m2")),
-        "languages": Voices(seed=seed, what="languages", voices=("f1", "f2", "f5", "m1", "m3", "m7")),
+        "voices": Voices(seed=seed, sentences=2),
+        "categories": Voices(seed=seed, what="categories", voices=six[::3]),
+        "languages": Voices(seed=seed, what="languages", voices=six, sentences=4),
         "nonspeech": NonSpeech(seed=seed, count=12, longest=8.0),
-        "people": Prompts(seed=seed, sets=("prompts", "dialogue"), per_speaker=30),
+        "people": Prompts(seed=seed, sets=("prompts", "dialogue"), per_speaker=20),
+        "few": Prompts(seed=seed + 1, sets=("prompts", "dialogue"), per_speaker=12),
     }
     made = {name: _made(recipe, folder / name) for name, recipe in recipes.items()}
-    source = made["people"] or made["voices"]
+    source = made.pop("few") or made["voices"]
     if source:
         made["noise"] = _made(Noise(seed=seed, source=source), folder / "noise")
     return {name: manifest for name, manifest in made.items() if manifest is not None}
@@ -177,6 +179,7 @@ def _speech_and_sounds(corpora: Mapping[str, Sequence[Item]]) -> dict[str, list[
     ]
     if not sounds or not people:
         return {}
+    people = people[:: max(1, len(people) // len(sounds))]  # about as many of both
     told = [(item, "no", str(item.labels.get("kind"))) for item in sounds]
     told += [(item, "yes", str(item.labels["speaker"])) for item in people]
     return {"speech": [replace(item, labels={"speech": yes, "sort": sort}) for item, yes, sort in told]}

@@ -113,6 +113,26 @@ def test_prompts_come_with_their_own_text_speaker_and_licence(packages, tmp_path
     assert read_manifest(made.manifest)[0].text == made.items[0].text
 
 
+def test_what_is_no_speech_is_left_out_where_no_text_tells_it(tmp_path):
+    tone = encoded(noises.tone(1.0, 400).samples, "WAV", samplerate=16_000)
+    names = (
+        "hello",
+        "digits/1",
+        "beep",
+        "beeperr",
+        "silence/1",
+        "tt-monkeys",
+        "confbridge-join",
+        "tt-monkeysintro",
+    )
+    files = {f"./usr/share/asterisk/sounds/it_IT_f_Menardi/{name}.wav": tone for name in names}
+    deb(tmp_path / "asterisk-prompt-it-menardi-wav_1_all.deb", files)
+    deb(tmp_path / "asterisk-core-sounds-it_1_all.deb", {"./x.txt": b""})
+    deb(tmp_path / "asterisk-core-sounds-it-g722_1_all.deb", {"./x.txt": b""})
+    sounds = Prompts(languages=("it",), packages=tmp_path).sounds()
+    assert sorted(s.labels["file"] for s in sounds) == ["1.wav", "hello.wav", "tt-monkeysintro.wav"]
+
+
 def test_the_fish_have_their_genders(packages, tmp_path):
     made = make_corpus(Prompts(sets=("dialogue",), packages=packages), tmp_path / "out")
     told = {(i.labels["speaker"], i.labels["gender"], i.language, i.text) for i in made.items}

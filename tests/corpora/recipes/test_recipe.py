@@ -87,10 +87,10 @@ def test_a_recording_that_is_there_is_not_made_again(tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_run_is_completed_by_the_next_one(tmp_path):
-    recipe = NonSpeech(kinds=("chords",), count=60, shortest=3, longest=5)
+    recipe = NonSpeech(kinds=("chords",), count=25, shortest=2, longest=3)
     program = (
         "import sys; from otoscope.corpora.recipes import *;"
-        "make_corpus(NonSpeech(kinds=('chords',), count=60, shortest=3, longest=5), sys.argv[1])"
+        "make_corpus(NonSpeech(kinds=('chords',), count=25, shortest=2, longest=3), sys.argv[1])"
     )
     folder = tmp_path / "killed"
     running = subprocess.Popen([sys.executable, "-c", program, str(folder)])
@@ -101,7 +101,7 @@ def test_a_killed_run_is_completed_by_the_next_one(tmp_path):
     running.wait()
     assert not (folder / "manifest.jsonl").exists()
     done = make_corpus(recipe, folder)
-    assert 0 < done.fresh < 60
+    assert 0 < done.fresh < 25
     make_corpus(recipe, tmp_path / "whole")
     assert files(folder) == files(tmp_path / "whole")
 

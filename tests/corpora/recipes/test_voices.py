@@ -83,7 +83,16 @@ def test_the_lists_hold_what_they_promise():
 
 
 @pytest.mark.parametrize(
-    "more", [{"voices": ("zz",)}, {"voices": ()}, {"accents": ("en-mars",)}, {"accents": ()}, {"what": "languages", "accents": ("fr",)}, {"sentences": 0}], ids=str
+    "more",
+    [
+        {"voices": ("zz",)},
+        {"voices": ()},
+        {"accents": ("en-mars",)},
+        {"accents": ()},
+        {"what": "languages", "accents": ("fr",)},
+        {"sentences": 0},
+    ],
+    ids=str,
 )
 def test_what_espeak_does_not_have_is_refused(more):
     with pytest.raises(OptionError):

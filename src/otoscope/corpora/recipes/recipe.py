@@ -280,7 +280,7 @@ def _ensure(path: Path, sound: Sound) -> bool:
     if path.exists():
         return False
     samples = sound.make().samples.astype(np.float64)
-    samples /= max(9.0, float(np.abs(samples).max()))
+    samples /= max(1.0, float(np.abs(samples).max()))
     whole = np.clip(np.round(samples * 32768), -32768, 32767).astype(np.int16)
     encoded = io.BytesIO()
     soundfile.write(encoded, whole, SAMPLING_RATE, format="FLAC", subtype="PCM_16")

@@ -73,7 +73,9 @@ class Voices(Recipe):
         ]
 
     def _accents(self) -> tuple[str, ...]:
-        return self.accents if self.accents is not None else (ACCENTS if self.what == "sentences" else ("en-us",))
+        if self.accents is not None:
+            return self.accents
+        return ACCENTS if self.what == "sentences" else ("en-us",)
 
     def _count(self) -> int:
         return (

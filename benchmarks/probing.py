@@ -1,0 +1,117 @@
+"""A corpus is transcribed, pooled at every layer and probed in hardly more time than it takes to transcribe it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+CLAIM = (
+    "2,000 clips of 3 s (whisper-tiny.en): transcribed, all encoder and decoder layers pooled, and two labels probed within "
+    "1.15 times the plain transcription; at most 1.1 times the peak memory of 500 clips"
+)
+LIMIT, MEMORY_LIMIT = 1.15, 1.1
+
+JOB = """
+import json, resource, sys, time
+from pathlib import Path
+from otoscope.corpora import items
+from otoscope.models.families import untrained
+from otoscope.models.loading import load_model
+from otoscope.models.transcribing import transcribe_all
+from otoscope.probes.harvesting import Pools, harvest
+from otoscope.probes.probing import ProbeOptions, probe
+from otoscope.progress import Silence, reporting_to
+
+what, manifest, store = sys.argv[1:]
+model, corpus, pools = load_model("whisper-tiny.en"), items(manifest), Pools(("mean",), ("mean", "end"))
+list(transcribe_all(model, corpus[:16]))  # warm up
+seconds = {}
+with reporting_to(Silence()):
+    start = time.perf_counter()
+    if what == "plain":
+        words = sum(len(t.words) for t in transcribe_all(model, corpus))
+        seconds["total"] = time.perf_counter() - start
+    elif what == "random":
+        harvest(untrained(model), corpus, store, Pools(("mean",)))
+        seconds["total"] = time.perf_counter() - start
+    else:
+        found = harvest(model, corpus, store, pools)
+        seconds["harvest"] = time.perf_counter() - start
+        words = sum(len(text.split()) for text in found.index["written"])
+        for label, site, pool in (("noisy", "encoder", "mean"), ("noisy", "decoder", "end")):
+            probe(found, corpus, label, ProbeOptions(site=site, pool=pool))
+        seconds["total"] = time.perf_counter() - start
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+print(json.dumps({"seconds": seconds, "peak_gb": peak, "words": words if what != "random" else None}))
+"""
+
+
+def run() -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        few, many = (_corpus(root / str(count), count) for count in (500, 2000))
+        plain = _measured("plain", many, root / "none")
+        pooled = _measured("pooled", many, root / "store")
+        again = _measured("plain", many, root / "none")
+        small = _measured("pooled", few, root / "small")
+        random = _measured("random", few, root / "random")
+    transcription = (plain["seconds"]["total"] + again["seconds"]["total"]) / 2
+    ratio = pooled["seconds"]["total"] / transcription
+    memory = pooled["peak_gb"] / small["peak_gb"]
+    return {
+        "transcription_seconds": [round(p["seconds"]["total"], 1) for p in (plain, again)],
+        "pooled_and_probed_seconds": round(pooled["seconds"]["total"], 1),
+        "of_that_harvest_seconds": round(pooled["seconds"]["harvest"], 1),
+        "ratio": round(ratio, 3),
+        "words": [plain["words"], pooled["words"]],
+        "peak_gb": {
+            "plain": round(plain["peak_gb"], 2),
+            "2000_clips": round(pooled["peak_gb"], 2),
+            "500_clips": round(small["peak_gb"], 2),
+        },
+        "memory_ratio": round(memory, 3),
+        "random_weights_encoder_seconds_for_500": round(random["seconds"]["total"], 1),
+        "passed": ratio <= LIMIT and memory <= MEMORY_LIMIT,
+    }
+
+
+def _measured(what: str, manifest: Path, store: Path) -> dict[str, Any]:
+    import subprocess
+
+    command = [sys.executable, "-c", JOB, what, str(manifest), str(store)]
+    return json.loads(
+        subprocess.run(command, check=True, capture_output=True, text=True, env=dict(os.environ)).stdout
+    )
+
+
+def _corpus(folder: Path, count: int) -> Path:
+    """Spans of 3 s of the sample recordings, every second one in noise, by twenty "speakers" (for the folds)."""
+    import soundfile
+
+    from otoscope.audio import mix, read, white_noise
+    from otoscope.audio.samples import NAMES, sample
+
+    folder.mkdir()
+    sound = np.concatenate([read(sample(name)).samples for name in NAMES])
+    rng = np.random.default_rng(0)
+    lines = []
+    for i in range(count):
+        from otoscope.audio import Clip
+
+        start = int(rng.integers(len(sound) - 48_000))
+        clip = Clip(sound[start : start + 48_000].copy())
+        noisy = i % 2 == 1
+        if noisy:
+            clip = mix(clip, white_noise(3.0, seed=i), float(rng.uniform(0, 20)))
+        name = f"{i:04d}.flac"
+        soundfile.write(folder / name, np.clip(clip.samples, -1, 1), 16_000)
+        lines.append({"audio_filepath": name, "noisy": "yes" if noisy else "no", "speaker": f"s{i % 20}"})
+    manifest = folder / "manifest.jsonl"
+    manifest.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return manifest
