@@ -119,7 +119,7 @@ def test_a_prompt_is_read_by_a_language_model(language_model, place, capsys):
     [
         ([], "nothing to read"),
         (["gone.flac"], "gone.flac"),
-        (["clip.flac", "--figure", "out.gif"], "neither PNG nor SVG"),
+        (["clip.flac", "--figure", "out.gif"], "no figure's name"),
         (["clip.flac", "--figure", "no/out.png"], "cannot be written"),
         (["clip.flac", "--json", "clip.flac"], "would be overwritten"),
         (["clip.flac", "--json", "x.png", "--figure", "x.png"], "would be overwritten"),

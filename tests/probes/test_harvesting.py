@@ -111,9 +111,9 @@ def test_a_finished_store_is_not_computed_again(tiny_en, tmp_path, monkeypatch):
 
 def test_other_settings_are_refused(tiny_en, tmp_path):
     harvest(tiny_en, spans(2), tmp_path / "s", Pools())
-    with pytest.raises(OptionError, match="pools.encoder"):
+    with pytest.raises(OptionError, match=r"pools\.encoder"):
         harvest(tiny_en, spans(2), tmp_path / "s", Pools(("max",)))
-    with pytest.raises(OptionError, match="corpus|items"):
+    with pytest.raises(OptionError, match=r"corpus|items"):
         harvest(tiny_en, spans(3), tmp_path / "s", Pools())
 
 

@@ -20,7 +20,7 @@ def planted(n=400, d=30, seed=0):
 
 
 def test_the_direction_of_a_probe_is_the_planted_one():
-    x, y, scale = planted()
+    x, y, _ = planted()
     probe = fit_probe(x, y, ("a", "b"))
     standardised = probe.weight[0] * x.std(axis=0)
     assert np.argmax(np.abs(standardised)) == 3

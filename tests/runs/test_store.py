@@ -49,6 +49,6 @@ def test_a_shard_of_unreadable_items_is_finished_and_empty(store):
 
 
 def test_a_name_that_is_not_there_is_answered_with_those_that_are(store):
-    with pytest.raises(OptionError, match="holds no encoder.mean.9") as refused:
+    with pytest.raises(OptionError, match=r"holds no encoder\.mean\.9") as refused:
         store.read("encoder.mean.9")
     assert "encoder.mean.0" in refused.value.remedy

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from tests.conftest import tiny
 
 from otoscope.corpora.recipes import Noise, NonSpeech, Voices, make_corpus
 from otoscope.errors import ManifestError, ModelError
@@ -14,7 +15,6 @@ from otoscope.studies.layers import study_lens
 from otoscope.studies.probes import study_probes
 from otoscope.studies.reports import table
 from otoscope.views.figures import save_figure, study_figures
-from tests.conftest import tiny
 
 VOICES = ("f1", "f2", "f5", "m1", "m3", "m7")
 

@@ -146,7 +146,7 @@ def _check(
 
 def _check_places(figure: Path | None, fit: Path | None) -> None:
     from otoscope.files import require_writable
-    from otoscope.lenses.figure import require_figure
+    from otoscope.views.figures import require_figure
 
     if figure:
         require_figure(figure)
@@ -196,11 +196,11 @@ def _measured(lens: TunedLens) -> Iterator[str]:
 
 def _one(lens: Lens, figure: Path | None, common: Common) -> None:
     if figure:
-        from otoscope.lenses.figure import save_heat_map
+        from otoscope.views.figures import save_figure
+        from otoscope.views.lens_figure import lens_heat_map
 
-        save_heat_map(
-            lens.reading, lens.ids, lens.texts, figure, f"{lens.source or 'prompt'} · {lens.record['model']}"
-        )
+        title = f"{lens.source or 'prompt'} · {lens.record['model']}"
+        save_figure(lens_heat_map(lens.reading, lens.ids, lens.texts, title), figure)
     if common.json:
         write_json(lens.to_dict(), common.json)
     for caution in lens.cautions():

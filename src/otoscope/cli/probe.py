@@ -94,9 +94,12 @@ def probe(
     from otoscope.corpora import items_or_texts
     from otoscope.files import require_writable
     from otoscope.probes.probing import ProbeOptions, check_labels
+    from otoscope.views.figures import require_figure
 
-    for out in filter(None, (save, figure)):
-        require_writable(out)
+    if save:
+        require_writable(save)
+    if figure:
+        require_figure(figure)
     recordings = items_or_texts(target)
     asked = {
         "group_by": group_by,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from otoscope.errors import OutputError
-from otoscope.files import atomic_write
+from otoscope.files import atomic_write, require_writable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,18 +30,39 @@ def new_figure(width: float = 6.4, height: float = 4.0) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def save_figure(figure: Figure, path: Path | str) -> None:
-    """Write a figure; the file's ending says in which format.
+def require_figure(path: Path | str) -> None:
+    """Refuse early a figure that cannot be written.
 
     Raises:
-        OutputError: The format is none of png, svg and pdf, or the file cannot be written.
+        OutputError: Its name ends in none of .png, .svg and .pdf, or the file cannot be written.
     """
     path = Path(path)
+    if path.suffix.lower().removeprefix(".") not in FORMATS:
+        raise OutputError(f"{path} is no figure's name.", "Let it end in .png, .svg or .pdf.")
+    require_writable(path)
+
+
+def save_figure(figure: Figure, path: Path | str) -> None:
+    """Write a figure, the same bytes for the same figure; the file's ending says in which format.
+
+    Raises:
+        OutputError: See `require_figure`.
+    """
+    import matplotlib as mpl
+
+    path = Path(path)
+    require_figure(path)
     format = path.suffix.lower().removeprefix(".")
-    if format not in FORMATS:
-        raise OutputError(f"{path} is no figure's name.", f"Let it end in one of: {', '.join(FORMATS)}.")
-    with atomic_write(path, "wb") as file:
-        figure.savefig(file, format=format, dpi=160)
+    undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(format)
+    with (
+        warnings.catch_warnings(),
+        mpl.rc_context({"svg.hashsalt": "otoscope"}),
+        atomic_write(path, "wb") as file,
+    ):
+        warnings.filterwarnings(
+            "ignore", message="Glyph .* missing"
+        )  # letters that the font lacks show as boxes
+        figure.savefig(file, format=format, dpi=160, metadata=undated)
 
 
 def plain_text(text: str) -> str:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import unicodedata
-import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from otoscope.errors import OptionError
-from otoscope.files import atomic_write, require_writable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,27 +14,14 @@ if TYPE_CHECKING:
 
     from otoscope.lenses.logit_lens import LensReading
 
-FORMATS = (".png", ".svg")
 _PANEL = 16  # tokens side by side
 _MOST = 160  # tokens drawn at all
 _LONGEST = 9  # characters of a cell
 
 
-def require_figure(path: Path) -> None:
-    """Refuse early a figure that cannot be drawn or written.
-
-    Raises:
-        OptionError: The name ends in neither .png nor .svg.
-        OutputError: The file cannot be written.
-    """
-    if path.suffix.lower() not in FORMATS:
-        raise OptionError(f"{path} is neither PNG nor SVG.", "Let its name end in .png or .svg.")
-    require_writable(path)
-
-
-def save_heat_map(
-    reading: LensReading, ids: Sequence[int], texts: Mapping[int, str], path: Path, title: str = ""
-) -> None:
+def lens_heat_map(
+    reading: LensReading, ids: Sequence[int], texts: Mapping[int, str], title: str = ""
+) -> Figure:
     """Draw the lens: each cell names the layer's most probable token, its colour is the written token's probability.
 
     A frame marks the saturation layer. At most 160 tokens are drawn, and the title says so.
@@ -46,34 +30,15 @@ def save_heat_map(
         reading: The lens.
         ids: Written tokens.
         texts: Text of every token that occurs.
-        path: Where to; `.png` or `.svg`.
         title: Above the picture.
 
     Raises:
-        OptionError: There is no token, or the name ends in neither .png nor .svg.
-        OutputError: The file cannot be written.
+        OptionError: There is no token.
     """
-    require_figure(path)
-    if not len(ids):
-        raise OptionError("No token was written, so there is nothing to draw.", "Leave --figure out.")
-    figure = _drawn(reading, ids, texts, title)
-    extra: dict[str, Any] = {"metadata": {"Date": None}} if path.suffix.lower() == ".svg" else {"dpi": 150}
-    import matplotlib as mpl
-
-    with (
-        warnings.catch_warnings(),
-        mpl.rc_context({"svg.hashsalt": "otoscope"}),
-        atomic_write(path, "wb") as file,
-    ):
-        warnings.filterwarnings(
-            "ignore", message="Glyph .* missing"
-        )  # scripts that the font lacks show as boxes
-        figure.savefig(file, format=path.suffix[1:].lower(), **extra)
-
-
-def _drawn(reading: LensReading, ids: Sequence[int], texts: Mapping[int, str], title: str) -> Figure:
     from matplotlib.figure import Figure
 
+    if not len(ids):
+        raise OptionError("No token was written, so there is nothing to draw.", "Leave --figure out.")
     layers, shown = len(reading.p_final), min(len(ids), _MOST)
     panels = [range(first, min(first + _PANEL, shown)) for first in range(0, shown, _PANEL)]
     size = (1.4 + 0.82 * min(shown, _PANEL), 0.8 + len(panels) * (0.75 + 0.27 * layers))

@@ -6,8 +6,13 @@ import pytest
 import torch
 
 from otoscope.errors import OptionError, OutputError
-from otoscope.lenses.figure import save_heat_map
 from otoscope.lenses.logit_lens import LensReading
+from otoscope.views.figures import save_figure
+from otoscope.views.lens_figure import lens_heat_map
+
+
+def save_heat_map(reading, ids, texts, path, title=""):
+    save_figure(lens_heat_map(reading, ids, texts, title), path)
 
 
 def reading(layers, tokens):
@@ -49,7 +54,7 @@ def test_of_a_very_long_text_the_beginning_is_drawn(tmp_path):
 
 
 def test_what_cannot_be_drawn_is_refused(tmp_path):
-    with pytest.raises(OptionError, match="neither PNG nor SVG"):
+    with pytest.raises(OutputError, match="no figure's name"):
         save_heat_map(reading(2, 1), [0], TEXTS, tmp_path / "lens.gif")
     with pytest.raises(OptionError, match="nothing to draw"):
         save_heat_map(reading(2, 1), [], TEXTS, tmp_path / "lens.png")
