@@ -32,23 +32,27 @@ _DOORS = {
     "transcribe": "otoscope.models.transcribing",
     "transcribe_all": "otoscope.models.transcribing",
     "explain": "otoscope.studies.explain:explain_clip",
+    "items": "otoscope.corpora",
+    "probe": "otoscope.probes.corpus:probe_corpus",
     "save_page": "otoscope.views.page",
     "OtoscopeError": "otoscope.errors",
 }
 
 __all__ = [
-    "ActivationCache", "Clip", "DecodeOptions", "Edit", "HookPoint", "OtoscopeError", "Transcript", "__version__", "explain",
-    "load_model", "mix", "read", "sample", "save_page", "silence", "transcribe", "transcribe_all", "white_noise",
+    "ActivationCache", "Clip", "DecodeOptions", "Edit", "HookPoint", "OtoscopeError", "Transcript", "__version__", "explain", "items",
+    "load_model", "mix", "probe", "read", "sample", "save_page", "silence", "transcribe", "transcribe_all", "white_noise",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
     from otoscope.activations import ActivationCache, Edit, HookPoint
     from otoscope.audio import Clip, mix, read, silence, white_noise
     from otoscope.audio.samples import sample
+    from otoscope.corpora import items
     from otoscope.errors import OtoscopeError
     from otoscope.models.loading import load_model
     from otoscope.models.transcribing import transcribe, transcribe_all
     from otoscope.models.transcripts import DecodeOptions, Transcript
+    from otoscope.probes.corpus import probe_corpus as probe
     from otoscope.studies.explain import explain_clip as explain
     from otoscope.views.page import save_page
 

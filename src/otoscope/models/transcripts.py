@@ -6,12 +6,6 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-NO_SPEECH = 0.6
-"""No-speech probability above which Whisper takes a window for silence (unless it is sure of its text)."""
-
-REPETITIVE = 2.4
-"""Compression ratio above which Whisper takes a text for a loop."""
-
 
 @dataclass(frozen=True)
 class DecodeOptions:

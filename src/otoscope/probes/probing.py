@@ -166,6 +166,27 @@ class ProbeCurve:
         """The layer with the best score, the first of equals. It was chosen on the same items, so it flatters a little."""
         return max(self.layers, key=lambda layer: layer.score)
 
+    def __repr__(self) -> str:
+        best = self.best
+        where = f"{self.options.site} of {self.model.get('name')}"
+        return f"ProbeCurve({self.task.label!r}, {where}, best layer {best.layer}: {best.score:.3f})"
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        names = ("layer", "score", "95 % interval", "shuffled labels", "mel statistics", "random weights")
+        head = "".join(f"<th>{name}</th>" for name in names)
+        rows = "".join(
+            f"<tr><td>{one.layer}</td><td>{one.score:.3f}</td><td>{one.ci_low:.3f} to {one.ci_high:.3f}</td>"
+            + "".join(
+                f"<td>{'–' if v is None else f'{v:.3f}'}</td>"
+                for v in (one.control, one.baseline, one.random)
+            )
+            + "</tr>"
+            for one in self.layers
+        )
+        return f"<p>{escape(repr(self))}</p><table><tr>{head}</tr>{rows}</table>"
+
     def save_probes(self, path: Path | str) -> None:
         """Write the fitted probes as one safetensors file; see `load_probes`."""
         facts = {"label": self.task.label, "site": self.options.site, "pool": self.options.pool}

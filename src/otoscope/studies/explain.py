@@ -43,8 +43,9 @@ from otoscope.lenses.listening import Heard, first_window, listen, read_again, w
 from otoscope.lenses.logit_lens import LensReading, logit_lens
 from otoscope.models.decoding import Decoded, DecoderSession, alignment_heads
 from otoscope.models.transcribing import alignment_of, check_source, frames_of
-from otoscope.models.transcripts import NO_SPEECH, REPETITIVE, DecodeOptions, Transcript
+from otoscope.models.transcripts import DecodeOptions, Transcript
 from otoscope.models.whisper import SpeechModel
+from otoscope.outcomes import NO_SPEECH, error_rates, is_loop
 from otoscope.patching.ablation import ablate_decoder, ablate_encoder, components, token_logprobs
 from otoscope.progress import track
 from otoscope.versions import versions
@@ -182,7 +183,7 @@ def _doubts(transcript: Transcript) -> list[str]:
         doubts.append(
             f"Probably there is no speech here (no-speech probability {transcript.no_speech_prob:.2f})."
         )
-    if transcript.compression_ratio > REPETITIVE:
+    if is_loop(transcript.text, language=transcript.language):
         doubts.append(f"The text repeats itself (compression ratio {transcript.compression_ratio:.1f}).")
     if not transcript.segments[0].finished:
         doubts.append("The model ran out of positions before it ended the text.")
@@ -270,8 +271,6 @@ def _transcript_info(transcript: Transcript, reference: str | None, offset: floa
     """What the document says of the transcript; its times count from the start of the window."""
     wer = None
     if reference is not None:
-        from otoscope.outcomes import error_rates
-
         wer = error_rates([reference], [transcript.text], transcript.language).wer
     return TranscriptInfo(
         text=transcript.text,

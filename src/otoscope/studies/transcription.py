@@ -11,8 +11,8 @@ from otoscope.audio import info
 from otoscope.corpora import Item
 from otoscope.errors import AudioError, ModelError, OptionError
 from otoscope.files import atomic_write, require_writable
-from otoscope.models.transcripts import NO_SPEECH, REPETITIVE, DecodeOptions, Transcript
-from otoscope.outcomes import ErrorRates, error_rates_by_language
+from otoscope.models.transcripts import DecodeOptions, Transcript
+from otoscope.outcomes import NO_SPEECH, ErrorRates, error_rates_by_language, is_loop, script_mismatch
 from otoscope.progress import notice
 from otoscope.studies.subtitles import Format, file_names, to_srt, to_vtt
 from otoscope.versions import versions
@@ -83,18 +83,19 @@ class CorpusTranscript:
         }
 
     def doubts(self) -> list[str]:
-        """How many recordings show signs, by Whisper's own thresholds, that the text is not what was said."""
+        """How many recordings show signs that the text, or the reference, is not what was said."""
         signs = {
             "may hold no speech (no-speech probability above 0.6)": lambda t: t.no_speech_prob > NO_SPEECH,
-            "repeat themselves (compression ratio above 2.4)": lambda t: t.compression_ratio > REPETITIVE,
+            "repeat themselves": lambda t: any(is_loop(s.text, language=t.language) for s in t.segments),
             "ran out of positions before the text ended": lambda t: not all(s.finished for s in t.segments),
         }
-        counts = {sign: sum(map(shows, self.transcripts)) for sign, shows in signs.items()}
-        return [
-            f"{count} of {len(self.transcripts)} transcripts {sign}."
-            for sign, count in counts.items()
-            if count
-        ]
+        counts = {f"transcripts {sign}": sum(map(shows, self.transcripts)) for sign, shows in signs.items()}
+        heard = zip(self.items, self.transcripts, strict=True)
+        counts["references are in another script than their language or transcript"] = sum(
+            bool(item.text and script_mismatch(item.text, t.text, language=item.language))
+            for item, t in heard
+        )
+        return [f"{count} of {len(self.transcripts)} {sign}." for sign, count in counts.items() if count]
 
     def to_srt(self) -> str:
         """SubRip subtitles of the only recording.
