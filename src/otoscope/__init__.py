@@ -39,8 +39,9 @@ _DOORS = {
 }
 
 __all__ = [
-    "ActivationCache", "Clip", "DecodeOptions", "Edit", "HookPoint", "OtoscopeError", "Transcript", "__version__", "explain",
-    "items", "load_model", "mix", "probe", "read", "sample", "save_page", "silence", "transcribe", "transcribe_all", "white_noise",
+    "ActivationCache", "Clip", "DecodeOptions", "Edit", "HookPoint", "OtoscopeError", "Transcript", "__version__",
+    "explain", "items", "load_model", "mix", "probe", "read", "sample", "save_page", "silence", "transcribe",
+    "transcribe_all", "white_noise",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
