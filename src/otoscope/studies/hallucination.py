@@ -90,7 +90,7 @@ def own_corpora(folder: Path, seed: int = 0) -> list[Path]:
     sounds = _made(Prompts(seed=seed, sets=("nonspeech",)), folder / "sounds")
     music = (sounds,) if sounds else ()
     made = [_made(NonSpeech(seed=seed, music=music), folder / "nonspeech")]
-    speech = _made(Prompts(seed=seed, languages=("en",), per_speaker=160), folder / "speech")
+    speech = _made(Prompts(seed=seed, languages=("en",), per_speaker=100), folder / "speech")
     speech = speech or _made(Voices(seed=seed), folder / "voices")
     if speech:
         noisy = Noise(

@@ -36,13 +36,13 @@ class Property:
     Attributes:
         label: The label that tells it.
         group_by: Labels of which the first that the corpus has is kept apart.
-        recipes: Recipes whose corpora are asked for it; a corpus made by no recipe is always asked.
+        kinds: Kinds of corpora that are asked for it (see `_kind`); one made by no recipe is always asked.
         paper: What the paper found with large-v3.
     """
 
     label: str
     group_by: tuple[str, ...]
-    recipes: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
     paper: str = "not in the paper"
 
 
@@ -57,8 +57,10 @@ PROPERTIES = (
     ),
     Property("subset", ("speaker",), (), "90.0 % at layer 27 of 32 (dev-clean against dev-other)"),
     Property("speech", ("sort",), ("speech",), "100 % in the decoder, layers 10 to 28 of 32"),
-    Property("language", ("sentence", "speaker"), ("voices", "prompts")),
-    Property("category", ("word",), ("voices",), "85.6 % mean over pairs of categories at the last layer"),
+    Property("language", ("sentence", "speaker"), ("languages", "prompts")),
+    Property(
+        "category", ("word",), ("categories",), "85.6 % mean over pairs of categories at the last layer"
+    ),
 )
 """What is probed; `subset` is LibriSpeech's clean and other, for whoever has it."""
 
@@ -186,9 +188,20 @@ def _speech_and_sounds(corpora: Mapping[str, Sequence[Item]]) -> dict[str, list[
 
 
 def _applies(what: Property, name: str, corpus: Sequence[Item]) -> bool:
-    recipe = corpus[0].labels.get("recipe") if name != "speech" else "speech"
-    asked = recipe in what.recipes or (recipe is None and name != "speech")
+    kind = _kind(name, corpus)
+    asked = kind in what.kinds or kind is None
     return asked and any(value is not None for value in labels_of(corpus, what.label))
+
+
+def _kind(name: str, corpus: Sequence[Item]) -> str | None:
+    """The recipe of a corpus, with that of `voices` told apart by what they say; None where no recipe made it."""
+    if name == "speech":
+        return name
+    recipe = corpus[0].labels.get("recipe")
+    if recipe != "voices":
+        return None if recipe is None else str(recipe)
+    several = len({item.language for item in corpus}) > 1
+    return "categories" if "category" in corpus[0].labels else "languages" if several else "voices"
 
 
 def _find(
