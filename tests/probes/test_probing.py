@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -135,8 +136,115 @@ def test_a_numeric_label_is_told_by_regression(planted):
 
 def test_given_parts_take_the_place_of_folds(planted):
     items, store = planted
-    data = probe(store, items, "gender", ProbeOptions(split_by="part")).to_dict()
+    curve = probe(store, items, "gender", ProbeOptions(split_by="part"))
+    data = curve.to_dict()
     assert (data["n_train"], data["n_test"], data["n_folds"]) == (96, 96, 1)
+    (train, test) = curve.task.folds[0]
+    assert {items[curve.task.rows[i]].labels["part"] for i in train} == {"train"}
+    assert {items[curve.task.rows[i]].labels["part"] for i in test} == {"test"}
+    assert data["groups_disjoint"] is True
+
+
+def test_given_parts_that_share_speakers_are_recorded_as_such(planted):
+    items, store = planted
+    mixed = [
+        replace(item, labels=item.labels | {"part": ("train", "test")[i % 2]}) for i, item in enumerate(items)
+    ]
+    curve = probe(store, mixed, "gender", ProbeOptions(split_by="part"))
+    assert curve.to_dict()["groups_disjoint"] is False
+    assert "share speakers" in " ".join(curve.cautions())
+
+
+def test_items_in_neither_given_part_are_left_out_and_counted(planted):
+    items, store = planted
+    some = [
+        replace(item, labels=item.labels | ({"part": "dev"} if i < 8 else {})) for i, item in enumerate(items)
+    ]
+    data = probe(store, some, "gender", ProbeOptions(split_by="part")).to_dict()
+    assert (data["n_items"], data["missing_labels"]) == (184, 8)
+
+
+def test_parts_by_other_names_are_refused_with_the_names_there_are(planted):
+    items, _ = planted
+    upper = [replace(item, labels=item.labels | {"part": str(item.labels["part"]).upper()}) for item in items]
+    with pytest.raises(ManifestError, match="it has: TEST, TRAIN"):
+        check_labels(upper, "gender", ProbeOptions(split_by="part"))
+
+
+def test_given_parts_of_few_speakers_get_controls_that_can_be_fitted_or_none(tmp_path):
+    items = corpus(voices=4, each=6)
+    store = store_of(items, tmp_path / "s")
+    layer = probe(store, items, "gender", ProbeOptions(split_by="part")).layers[0]
+    assert layer.control is None or 0 <= layer.control <= 1
+
+
+def test_one_mislabelled_item_does_not_turn_the_control_into_the_task(planted):
+    items, store = planted
+    wrong = [
+        replace(item, labels=item.labels | ({"gender": "f"} if i == 0 else {}))
+        for i, item in enumerate(items)
+    ]
+    best = probe(store, wrong, "gender").best
+    assert best.score > 0.8
+    assert best.control < 0.65
+
+
+def test_labels_of_other_items_or_another_order_are_refused(planted):
+    items, store = planted
+    for wrong in (items[::-1], items[:50]):
+        with pytest.raises(OptionError, match="other items"):
+            probe(store, wrong, "gender")
+
+
+def test_the_baseline_and_the_random_model_are_measured_and_not_assumed(planted, tmp_path):
+    items, store = planted
+    knows = store_of(items, tmp_path / "knows", known_at=0, seed=5)
+    layer = probe(store, items, "gender", random=knows).layers[0]
+    assert layer.random > 0.85 > layer.score  # this "random" model knows the gender from layer 0 on
+    assert abs(layer.baseline - 0.5) < 0.2  # mel statistics are noise here
+    assert layer.accuracy == pytest.approx(layer.score)  # the classes are of one size
+
+
+def test_single_frames_are_probed_with_their_items_kept_together(tmp_path):
+    items = corpus(voices=8, each=3)
+    rng = np.random.default_rng(0)
+    counts = rng.integers(2, 6, len(items))
+    of = np.repeat(np.arange(len(items)), counts)
+    x = rng.standard_normal((len(of), 4)).astype("f4")
+    x[:, 2] += 8 * np.array([items[i].labels["loud"] for i in of])
+    index = pd.DataFrame(
+        {"item": range(len(items)), "audio_filepath": [i.audio_filepath for i in items], "frames": counts,
+         "reason": [None] * len(items), "remedy": [None] * len(items)}
+    )  # fmt: skip
+    with Run.opened(tmp_path / "s", "activations", {"model": {"name": "planted"}}) as run:
+        ActivationStore(run).append(0, {"encoder.frames.0": x}, index)
+    store = ActivationStore.read_from(tmp_path / "s")
+    curve = probe(store, items, "loud", ProbeOptions(pool="frames"))
+    assert curve.best.score > 0.98
+    assert curve.best.control < 0.8
+    data = curve.to_dict()
+    assert (data["n_items"], data["n_rows"]) == (24, counts.sum())
+
+
+@pytest.mark.parametrize("value", [float("nan"), 10**400, {"a": 1}, ["x"], "\ud800", "$x$\n" * 2000, True])
+def test_hostile_label_values_are_told_apart_or_refused_but_never_break(planted, value):
+    items, store = planted
+    odd = [
+        replace(item, labels=item.labels | ({"gender": value} if item.labels["gender"] == "f" else {}))
+        for item in items
+    ]
+    said = ""
+    try:
+        said = json.dumps(probe(store, odd, "gender", ProbeOptions(shuffles=1)).to_dict(), allow_nan=False)
+    except ManifestError as refused:
+        said = str(refused)[:1000]
+    assert "gender" in said
+
+
+def test_few_groups_come_with_a_caution(planted, tmp_path):
+    items = corpus(voices=4, each=4)
+    curve = probe(store_of(items, tmp_path / "s"), items, "gender")
+    assert any("only 4 groups" in caution for caution in curve.cautions())
 
 
 def test_the_same_seed_gives_the_same_numbers(planted):

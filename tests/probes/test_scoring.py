@@ -7,6 +7,7 @@ import pytest
 
 from otoscope.probes.scoring import (
     auc,
+    auc_interval,
     balanced_accuracy,
     balanced_interval,
     class_table,
@@ -67,13 +68,22 @@ def test_shuffled_labels_of_speakers_move_whole_speakers_and_never_keep_the_same
         assert not np.array_equal(new, 1 - y)
 
 
-def test_shuffled_labels_of_items_stay_within_their_speaker():
+def test_shuffled_labels_of_items_lose_even_what_the_proportions_of_their_speakers_told():
     groups = np.repeat([0, 1], 50)
     y = np.concatenate([np.repeat([0, 1], [40, 10]), np.repeat([0, 1], [5, 45])])
-    new = shuffled(y, groups, np.random.default_rng(0))
-    assert new[:50].sum() == 10
-    assert new[50:].sum() == 45
-    assert not np.array_equal(new, y)
+    drawn = [shuffled(y, groups, np.random.default_rng(seed)) for seed in range(50)]
+    assert all(new.sum() == y.sum() for new in drawn)
+    assert abs(np.mean([new[:50].sum() for new in drawn]) - y.sum() / 2) < 2
+
+
+def test_one_mislabelled_item_does_not_save_the_others_from_the_shuffle():
+    groups = np.repeat(np.arange(24), 8)
+    y = np.repeat(np.arange(24) % 2, 8)
+    y[3] = 1 - y[3]
+    for seed in range(20):
+        new = shuffled(y, groups, np.random.default_rng(seed))
+        assert 0.1 < np.mean(new != y) < 0.9
+        assert (new[8:].reshape(23, 8) == new[8:].reshape(23, 8)[:, :1]).all()
 
 
 def test_auc_and_r_squared_on_known_answers():
@@ -81,3 +91,23 @@ def test_auc_and_r_squared_on_known_answers():
     y = np.array([1.0, 2, 3])
     assert r_squared(y, y) == 1.0
     assert r_squared(y, np.full(3, 2.0)) == 0.0
+
+
+def test_the_auc_is_that_of_scikit_learn_ties_included():
+    from sklearn.metrics import roc_auc_score
+
+    rng = np.random.default_rng(0)
+    y, scores = rng.integers(2, size=300), rng.integers(5, size=300).astype(float)
+    assert auc(y, scores) == pytest.approx(roc_auc_score(y, scores))
+    three, columns = rng.integers(3, size=300), rng.standard_normal((300, 3))
+    wanted = np.mean([roc_auc_score(three == c, columns[:, c]) for c in range(3)])
+    assert auc(three, columns) == pytest.approx(wanted)
+
+
+def test_the_interval_of_the_auc_draws_whole_groups():
+    rng = np.random.default_rng(0)
+    y, groups = np.repeat([0, 1], 200), np.repeat(np.arange(8), 50)
+    scores = y + rng.standard_normal(8)[groups] * 2  # speakers differ more than classes
+    low, high = auc_interval(y, scores, groups)
+    alone = auc_interval(y, scores, np.arange(400))
+    assert high - low > 3 * (alone[1] - alone[0])

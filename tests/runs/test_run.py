@@ -52,13 +52,23 @@ def test_a_directory_with_other_files_is_refused_and_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(OutputError, match="not empty"), Run.opened(tmp_path, "sweep", SETTINGS):
         pass
-    assert [p.name for p in tmp_path.iterdir() if p.name != ".lock"] == ["thesis.tex"]
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_what_a_killed_job_left_half_written_is_swept_away(tmp_path):
+    with Run.opened(tmp_path, "sweep", SETTINGS):
+        pass
+    (tmp_path / ".effects-00000.parquet.abc.part").write_bytes(b"half")
+    with Run.opened(tmp_path, "sweep", SETTINGS):
+        assert not list(tmp_path.glob("*.part"))
+        assert not list(tmp_path.glob(".*.part"))
 
 
 def test_a_broken_description_is_told_with_a_remedy(tmp_path):
-    (tmp_path / "run.json").write_text("{")
-    with pytest.raises(OptionError, match="cannot be read"):
-        Run.read(tmp_path)
+    for broken in ("{", "[]", '{"kind": "sweep", "settings": [1]}'):
+        (tmp_path / "run.json").write_text(broken)
+        with pytest.raises(OptionError, match="cannot be read"):
+            Run.read(tmp_path)
 
 
 def test_reading_what_is_no_run_or_another_kind_is_refused(tmp_path):

@@ -9,7 +9,8 @@ import pytest
 from tests.conftest import tiny
 
 from otoscope.corpora.recipes import Noise, NonSpeech, Voices, make_corpus
-from otoscope.errors import ManifestError, ModelError
+from otoscope.errors import ManifestError, ModelError, OptionError, OutputError
+from otoscope.studies.corpora import named
 from otoscope.studies.hallucination import length_matched, study_hallucination
 from otoscope.studies.layers import study_lens
 from otoscope.studies.probes import study_probes
@@ -43,13 +44,15 @@ def corpora(tmp_path_factory):
     pytest.importorskip("espeakng_loader")
     root = tmp_path_factory.mktemp("corpora")
     voices = make_corpus(
-        Voices(voices=VOICES, accents=("en-us", "en-gb"), sentences=2), root / "voices"
+        Voices(voices=VOICES, accents=("en-us", "en-gb"), sentences=1), root / "voices"
     ).manifest
     noisy = Noise(source=voices, kinds=("white",), snrs=(-5.0,))
     return {
         "voices": voices,
         "noise": make_corpus(noisy, root / "noise").manifest,
-        "sounds": make_corpus(NonSpeech(count=2, longest=3.0), root / "sounds").manifest,
+        "sounds": make_corpus(
+            NonSpeech(kinds=("silence", "white", "hum", "chords"), count=2, longest=3.0), root / "sounds"
+        ).manifest,
     }
 
 
@@ -61,6 +64,12 @@ def test_the_probes_study_probes_what_the_corpora_have_labels_for(tiny_en, corpo
     )
     found = {(one["property"], one["corpus"]) for one in results["findings"]}
     assert found == {("gender", "voices"), ("accent", "voices"), ("noisy", "noise")}
+    again = study_probes(
+        tiny_en, [corpora["voices"], corpora["noise"]], tmp_path / "out", random_weights=False
+    )
+    assert again == results
+    with pytest.raises(OptionError, match="data"):
+        study_probes(tiny_en, [corpora["voices"]], tmp_path / "out", random_weights=False)
     assert json.loads((tmp_path / "out" / "results.json").read_text())["findings"][0]["layers"]
     report = (tmp_path / "out" / "report.md").read_text()
     assert "shuffled labels" in report
@@ -78,7 +87,7 @@ def test_the_hallucination_study_reports_three_rates_of_two_decodings_and_the_bu
     results = study_hallucination(tiny_en, [corpora["sounds"], corpora["noise"]], tmp_path / "out")
     for rates in results["rates"].values():
         assert {"raw", "filtered", "gate", "loops", "words"} <= rates.keys()
-        assert rates["raw"]["n"] == rates["gate"]["n"] > 10
+        assert rates["raw"]["n"] == rates["gate"]["n"] == 8
         assert rates["filtered"]["count"] <= rates["raw"]["count"]
         assert sum(kind["raw"]["n"] for kind in rates["by_kind"].values()) == rates["raw"]["n"]
     on, off = results["rates"].values()
@@ -103,6 +112,19 @@ def test_the_lens_study_reads_every_layer_by_language(tiny_en, tmp_path, jfk):
     assert len(results["languages"]["en"]["encoder"]) == 4
     assert (tmp_path / "out" / "report.md").exists()
     study_figures(results)
+
+
+def test_corpora_get_names_of_their_own_even_from_one_folder(tmp_path):
+    for name in ("a.jsonl", "b.jsonl"):
+        (tmp_path / name).write_text('{"audio_filepath": "x.wav"}')
+    assert list(named([tmp_path / "a.jsonl", tmp_path / "b.jsonl"])) == [tmp_path.name, f"{tmp_path.name}-2"]
+
+
+def test_a_study_leaves_other_peoples_files_alone(tmp_path):
+    (tmp_path / "report.md").write_text("years of work")
+    with pytest.raises(OutputError, match="not empty"):
+        study_probes(tiny("whisper"), [], tmp_path, random_weights=False)
+    assert (tmp_path / "report.md").read_text() == "years of work"
 
 
 def test_studies_refuse_what_they_cannot_use(tmp_path):

@@ -146,8 +146,8 @@ def _warn(curve: ProbeCurve) -> None:
         warn(f"{skipped['audio_filepath']} was skipped: {skipped['reason']} {skipped['remedy']}")
     if curve.skipped:
         warn(f"{len(curve.skipped)} recordings were skipped.")
-    if not curve.task.groups_disjoint:
-        warn("Training and test may share speakers, so the scores may tell speakers apart and not the label.")
+    for caution in curve.cautions():
+        warn(caution)
 
 
 def _say(curve: ProbeCurve) -> None:
@@ -160,17 +160,23 @@ def _say(curve: ProbeCurve) -> None:
     )
     say(
         f"{task.label} in the {curve.options.site} of {curve.model['name']} ({curve.options.pool}): {measure}, held out",
-        f"{len(task.rows)} recordings, {groups}, {len(task.folds)} folds; layers are counted from 0",
+        f"{task.items} recordings, {groups}, {len(task.folds)} folds; layers are counted from 0",
         "",
-        *table([_header(curve), *(_row(layer) for layer in curve.layers)]),
+        *table([_HEADER, *(_row(layer) for layer in curve.layers)]),
         "",
-        f"Best layer {best.layer}: {_number(best.score)} ({_number(best.ci_low)} to {_number(best.ci_high)}), "
-        f"{_number(best.score - best.control)} above shuffled labels.",
+        f"Best layer {best.layer}: {_number(best.score)} ({_number(best.ci_low)} to {_number(best.ci_high)}); "
+        f"{_number(best.score - _floor(curve))} above the best of chance and the controls.",
     )
 
 
-def _header(curve: ProbeCurve) -> tuple[str, ...]:
-    return ("layer", "score", "95 % interval", "AUC", "shuffled labels", "mel statistics", "random weights")
+def _floor(curve: ProbeCurve) -> float:
+    """What a score has to exceed: chance, and every control at the best layer."""
+    chance = 1 / len(curve.task.classes) if curve.task.classes else 0.0
+    best = curve.best
+    return max(chance, *(v for v in (best.control, best.baseline, best.random) if v is not None), chance)
+
+
+_HEADER = ("layer", "score", "95 % interval", "AUC", "shuffled labels", "mel statistics", "random weights")
 
 
 def _row(layer: LayerScore) -> tuple[str, ...]:

@@ -178,11 +178,7 @@ def transcribe_all(
     model.prompt(
         options.language or next(iter(model.languages), "en"), task=options.task
     )  # refuse before any work
-    if model.edits_rows:
-        raise EditError(
-            "An edit names rows, and which recording is in which row of a corpus is not known beforehand.",
-            "Leave rows out, or call decode, where row i is prompt i.",
-        )
+    _refuse_row_edits(model)
 
     def work(chunk: Sequence[Window]) -> list[Piece]:
         return _decode_windows(model, chunk, options, watcher)
@@ -194,6 +190,14 @@ def transcribe_all(
     for recording, language in zip(recordings, languages or (), strict=languages is not None):
         recording.language = model.check_language(language)
     yield from _in_order("Transcribing", model, recordings, work, finish, batch or model.batch, keep_going)
+
+
+def _refuse_row_edits(model: SpeechModel) -> None:
+    if model.edits_rows:
+        raise EditError(
+            "An edit names rows, and which recording is in which row of a corpus is not known beforehand.",
+            "Leave rows out, or call decode, where row i is prompt i.",
+        )
 
 
 def hear_all(
@@ -218,7 +222,9 @@ def hear_all(
 
     Raises:
         AudioError: A recording cannot be read, and `keep_going` is off.
+        EditError: An edit with `rows` is in place: windows are sorted into batches by length.
     """
+    _refuse_row_edits(model)
 
     def work(chunk: Sequence[Window]) -> list[float]:
         with torch.no_grad():

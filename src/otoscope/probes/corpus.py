@@ -101,6 +101,6 @@ def _untrained(
 ) -> ActivationStore:
     """Activations of the same architecture with random weights; its decoder is given the real model's texts."""
     written = activations if pools.decoder and "tokens" in activations.index else None
-    path = activations.run.path
+    path = activations.run.path.resolve()
     beside = path.with_name(f"{path.name}.random-{seed}")
     return harvest(untrained(model, seed), items, beside, pools, decoding, batch=batch, written=written)

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from otoscope.corpora import Item
-from otoscope.errors import AudioError, ModelError, OptionError
+from otoscope.errors import AudioError, EditError, ManifestError, ModelError, OptionError
 from otoscope.models.base import Model
 from otoscope.models.cache import cache_dir
 from otoscope.models.causal_lm import LanguageModel
@@ -27,17 +27,20 @@ from otoscope.models.qwen2_audio import AudioLanguageModel
 from otoscope.models.transcribing import hear_all, transcribe_all
 from otoscope.models.transcripts import DecodeOptions, Transcript
 from otoscope.models.whisper import SpeechModel
-from otoscope.probes.pooling import Pooler, Vectors, pool_forward, stack_points
+from otoscope.probes.pooling import MEL, Pooler, Vectors, mel_statistics, pool_forward, stack_points
 from otoscope.progress import notice, track
-from otoscope.runs import ActivationStore, Run
+from otoscope.runs import DESCRIPTION, ActivationStore, Run
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from otoscope.audio import Clip
 
-SHARD = 256
-"""Items a shard: what a kill loses at most."""
+SHARD, FRAMES_SHARD = 256, 8
+"""Items a shard, which is what a kill loses and what is held in memory at most; fewer where every frame is kept."""
+
+POOLING = 1
+"""Version of how vectors are pooled: stores of another version are not mixed with this one's."""
 
 AUDIO_PROMPT = "<|audio_bos|><|AUDIO|><|audio_eos|>Transcribe the speech."
 """What an audio-language model is asked while it is read."""
@@ -90,15 +93,16 @@ def harvest(
     """Pool every layer over a corpus.
 
     Whisper's decoder is read while it writes; with `written` it is given those texts instead (for a control that has to see the
-    same texts). Language models read the items' `text`. Items that cannot be read are kept in the store's `skipped`.
+    same texts). Language models read the items' `text`, Qwen2-Audio a recording's first window. Items that cannot be read are
+    kept in the store's `skipped`. A finished store that holds more pools than are asked for will do.
 
     Args:
         model: A Whisper model, Qwen2-Audio or a language model.
         items: The corpus.
         out: The store's directory, begun or finished; None: one in otoscope's cache, named after all that it depends on.
         pools: What to keep.
-        options: How to decode.
-        batch: Windows (or texts) at once; None: `model.batch`.
+        options: How to decode, without timestamps.
+        batch: Windows (or texts) at once; None: `model.batch`. It changes the last digits at most.
         written: A store of the same items whose texts the decoder is given.
 
     Returns:
@@ -106,37 +110,58 @@ def harvest(
 
     Raises:
         OptionError: The directory belongs to other settings, or the model cannot give what is asked.
+        EditError: A hook or edit is in place: its activations could not be told from the model's own.
+        ManifestError: There are no items.
         AudioError: None of the recordings can be read.
         OutputError: The store cannot be written.
     """
-    pools = pools or Pools()
-    batch = batch or model.batch
-    options = options or DecodeOptions()
+    pools, options = pools or Pools(), options or DecodeOptions()
+    _refuse(model, items, options)
     if isinstance(model, SpeechModel):
         options = replace(options, language=model.check_language(options.language))
-    settings = _settings(model, items, pools, options, batch, written)
-    path = Path(out) if out is not None else cache_dir() / "activations" / _digest(settings)[:24]
+    settings = _settings(model, items, pools, options, written)
+    path = Path(out).resolve() if out is not None else _default(settings)
+    there = _finished_with_more(path, settings, len(items))
+    if there is not None:
+        return there
+    size = settings["shard"]
     with Run.opened(path, "activations", settings) as run:
         store = ActivationStore(run)
-        missing = [i for i in range(0, len(items), SHARD) if not store.has(i // SHARD)]
-        _say_size(model, path, pools, len(items), len(missing), default=out is None)
+        missing = [i for i in range(0, len(items), size) if not store.has(i // size)]
+        _say_size(model, path, pools, items, bool(missing), default=out is None)
         with track("Harvesting activations", len(items), "recordings") as task:
-            task.advance(len(items) - sum(len(items[i : i + SHARD]) for i in missing))
+            task.advance(len(items) - sum(len(items[i : i + size]) for i in missing))
             for first in missing:
-                part = items[first : first + SHARD]
-                heard = list(_harvest(model, part, pools, options, batch, _texts(written, first)))
-                store.append(first // SHARD, *_shard(part, first, heard))
+                part = items[first : first + size]
+                texts = _texts(written, first, size)
+                heard = list(_harvest(model, part, pools, options, batch or model.batch, texts))
+                store.append(first // size, *_shard(part, first, heard))
                 task.advance(len(part))
-    finished = ActivationStore.read_from(path)
-    if not len(finished.index):
-        first = finished.skipped.iloc[0]
-        raise AudioError(
-            f"None of the {len(items)} recordings can be read; the first: {first.reason}", first.remedy
+    return _readable(ActivationStore.read_from(path), len(items))
+
+
+def _refuse(model: Model, items: Sequence[Item], options: DecodeOptions) -> None:
+    if model.open_hooks:
+        raise EditError(
+            "A hook or an edit is in place, and a store keeps the model's own activations.",
+            "Harvest outside of the block, or pool with pool_forward.",
         )
-    return finished
+    if not items:
+        raise ManifestError("There are no recordings.", "Name at least one.")
+    if options.timestamps:
+        raise OptionError("Timestamps are no text to pool over.", "Decode without timestamps.")
 
 
-def _texts(written: ActivationStore | None, first: int) -> dict[int, dict[str, Any]] | None:
+def _readable(store: ActivationStore, items: int) -> ActivationStore:
+    if not len(store.index):
+        first = store.skipped.iloc[0]
+        raise AudioError(
+            f"None of the {items} recordings can be read; the first: {first.reason}", first.remedy
+        )
+    return store
+
+
+def _texts(written: ActivationStore | None, first: int, size: int) -> dict[int, dict[str, Any]] | None:
     """What was written for the items of one shard, by their place in it."""
     if written is None:
         return None
@@ -151,7 +176,7 @@ def _texts(written: ActivationStore | None, first: int) -> dict[int, dict[str, A
         "finished",
     ]
     index = written.index
-    part = index[(index["item"] >= first) & (index["item"] < first + SHARD)][keep]
+    part = index[(index["item"] >= first) & (index["item"] < first + size)][keep]
     return {row.pop("item") - first: row for row in part.to_dict("records")}  # type: ignore[call-overload]
 
 
@@ -163,23 +188,60 @@ def _settings(
     items: Sequence[Item],
     pools: Pools,
     options: DecodeOptions,
-    batch: int,
     written: ActivationStore | None,
 ) -> dict[str, Any]:
     facts = {key: value for key, value in model.describe().items() if key not in ("device", "source")}
+    decodes = isinstance(model, SpeechModel) and bool(pools.decoder) and written is None
+    told = options.to_dict() if decodes else {}
+    if options.temperature == 0:
+        told.pop("seed", None)  # nothing is drawn
+    reads = isinstance(model, LanguageModel)
     settings = {
         "model": facts,
         "weights": facts["sha256"] or _fingerprint(model),
-        "items": len(items),
-        "corpus": _digest([_stamp(item) for item in items]),
-        "pools": asdict(pools),
-        "decoding": options.to_dict() if isinstance(model, SpeechModel) else {},
-        "batch": batch,
-        "shard": SHARD,
+        "number_of_items": len(items),
+        "items_digest": _digest([_stamp(item, reads) for item in items]),
+        "pools": {"encoder": list(pools.encoder), "decoder": list(pools.decoder)},
+        "decoding": told,
+        "shard": FRAMES_SHARD if "frames" in pools.encoder else SHARD,
+        "pooling": POOLING,
     }
-    if written is not None:
+    if written is not None and pools.decoder:
         settings["texts"] = str(written.run.settings["weights"])
     return settings
+
+
+def _default(settings: Mapping[str, Any]) -> Path:
+    """A directory in the cache: one for all that the activations depend on, in it one for the pools."""
+    pools = settings["pools"]
+    without = {key: value for key, value in settings.items() if key not in ("pools", "shard")}
+    name = "-".join(["encoder", *pools["encoder"], "decoder", *pools["decoder"]])
+    return cache_dir() / "activations" / _digest(without)[:24] / name
+
+
+def _finished_with_more(path: Path, settings: Mapping[str, Any], items: int) -> ActivationStore | None:
+    """A finished store, at the path or beside it in the cache, that holds all pools that are asked for."""
+    beside = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
+    for place in [path, *(p for p in beside if p != path and p.parent.parent.name == "activations")]:
+        if not (place / DESCRIPTION).is_file():
+            continue
+        try:
+            store = ActivationStore.read_from(place)
+        except OptionError:
+            if place == path:
+                raise
+            continue
+        if _covers(store.run.settings, settings) and len(store.index) + len(store.skipped) == items:
+            notice(f"The activations are there already: {place}.")
+            return _readable(store, items)
+    return None
+
+
+def _covers(there: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
+    apart = ("pools", "shard", "decoding")
+    same = all(there.get(key) == asked.get(key) for key in {*there, *asked} if key not in apart)
+    more = all(set(asked["pools"][s]) <= set(there.get("pools", {}).get(s, ())) for s in asked["pools"])
+    return same and more and (not asked["pools"]["decoder"] or there.get("decoding") == asked["decoding"])
 
 
 def _fingerprint(model: Model) -> str:
@@ -191,39 +253,43 @@ def _fingerprint(model: Model) -> str:
     return digest.hexdigest()
 
 
-def _stamp(item: Item) -> list[Any]:
-    """What tells that an item is the same, file and all."""
+def _stamp(item: Item, reads: bool) -> list[Any]:
+    """What tells that an item is the same, file and all; its text where that is what the model reads."""
     try:
         stat = item.path.stat()
         file = [stat.st_size, stat.st_mtime_ns]
     except OSError:
         file = []
-    return [item.audio_filepath, item.offset, item.duration, item.text, file]
+    return [item.audio_filepath, item.offset, item.duration, item.text if reads else None, file]
 
 
 def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode("utf-8", "backslashreplace")).hexdigest()
 
 
-def _say_size(model: Model, path: Path, pools: Pools, items: int, missing: int, default: bool) -> None:
+def _say_size(
+    model: Model, path: Path, pools: Pools, items: Sequence[Item], missing: bool, default: bool
+) -> None:
     if not missing:
         notice(f"The activations are there already: {path}.")
         return
-    size = items * _bytes_per_item(model, pools)
+    size = len(items) * _bytes(
+        model, replace(pools, encoder=tuple(p for p in pools.encoder if p != "frames"))
+    )
+    if "frames" in pools.encoder:
+        seconds = sum(item.duration or 30.0 for item in items)
+        size += 50 * seconds * _bytes(model, Pools(("frames",)))
     where = "; name a place with --store to choose another" if default else ""
-    frames = " and more for every frame" if "frames" in pools.encoder else ""
-    notice(f"Activations take about {max(1, round(size / 2**20))} MiB{frames} in {path}{where}.")
+    notice(f"Activations take about {max(1, round(size / 2**20))} MiB in {path}{where}.")
 
 
-def _bytes_per_item(model: Model, pools: Pools) -> int:
-    per_stack = {
-        "encoder": len(pools.encoder),
-        "audio_encoder": len(pools.encoder),
-        "decoder": len(pools.decoder),
-        "text": len(pools.decoder),
-    }
+def _bytes(model: Model, pools: Pools) -> int:
+    """Bytes of one vector in every layer for each pool."""
+    counts = {"encoder": len(pools.encoder), "audio_encoder": len(pools.encoder)}
     names = ((stack, name) for stack in model.points.stacks for name in stack_points(model, stack))
-    return 4 * sum(per_stack[stack] * (model.points[name].width or 0) for stack, name in names)
+    return 4 * sum(
+        counts.get(stack, len(pools.decoder)) * (model.points[name].width or 0) for stack, name in names
+    )
 
 
 # The pass ---------------------------------------------------------------------------------------------------------------
@@ -310,31 +376,43 @@ def _ask(
 
 def _asked(model: AudioLanguageModel, clips: Sequence[Clip], pools: Pools) -> list[Vectors]:
     inputs = model.inputs(clips, AUDIO_PROMPT)
-    frames = [
-        min(math.ceil(clip.duration / 0.02 - 1e-6), inputs["input_features"].shape[-1] // 2) for clip in clips
-    ]
+    features = inputs["input_features"]
+    frames = [min(math.ceil(clip.duration / 0.02 - 1e-6), features.shape[-1] // 2) for clip in clips]
     heard = inputs["input_ids"] == model.config.audio_token_index
     spans = {
         "audio_encoder": [slice(0, n) for n in frames],
         "text": [slice(int(row.nonzero()[0]), int(row.nonzero()[-1]) + 1) for row in heard],
     }
-    return _pooled_stacks(model, inputs, spans, pools)
+    rows = _pooled_stacks(model, inputs, spans, pools)
+    mels = mel_statistics(features, frames)
+    return [row | {MEL: mel} for row, mel in zip(rows, mels, strict=True)]
 
 
 def _read_texts(
     model: LanguageModel, items: Sequence[Item], pools: Pools, batch: int
 ) -> Iterator[_Heard | AudioError]:
-    """Texts of a language model; an item without one is skipped."""
+    """Texts of a language model; an item whose text it cannot read is skipped."""
     for chunk in batches(items, batch):
-        there = [item for item in chunk if item.text]
+        unread = [_unreadable_text(model, item) for item in chunk]
+        there = [item for item, error in zip(chunk, unread, strict=True) if error is None]
         rows = iter(())
         if there:
             inputs = model.inputs([str(item.text) for item in there])
             first = (inputs["attention_mask"] == 0).sum(dim=1).tolist()
             rows = iter(_pooled_stacks(model, inputs, {"text": [slice(i, None) for i in first]}, pools))
-        for item in chunk:
-            missing = AudioError(f"{item.audio_filepath or 'The item'} has no text.", "Give it a text.")
-            yield _Heard(next(rows), {"written": item.text}) if item.text else missing
+        for item, error in zip(chunk, unread, strict=True):
+            yield error or _Heard(next(rows), {"written": item.text})
+
+
+def _unreadable_text(model: LanguageModel, item: Item) -> AudioError | None:
+    name = item.audio_filepath or "The item"
+    if not item.text:
+        return AudioError(f"{name} has no text.", "Give it a text.")
+    try:
+        model.inputs(item.text)
+    except OptionError as error:
+        return AudioError(f"{name} cannot be read: {error.reason}", error.remedy)
+    return None
 
 
 def _pooled_stacks(
@@ -380,11 +458,17 @@ def _line(number: int, item: Item, heard: _Heard | AudioError) -> dict[str, Any]
         "offset": item.offset,
         "text": item.text,
         "language": item.language,
-        "labels": json.dumps(item.labels, ensure_ascii=False),
         "reason": None,
         "remedy": None,
     }
     if isinstance(heard, AudioError):
-        return known | {"reason": heard.reason, "remedy": heard.remedy}
-    frames = next((len(v) for name, v in heard.vectors.items() if ".frames." in name), None)
-    return known | heard.facts | ({} if frames is None else {"frames": frames})
+        known |= {"reason": heard.reason, "remedy": heard.remedy}
+    else:
+        frames = next((len(v) for name, v in heard.vectors.items() if ".frames." in name), None)
+        known |= heard.facts | ({} if frames is None else {"frames": frames})
+    return {key: storable(value) if isinstance(value, str) else value for key, value in known.items()}
+
+
+def storable(text: str) -> str:
+    """Text that Parquet can hold: unpaired surrogates (of file names that are not Unicode) are escaped."""
+    return text.encode("utf-8", "backslashreplace").decode()

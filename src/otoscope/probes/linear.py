@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,8 @@ STRENGTH = 0.01
 """Inverse regularisation `C` of the logistic regression on standardised activations."""
 
 _RIDGE = 0.01  # penalty of the ridge regression, an item
+
+_LARGEST = 1e100  # its square is still a number
 
 _NEWTON_LIMIT = 3000  # weights up to which a Newton step is cheaper than many of L-BFGS
 
@@ -53,7 +54,8 @@ class LinearProbe:
     @property
     def direction(self) -> np.ndarray:
         """Unit vector(s) `(class, d)` along which the activations tell the classes apart: to steer with, or to watch."""
-        return self.weight / np.linalg.norm(self.weight, axis=1, keepdims=True)
+        norms = np.linalg.norm(self.weight, axis=1, keepdims=True)
+        return self.weight / np.where(norms > 0, norms, 1.0)
 
 
 def fit_probe(
@@ -128,7 +130,7 @@ def save_probes(path: Path | str, probes: Mapping[int, LinearProbe], facts: Mapp
     tensors = {f"weight.{layer}": np.ascontiguousarray(p.weight, np.float32) for layer, p in probes.items()}
     tensors |= {f"bias.{layer}": np.ascontiguousarray(p.bias, np.float32) for layer, p in probes.items()}
     classes = next(iter(probes.values())).classes
-    header = json.dumps({"classes": classes, **facts}, ensure_ascii=False)
+    header = json.dumps({"classes": classes, **facts})  # ASCII: labels need not be Unicode
     with atomic_write(path, "wb") as file:
         file.write(save(tensors, {"otoscope.probes": header}))
 
@@ -145,15 +147,16 @@ def load_probes(path: Path | str) -> tuple[dict[int, LinearProbe], dict[str, Any
         with safe_open(path, "np") as file:
             facts = json.loads(file.metadata()["otoscope.probes"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        layers = sorted(int(name.removeprefix("weight.")) for name in tensors if name.startswith("weight."))
+        classes = tuple(map(str, facts.pop("classes")))
+        probes = {i: LinearProbe(tensors[f"weight.{i}"], tensors[f"bias.{i}"], classes) for i in layers}
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise OptionError(
             f"{path} holds no probes.", "Name a file that `otoscope probe --save` wrote."
         ) from error
-    layers = sorted(int(name.removeprefix("weight.")) for name in tensors if name.startswith("weight."))
-    classes = tuple(facts.pop("classes"))
-    return {i: LinearProbe(tensors[f"weight.{i}"], tensors[f"bias.{i}"], classes) for i in layers}, facts
+    return probes, facts
 
 
 def is_number(value: object) -> bool:
-    """Whether a label is a finite number (True and False are classes)."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether a label is a number that can be computed with (True and False are classes)."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST

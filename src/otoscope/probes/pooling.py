@@ -4,7 +4,7 @@ Names of pooled vectors are `STACK.POOL.LAYER`, such as `encoder.mean.2` (layers
 `hook_resid_post`). Pools of an encoder go over the frames that hold sound, not over the padding of the window. Pools of a decoder
 go over the states that wrote tokens: the state that wrote token i is the one at the position before it.
 
-- `mean`, `max`: over the sound's frames; over the states that wrote text.
+- `mean`, `max`: over the sound's frames (pauses within it included); over the states that wrote text.
 - `last`: the last frame of the sound; the state that wrote the last token of the text.
 - `end`: the state that wrote the end-of-text token (where the text ran out of room, the last state). Decoders only.
 - `frames`: every frame of the sound. Encoders only.
@@ -184,7 +184,7 @@ class Pooler:
     def watching(self, features: Tensor, windows: Sequence[Window]) -> Iterator[Sequence[LogitFilter]]:
         """Read one batch; see `Watcher`."""
         frames = [frames_of(self.model, window.clip) for window in windows]
-        mels = _mel_statistics(features, frames)
+        mels = mel_statistics(features, frames)
         rows = [_Row(n, {MEL: mel}) for n, mel in zip(frames, mels, strict=True)]
         step = _Step()
         hooks = [(name, self._hearing(rows, layer)) for layer, name in self._points("encoder", self.encoder)]
@@ -274,8 +274,8 @@ def _forcing(texts: Sequence[Sequence[int]], end: int, step: _Step) -> LogitFilt
     return force
 
 
-def _mel_statistics(features: Tensor, frames: Sequence[int]) -> list[np.ndarray]:
-    """Mean and deviation of each mel band over the sound: two columns of 10 ms a frame."""
+def mel_statistics(features: Tensor, frames: Sequence[int]) -> list[np.ndarray]:
+    """Mean and deviation of each mel band over the sound, `(2 * mel,)` a row; there are two columns of 10 ms a frame."""
     rows = (features[i, :, : 2 * n].float() for i, n in enumerate(frames))
     return [torch.cat([row.mean(dim=1), row.std(dim=1, unbiased=False)]).cpu().numpy() for row in rows]
 

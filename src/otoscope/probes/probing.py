@@ -2,13 +2,15 @@
 
 The measure is the balanced accuracy of items that the probe did not see, whose groups (speakers, voices) it did not see either.
 Beside it stand: the same on a control task with shuffled labels, on mel statistics of the sound (what a probe gets without any
-model), and, if asked for, on a model of the same architecture with random weights.
+model), and, if asked for, on a model of the same architecture with random weights. Intervals draw whole groups and hold the
+fitted probes fixed.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,6 +18,7 @@ import numpy as np
 
 from otoscope.corpora import Item, folds, labels_of
 from otoscope.errors import ManifestError, OptionError
+from otoscope.probes.harvesting import storable
 from otoscope.probes.linear import Kind, LinearProbe, fit_probe, held_out, is_number, save_probes
 from otoscope.probes.pooling import MEL
 from otoscope.probes.scoring import (
@@ -48,6 +51,8 @@ NO_GROUPS = "none"
 """Value of `group_by` with which every item is a group of its own."""
 
 _NUMERIC_FROM = 10  # so many different numbers make a numeric label
+_FEW = 10  # groups below which a bootstrap over them is not to be trusted
+_DRAWS = 100  # tries to find shuffled labels that leave every class in both given parts
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,13 @@ class ProbeOptions:
     shuffles: int = 5
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.site not in STACKS:
+            raise OptionError(f"There is no site {self.site!r}.", f"Choose of: {', '.join(STACKS)}.")
+        for name, least in (("folds", 2), ("shuffles", 1)):
+            if getattr(self, name) < least:
+                raise OptionError(f"{name} is {getattr(self, name)}.", f"Give {least} or more.")
+
 
 @dataclass(frozen=True, eq=False)
 class Task:
@@ -84,8 +96,9 @@ class Task:
         classes: Class names, sorted; empty for a numeric label.
         groups: `(n,)` group codes.
         folds: Pairs of row indices (into `rows`) to train and to test on.
-        missing: Readable items without the label.
+        missing: Readable items without the label (or, where a division is given, in neither part of it).
         groups_disjoint: Whether training and test share no group.
+        items: Number of items, of which the rows are frames if every frame is probed.
     """
 
     label: str
@@ -96,6 +109,7 @@ class Task:
     folds: list[tuple[np.ndarray, np.ndarray]]
     missing: int
     groups_disjoint: bool
+    items: int
 
     @property
     def kind(self) -> Kind:
@@ -112,12 +126,12 @@ class LayerScore:
         score: The measure, held out.
         ci_low: Lower end of its 95 % interval over groups.
         ci_high: Upper end.
-        control: The measure on shuffled labels, mean over the shuffles.
-        baseline: The measure on mel statistics; None where there is no sound.
+        control: The measure on shuffled labels, mean over the shuffles; None where the parts are too small to shuffle.
+        baseline: The measure on mel statistics; None where there is no sound, and for single frames.
         random: The measure on the model with random weights, if that was asked for.
         accuracy: Share of items that are right (classes only).
         auc: Area under the ROC curve (classes only).
-        auc_interval: Its 95 % interval over groups (classes only).
+        auc_interval: Its 95 % interval over groups (two classes only).
         classes: Every class by itself (classes only).
     """
 
@@ -125,7 +139,7 @@ class LayerScore:
     score: float
     ci_low: float
     ci_high: float
-    control: float
+    control: float | None
     baseline: float | None
     random: float | None
     accuracy: float | None = None
@@ -160,6 +174,20 @@ class ProbeCurve:
     def groups(self) -> int:
         """Number of groups (speakers) among the items."""
         return len(np.unique(self.task.groups))
+
+    def cautions(self) -> list[str]:
+        """What a reader must know before believing the numbers."""
+        out = ["The best layer was chosen on the same items, so its score flatters a little."]
+        if not self.task.groups_disjoint:
+            out.append(
+                "Training and test share speakers, so the scores may tell speakers apart and not the label."
+            )
+        elif self.groups < _FEW:
+            out.append(
+                f"There are only {self.groups} groups: intervals over so few are too narrow (of those with 4 groups that "
+                "say 95 %, about 70 % hold), and shuffled labels may come out below chance."
+            )
+        return out
 
     @property
     def best(self) -> LayerScore:
@@ -207,12 +235,14 @@ class ProbeCurve:
             "best_layer": self.best.layer,
             "n_train": round(float(np.mean(trained))),
             "n_test": int(sum(len(test) for _, test in task.folds)),
-            "n_items": len(task.rows),
+            "n_items": task.items,
+            "n_rows": len(task.rows),
             "n_groups": self.groups,
             "n_folds": len(task.folds),
             "groups_disjoint": task.groups_disjoint,
             "missing_labels": task.missing,
             "skipped": [dict(one) for one in self.skipped],
+            "cautions": self.cautions(),
             "options": asdict(self.options),
             "model": self.model.get("name"),
             "model_details": dict(self.model),
@@ -269,22 +299,54 @@ def make_task(
     Raises:
         ManifestError: No item has the label, it has one class, a class has too few groups, or groups are not told.
     """
-    values = [labels_of(items, label)[i] for i in rows]
-    known = np.array([i for i, value in enumerate(values) if value is not None], dtype=int)
+    told, parts = labels_of(items, label), _parts(items, options)
+    values = [told[int(i)] if parts[int(i)] else None for i in rows]
+    known = np.array([i for i, value in enumerate(values) if not _is_missing(value)], dtype=int)
     if not len(known):
-        raise ManifestError(f"No recording has the label {label}.", _known_labels(items))
+        raise ManifestError(f"No recording has the label {_brief(label)}.", _known_labels(items))
     if len(known) < len(rows) and not quiet:
-        notice(f"{len(rows) - len(known)} of {len(rows)} recordings have no {label} and are left out.")
+        notice(
+            f"{len(rows) - len(known)} of {len(rows)} recordings have no {_brief(label)} and are left out."
+        )
     y, classes = _coded([values[i] for i in known])
-    if len(classes) == 1:
+    if len(np.unique(y)) == 1:
+        one = classes[0] if classes else y[0]
         raise ManifestError(
-            f"Every recording has the {label} {classes[0]}.", "Give recordings of at least two classes."
+            f"Every recording has the {_brief(label)} {_brief(one)}.",
+            "Give recordings of at least two classes.",
         )
     labelled = [items[int(rows[i])] for i in known]
     groups = _groups(labelled, options.group_by)
-    disjoint = options.group_by != NO_GROUPS
-    chosen = _folds(labelled, y, classes, groups, options, label)
-    return Task(label, known, y, classes, groups, chosen, len(rows) - len(known), disjoint)
+    cut = _folds(labelled, y, classes, groups, options, _brief(label))
+    apart = options.group_by != NO_GROUPS and not any(set(groups[a]) & set(groups[b]) for a, b in cut)
+    return Task(label, known, y, classes, groups, cut, len(rows) - len(known), apart, len(known))
+
+
+def _parts(items: Sequence[Item], options: ProbeOptions) -> list[str | None]:
+    """Which part of a given division each item is in, None for neither; "all" where none is given.
+
+    Raises:
+        ManifestError: No item is in a part called train, or none in one called test.
+    """
+    if not options.split_by:
+        return ["all"] * len(items)
+    values = [None if value is None else str(value) for value in labels_of(items, options.split_by)]
+    there = sorted({value for value in values if value})
+    if not {"train", "test"} <= set(there):
+        raise ManifestError(
+            f"The label {options.split_by} has no parts train and test; it has: {', '.join(map(_brief, there)) or 'nothing'}.",
+            "Name the parts train and test, or leave --split-by out.",
+        )
+    return [value if value in ("train", "test") else None for value in values]
+
+
+def _is_missing(value: object) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _brief(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _known_labels(items: Sequence[Item]) -> str:
@@ -326,18 +388,18 @@ def _folds(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     if options.split_by:
         return [_given_split(items, y, classes, options.split_by)]
-    fewest = (
-        min((len(np.unique(groups[y == c])), name) for c, name in enumerate(classes))
-        if classes
-        else (len(np.unique(groups)), "")
-    )
-    if fewest[0] < 2:
-        what = f"The {label} {fewest[1]}" if classes else f"The label {label}"
+    names = classes or ("",)
+    counts = [len(np.unique(groups[y == c] if classes else groups)) for c in range(len(names))]
+    fewest = int(np.argmin(counts))
+    if counts[fewest] < 2:
+        what = f"The {label} {_brief(names[fewest])}" if classes else f"The label {label}"
+        if options.group_by == NO_GROUPS:
+            raise ManifestError(f"{what} has one recording only.", "Add another, or leave that class out.")
         raise ManifestError(
             f"{what} has recordings of one {options.group_by} only, so that nothing tells the two apart.",
             "Add another, or say --group-by none to let training and test share it.",
         )
-    count = min(options.folds, fewest[0])
+    count = min(options.folds, counts[fewest])
     number = folds(list(groups), list(y) if classes else [0] * len(y), count, options.seed)
     return [(np.flatnonzero(number != i), np.flatnonzero(number == i)) for i in range(count)]
 
@@ -347,16 +409,12 @@ def _given_split(
 ) -> tuple[np.ndarray, np.ndarray]:
     parts = np.array([str(value) for value in labels_of(items, name)])
     train, test = np.flatnonzero(parts == "train"), np.flatnonzero(parts == "test")
-    lacking = [
-        part
-        for part, rows in (("train", train), ("test", test))
-        if len(np.unique(y[rows])) < max(2, len(classes))
-    ]
-    if lacking:
-        raise ManifestError(
-            f"The {lacking[0]} part of {name} has not every class.",
-            "Put recordings of each class into both parts.",
-        )
+    for part, rows in (("train", train), ("test", test)):
+        if len(np.unique(y[rows])) < max(2, len(classes)):
+            raise ManifestError(
+                f"The {part} part of {name} has not every class.",
+                "Put recordings of each class into both parts.",
+            )
     return train, test
 
 
@@ -385,20 +443,17 @@ def probe(
         OptionError: The store has no such stack or pool.
     """
     options = options or ProbeOptions()
-    task = _in_rows(store, make_task(items, store.index["item"].to_numpy(), label, options), options)
+    _check_same_corpus(items, store, random)
+    of_items = make_task(items, store.index["item"].to_numpy(), label, options)
+    task, tasks = _in_rows(store, of_items, options), _controls(store, of_items, options)
     names = _layers(store, options)
-    baseline = (
-        _measure(store.read(MEL), task, options) if MEL in store.names and options.pool != "frames" else None
-    )
-    tasks = [_control(task, options, number) for number in range(options.shuffles)]
+    baseline = _measure(store.read(MEL), task) if MEL in store.names and options.pool != "frames" else None
     scores, probes = [], {}
-    with track(f"Probing {label}", len(names), "layers") as progress:
+    with track(f"Probing {_brief(label)}", len(names), "layers") as progress:
         for layer, name in names.items():
             x = store.read(name)
-            control = (
-                float(np.mean([_measure(x, other, options) for other in tasks])) if tasks else float("nan")
-            )
-            unlearnt = None if random is None else _measure(random.read(name), task, options)
+            control = float(np.mean([_measure(x, other) for other in tasks])) if tasks else None
+            unlearnt = None if random is None else _measure(random.read(name), task)
             scores.append(_score(layer, x, task, options, control, baseline, unlearnt))
             probes[layer] = fit_probe(x[task.rows], task.y, task.classes)
             progress.advance()
@@ -411,6 +466,20 @@ def probe(
         probes=probes,
         settings=store.run.settings,
     )
+
+
+def _check_same_corpus(items: Sequence[Item], store: ActivationStore, random: ActivationStore | None) -> None:
+    """Refuse labels of other items than those that were heard."""
+    index = store.index
+    numbers = index["item"].tolist()
+    named = [storable(items[i].audio_filepath) if i < len(items) else None for i in numbers]
+    if named != index["audio_filepath"].tolist():
+        raise OptionError(
+            "The store holds activations of other items, or in another order.",
+            "Give the items that were harvested, in their order.",
+        )
+    if random is not None and random.index["item"].tolist() != numbers:
+        raise OptionError("The two stores hold different items.", "Harvest both from the same corpus.")
 
 
 def _layers(store: ActivationStore, options: ProbeOptions) -> dict[int, str]:
@@ -432,32 +501,37 @@ def _in_rows(store: ActivationStore, task: Task, options: ProbeOptions) -> Task:
         return task
     counts = store.index["frames"].to_numpy().astype(int)
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    of_item = [starts[row] + np.arange(int(counts[row])) for row in task.rows]
+    rows = np.concatenate([starts[row] + np.arange(int(counts[row])) for row in task.rows])
     place = np.repeat(np.arange(len(task.rows)), counts[task.rows])
     cut = [
         (np.flatnonzero(np.isin(place, train)), np.flatnonzero(np.isin(place, test)))
         for train, test in task.folds
     ]
-    return Task(
-        task.label,
-        np.concatenate(of_item),
-        task.y[place],
-        task.classes,
-        task.groups[place],
-        cut,
-        task.missing,
-        task.groups_disjoint,
-    )
+    return replace(task, rows=rows, y=task.y[place], groups=task.groups[place], folds=cut)
 
 
-def _control(task: Task, options: ProbeOptions, number: int) -> Task:
-    """The task with shuffled labels; folds are made anew where they follow the labels."""
-    y = shuffled(task.y, task.groups, np.random.default_rng([options.seed, number]))
-    cut = task.folds
-    if task.classes and not options.split_by:
-        which = folds(list(task.groups), list(y), len(task.folds), options.seed)
-        cut = [(np.flatnonzero(which != i), np.flatnonzero(which == i)) for i in range(len(task.folds))]
-    return Task(task.label, task.rows, y, task.classes, task.groups, cut, task.missing, task.groups_disjoint)
+def _controls(store: ActivationStore, task: Task, options: ProbeOptions) -> list[Task]:
+    """The task with shuffled labels, some times."""
+    drawn = (_control(task, options, number) for number in range(options.shuffles))
+    return [_in_rows(store, one, options) for one in drawn if one is not None]
+
+
+def _control(task: Task, options: ProbeOptions, number: int) -> Task | None:
+    """Labels of items shuffled; folds are made anew, for they follow the labels. None where given parts are too small for it."""
+    rng = np.random.default_rng([options.seed, number])
+    if not task.classes or not options.split_by:
+        y = shuffled(task.y, task.groups, rng)
+        return replace(task, y=y, folds=_folds_like(task, y, options) if task.classes else task.folds)
+    for _ in range(_DRAWS):
+        y = shuffled(task.y, task.groups, rng)
+        if all(len(np.unique(y[rows])) == len(task.classes) for rows in task.folds[0]):
+            return replace(task, y=y)
+    return None
+
+
+def _folds_like(task: Task, y: np.ndarray, options: ProbeOptions) -> list[tuple[np.ndarray, np.ndarray]]:
+    which = folds(list(task.groups), list(y), len(task.folds), options.seed)
+    return [(np.flatnonzero(which != i), np.flatnonzero(which == i)) for i in range(len(task.folds))]
 
 
 def _tested(x: np.ndarray, task: Task) -> tuple[np.ndarray, np.ndarray]:
@@ -467,7 +541,7 @@ def _tested(x: np.ndarray, task: Task) -> tuple[np.ndarray, np.ndarray]:
     return scores[there], there
 
 
-def _measure(x: np.ndarray, task: Task, options: ProbeOptions) -> float:
+def _measure(x: np.ndarray, task: Task) -> float:
     scores, there = _tested(x, task)
     y = task.y[there]
     return balanced_accuracy(y, predicted(scores)) if task.classes else r_squared(y, scores[:, 0])
@@ -478,7 +552,7 @@ def _score(
     x: np.ndarray,
     task: Task,
     options: ProbeOptions,
-    control: float,
+    control: float | None,
     baseline: float | None,
     random: float | None,
 ) -> LayerScore:
@@ -492,5 +566,6 @@ def _score(
     return LayerScore(
         layer, balanced_accuracy(y, guess), low, high, control, baseline, random,
         accuracy=float(np.mean(guess == y)), auc=auc(y, scores),
-        auc_interval=auc_interval(y, scores, groups, options.seed), classes=tuple(class_table(y, guess, groups, task.classes)),
+        auc_interval=auc_interval(y, scores, groups, options.seed) if len(task.classes) == 2 else None,
+        classes=tuple(class_table(y, guess, groups, task.classes)),
     )  # fmt: skip

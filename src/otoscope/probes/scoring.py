@@ -50,11 +50,12 @@ def balanced_interval(
         groups: Group codes `(n,)`.
         seed: Of the draws.
     """
-    classes, units = np.unique(y), np.unique(groups)
-    there = (groups[:, None] == units).astype(float)  # (n, group)
-    one_hot = (y[:, None] == classes).astype(float)
-    n = there.T @ one_hot  # (group, class)
-    right = there.T @ (one_hot * (guess == y)[:, None])
+    classes, code = np.unique(y, return_inverse=True)
+    units, unit = np.unique(groups, return_inverse=True)
+    n = np.zeros((len(units), len(classes)))  # (group, class)
+    right = np.zeros_like(n)
+    np.add.at(n, (unit, code), 1)
+    np.add.at(right, (unit, code), guess == y)
     return bootstrap(
         _mean_recall, right, n, strata=n.argmax(axis=1) if is_nested(y, groups) else None, seed=seed
     )
@@ -127,25 +128,30 @@ def r_squared_interval(
 def shuffled(y: np.ndarray, groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Labels of a control task: as many of each, but meaningless (Hewitt and Liang 2019).
 
-    Where each group has one class, the groups exchange their labels, and an exchange that leaves the same groups
-    together is drawn again; otherwise the items of each group exchange theirs.
+    Groups of one class exchange their labels as wholes, and an exchange that leaves the same groups together is drawn again.
+    The items of all groups that have several classes exchange theirs one by one.
     """
-    if is_nested(y, groups):
-        return _exchanged(y, groups, rng)
-    out = y.copy()
-    for group in np.unique(groups):
-        rows = np.flatnonzero(groups == group)
-        out[rows] = rng.permutation(y[rows])
+    units, unit = np.unique(groups, return_inverse=True)
+    pairs = np.unique(np.stack([unit, y]), axis=1)[0].astype(int)
+    pure = np.bincount(pairs, minlength=len(units)) == 1  # by group
+    out, whole = y.copy(), pure[unit]
+    if whole.any():
+        out[whole] = _exchanged(y[whole], unit[whole], rng)
+    out[~whole] = rng.permutation(y[~whole])
     return out
 
 
 def _exchanged(y: np.ndarray, groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     units, first = np.unique(groups, return_index=True)
-    codes = new = y[first]
-    for _ in range(100):
-        new = rng.permutation(codes)
-        if not _same_partition(codes, new):
-            break
+    codes = y[first]
+    new = rng.permutation(codes)
+    if len(np.unique(codes)) < len(
+        codes
+    ):  # where every group has a label of its own there is but one partition
+        for _ in range(100):
+            if not _same_partition(codes, new):
+                break
+            new = rng.permutation(codes)
     return new[np.searchsorted(units, groups)]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from otoscope.runs.run import Run
+from otoscope.runs.run import DESCRIPTION, Run
 from otoscope.runs.store import ActivationStore
 
-__all__ = ["ActivationStore", "Run"]
+__all__ = ["DESCRIPTION", "ActivationStore", "Run"]

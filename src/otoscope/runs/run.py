@@ -57,6 +57,7 @@ class Run:
         path = Path(path)
         settings = json.loads(json.dumps(settings))
         _make(path)
+        _refuse_foreign(path)
         lock = FileLock(path / _LOCK)
         try:
             lock.acquire(timeout=0)
@@ -70,6 +71,7 @@ class Run:
         try:
             run = cls(path, kind, settings)
             run._describe()
+            run._sweep()
             yield run
         finally:
             lock.release()
@@ -94,18 +96,17 @@ class Run:
     def _describe(self) -> None:
         """Write `run.json`, or compare with the one that is there."""
         there = _description(self.path)
-        if there is None:
-            others = [p.name for p in self.path.iterdir() if p.name != _LOCK and not p.name.endswith(".part")]
-            if others:
-                raise OutputError(
-                    f"{self.path} is not empty and holds no {DESCRIPTION}.",
-                    "Choose a new or empty directory.",
-                )
-            made_with = {"kind": self.kind, "settings": self.settings, "versions": versions()}
-            with atomic_write(self.path / DESCRIPTION) as file:
-                json.dump(made_with, file, ensure_ascii=False, indent=1)
+        if there is not None:
+            self._compare(there)
             return
-        self._compare(there)
+        made_with = {"kind": self.kind, "settings": self.settings, "versions": versions()}
+        with atomic_write(self.path / DESCRIPTION) as file:
+            json.dump(made_with, file, indent=1)
+
+    def _sweep(self) -> None:
+        """Remove what a killed job left half-written; nobody else writes here now."""
+        for path in self.path.glob(".*.part"):
+            path.unlink(missing_ok=True)
 
     def _compare(self, there: Mapping[str, Any]) -> None:
         if there["kind"] != self.kind:
@@ -167,10 +168,20 @@ def _make(path: Path) -> None:
         raise output_error(path, error) from error
 
 
+def _refuse_foreign(path: Path) -> None:
+    """Refuse a directory that holds other files, before anything is put into it."""
+    if _description(path) is None:
+        others = [p.name for p in path.iterdir() if p.name != _LOCK and not p.name.endswith(".part")]
+        if others:
+            raise OutputError(
+                f"{path} is not empty and holds no {DESCRIPTION}.", "Choose a new or empty directory."
+            )
+
+
 def _description(path: Path) -> dict[str, Any] | None:
     try:
         described = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
-        return {"kind": str(described["kind"]), "settings": dict(described["settings"]), **described}
+        return {**described, "kind": str(described["kind"]), "settings": dict(described["settings"])}
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -101,15 +101,21 @@ class ActivationStore:
             OptionError: There are no such vectors.
         """
         import numpy as np
-        from safetensors import safe_open
+        from safetensors import SafetensorError, safe_open
 
         if name not in self.names:
             raise OptionError(f"{self.run.path} holds no {name}.", f"It holds: {', '.join(self.names)}.")
         parts = []
         for shard in self.shards:
-            with safe_open(self._vectors(shard), "np") as file:
-                if name in file.keys():  # noqa: SIM118 - safe_open is no mapping; a shard of unreadable items is empty
-                    parts.append(file.get_tensor(name))
+            try:
+                with safe_open(self._vectors(shard), "np") as file:
+                    if name in file.keys():  # noqa: SIM118 - no mapping; a shard of unreadable items is empty
+                        parts.append(file.get_tensor(name))
+            except (OSError, SafetensorError) as error:
+                path = self._vectors(shard)
+                raise OptionError(
+                    f"{path} is damaged.", f"Delete {self.run.part(_INDEX, shard)} and harvest again."
+                ) from error
         return np.concatenate(parts)
 
     @property

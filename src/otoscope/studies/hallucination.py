@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from otoscope.corpora import Item, items
-from otoscope.corpora.recipes import Noise, NonSpeech, Prompts, Recipe, Voices, make_corpus
-from otoscope.errors import ManifestError, ModelError, OtoscopeError
+from otoscope.corpora.recipes import Noise, NonSpeech, Prompts, Voices
+from otoscope.errors import ManifestError, ModelError
 from otoscope.models.transcripts import DecodeOptions
 from otoscope.models.whisper import SpeechModel
 from otoscope.outcomes import (
@@ -30,12 +30,22 @@ from otoscope.outcomes import (
     hallucination_rates,
     has_words,
     output_type,
+    script_mismatch,
 )
 from otoscope.probes.harvesting import Pools, harvest
 from otoscope.probes.probing import ProbeOptions, check_labels, probe
 from otoscope.probes.scoring import auc, auc_interval
 from otoscope.progress import notice
-from otoscope.studies.reports import interval, number, percent, prepare, table, write_report, write_results
+from otoscope.studies.corpora import made
+from otoscope.studies.reports import (
+    interval,
+    number,
+    percent,
+    study_directory,
+    table,
+    write_report,
+    write_results,
+)
 from otoscope.versions import versions
 
 if TYPE_CHECKING:
@@ -87,29 +97,16 @@ def own_corpora(folder: Path, seed: int = 0) -> list[Path]:
     Returns:
         Manifests. Speech is of real people where the packages can be had, else synthetic.
     """
-    sounds = _made(Prompts(seed=seed, sets=("nonspeech",)), folder / "sounds")
-    music = (sounds,) if sounds else ()
-    made = [_made(NonSpeech(seed=seed, music=music), folder / "nonspeech")]
-    speech = _made(Prompts(seed=seed, languages=("en",), per_speaker=100), folder / "speech")
-    speech = speech or _made(Voices(seed=seed), folder / "voices")
+    sounds = made(Prompts(seed=seed, sets=("nonspeech",)), folder / "sounds")
+    manifests = [
+        made(NonSpeech(seed=seed, count=15, music=(sounds,) if sounds else ()), folder / "nonspeech")
+    ]
+    people = Prompts(seed=seed, languages=("en",), per_speaker=80)
+    speech = made(people, folder / "speech") or made(Voices(seed=seed), folder / "voices")
     if speech:
-        noisy = Noise(
-            seed=seed,
-            source=speech,
-            kinds=("white", "pink", "babble", "music"),
-            snrs=(5.0, 0.0, -5.0),
-            versions=1,
-        )
-        made.append(_made(noisy, folder / "noisy"))
-    return [manifest for manifest in made if manifest]
-
-
-def _made(recipe: Recipe, folder: Path) -> Path | None:
-    try:
-        return make_corpus(recipe, folder).manifest
-    except OtoscopeError as error:
-        notice(f"The corpus {folder.name} is left out: {error}")
-        return None
+        kinds, snrs = ("white", "pink", "babble", "music"), (5.0, 0.0, -5.0)
+        manifests.append(made(Noise(seed=seed, source=speech, kinds=kinds, snrs=snrs), folder / "noisy"))
+    return [manifest for manifest in manifests if manifest]
 
 
 def study_hallucination(
@@ -135,7 +132,13 @@ def study_hallucination(
     """
     if not isinstance(model, SpeechModel):
         raise ModelError(f"{model.origin.name} does not transcribe by itself.", "Use a Whisper model.")
-    out = prepare(out)
+    with study_directory(out, "hallucination", model, data, seed) as out:
+        return _study(model, data, out, seed, batch)
+
+
+def _study(
+    model: SpeechModel, data: Sequence[Path | str], out: Path, seed: int, batch: int | None
+) -> dict[str, Any]:
     corpus = [item for path in data or own_corpora(out / "data", seed) for item in items(path)]
     sounds = [item for item in corpus if _is_sound(item)]
     speech = [item for item in corpus if not _is_sound(item) and item.text]
@@ -272,6 +275,8 @@ def _class(task: Task, row: Mapping[str, Any], item: Item) -> int:
     """1: what the task looks for; 0: a transcript without an error; -1: neither."""
     if _is_sound(item):
         return 1 if task.label == "sound" and has_words(row["written"]) else -1
+    if script_mismatch(item.text or "", language=item.language):
+        return -1  # the reference is wrong, so nothing tells whether the transcript is
     if error_rates([item.text or ""], [row["written"]], item.language or row["language_written"]).wer == 0:
         return 0
     wrong = _type(row, item) in (OutputType.UNGROUNDED, OutputType.LOOP)

@@ -12,19 +12,29 @@ from typing import TYPE_CHECKING, Any
 
 from otoscope.audio.samples import NAMES, sample
 from otoscope.corpora import Item, items
-from otoscope.corpora.recipes import Prompts, make_corpus
-from otoscope.errors import ManifestError, OtoscopeError
+from otoscope.corpora.recipes import Prompts
+from otoscope.errors import AudioError, ManifestError
 from otoscope.models.whisper import SpeechModel
 from otoscope.progress import notice
+from otoscope.studies.corpora import made
 from otoscope.studies.lens import LensSettings, Reader, lens_corpus
-from otoscope.studies.reports import interval, number, percent, prepare, table, write_report, write_results
+from otoscope.studies.reports import (
+    cell,
+    interval,
+    number,
+    percent,
+    study_directory,
+    table,
+    write_report,
+    write_results,
+)
 from otoscope.versions import versions
 
 if TYPE_CHECKING:
     from otoscope.models.base import Model
 
 LANGUAGES = ("en", "es", "fr", "it", "ru")
-EACH = 30
+EACH = 15
 """Recordings a language, as the study takes them by itself."""
 
 PAPER = (
@@ -63,7 +73,13 @@ def study_lens(
         ManifestError: No recording can be read.
         OutputError: The directory cannot be written.
     """
-    out = prepare(out)
+    with study_directory(out, "lens", model, data, seed) as out:
+        return _study(model, data, out, seed, batch)
+
+
+def _study(
+    model: Model, data: Sequence[Path | str], out: Path, seed: int, batch: int | None
+) -> dict[str, Any]:
     corpus = [item for path in data for item in items(path)] or _own(model, out / "data", seed)
     by_language: dict[str, list[Item]] = {}
     for item in corpus:
@@ -71,9 +87,12 @@ def study_lens(
     languages = {}
     for language, recordings in by_language.items():
         settings = LensSettings(language=_told(model, language), closeness=True, batch=batch, seed=seed)
-        read = lens_corpus(Reader(model, settings), recordings)
-        if read.recordings:
-            languages[language] = read.summary() | {"skipped": len(read.skipped)}
+        try:
+            read = lens_corpus(Reader(model, settings), recordings)
+        except AudioError as error:
+            notice(f"The recordings in {language} are left out: {error.reason}")
+            continue
+        languages[language] = read.summary() | {"skipped": len(read.skipped)}
     if not languages:
         raise ManifestError("None of the recordings can be read.", "Check them with `otoscope corpus check`.")
     results = {
@@ -93,11 +112,11 @@ def study_lens(
 def _own(model: Model, folder: Path, seed: int) -> list[Item]:
     multilingual = isinstance(model, SpeechModel) and model.is_multilingual
     languages = LANGUAGES if multilingual else ("en",)
-    try:
-        return make_corpus(Prompts(seed=seed, languages=languages, per_speaker=EACH), folder).items
-    except OtoscopeError as error:
-        notice(f"The shipped recordings are read, for others cannot be had: {error}")
-        return [Item(name, sample(name), language="en") for name in NAMES]
+    manifest = made(Prompts(seed=seed, languages=languages, per_speaker=EACH), folder)
+    if manifest:
+        return items(manifest)
+    notice("The shipped recordings are read.")
+    return [Item(name, sample(name), language="en") for name in NAMES]
 
 
 def _told(model: Model, language: str) -> str | None:
@@ -111,7 +130,7 @@ def _report(results: Mapping[str, Any]) -> list[str]:
     parts = ["Layers are counted from 0; a layer is the residual stream after its block.", results["paper"]]
     for language, summary in results["languages"].items():
         parts += [
-            f"## {language}: {summary['recordings']} recordings, {summary['tokens']} tokens",
+            f"## {cell(language)}: {summary['recordings']} recordings, {summary['tokens']} tokens",
             _decoder_table(summary),
             _encoder_table(summary),
         ]

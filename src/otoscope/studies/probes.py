@@ -12,15 +12,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from otoscope.corpora import Item, items, labels_of
-from otoscope.corpora.recipes import Noise, NonSpeech, Prompts, Recipe, Voices, make_corpus
-from otoscope.errors import ManifestError, OtoscopeError
+from otoscope.corpora import Item, labels_of
+from otoscope.corpora.recipes import Noise, NonSpeech, Prompts, Recipe, Voices
+from otoscope.errors import AudioError, ManifestError
 from otoscope.models.families import untrained
 from otoscope.probes.corpus import default_options
 from otoscope.probes.harvesting import Pools, harvest
 from otoscope.probes.probing import ProbeCurve, ProbeOptions, check_labels, probe
 from otoscope.progress import notice, track
-from otoscope.studies.reports import interval, number, prepare, table, write_report, write_results
+from otoscope.studies.corpora import made, named
+from otoscope.studies.reports import interval, number, study_directory, table, write_report, write_results
 from otoscope.versions import versions
 
 if TYPE_CHECKING:
@@ -46,6 +47,9 @@ class Property:
     paper: str = "not in the paper"
 
 
+SPEECH = "speech-and-sounds"
+"""Name of the corpus that the study puts together from those that it has."""
+
 PROPERTIES = (
     Property("gender", ("speaker",), ("voices", "prompts"), "94.6 % at layer 25 of 32 (LibriSpeech)"),
     Property("accent", ("speaker",), ("voices",), "97.0 % mean of four accents at layer 22 of 32"),
@@ -56,13 +60,15 @@ PROPERTIES = (
         "90.0 % at layer 27 of 32 (dev-clean against dev-other, not added noise)",
     ),
     Property("subset", ("speaker",), (), "90.0 % at layer 27 of 32 (dev-clean against dev-other)"),
-    Property("speech", ("sort",), ("speech",), "100 % in the decoder, layers 10 to 28 of 32"),
+    Property("speech", ("sort",), (SPEECH,), "100 % in the decoder, layers 10 to 28 of 32"),
     Property("language", ("sentence", "speaker"), ("languages", "prompts")),
     Property(
         "category", ("word",), ("categories",), "85.6 % mean over pairs of categories at the last layer"
     ),
 )
 """What is probed; `subset` is LibriSpeech's clean and other, for whoever has it."""
+
+CONTROLS = ("control", "baseline", "random_weights")
 
 NOTES = (
     "Scores are balanced accuracy on items whose groups no probe had met; intervals draw whole groups.",
@@ -91,19 +97,11 @@ def own_corpora(folder: Path, seed: int = 0) -> dict[str, Path]:
         "people": Prompts(seed=seed, sets=("prompts", "dialogue"), per_speaker=20),
         "few": Prompts(seed=seed + 1, sets=("prompts", "dialogue"), per_speaker=12),
     }
-    made = {name: _made(recipe, folder / name) for name, recipe in recipes.items()}
-    source = made.pop("few") or made["voices"]
+    there = {name: made(recipe, folder / name) for name, recipe in recipes.items()}
+    source = there.pop("few") or there["voices"]
     if source:
-        made["noise"] = _made(Noise(seed=seed, source=source), folder / "noise")
-    return {name: manifest for name, manifest in made.items() if manifest is not None}
-
-
-def _made(recipe: Recipe, folder: Path) -> Path | None:
-    try:
-        return make_corpus(recipe, folder).manifest
-    except OtoscopeError as error:
-        notice(f"The corpus {folder.name} is left out: {error}")
-        return None
+        there["noise"] = made(Noise(seed=seed, source=source), folder / "noise")
+    return {name: manifest for name, manifest in there.items() if manifest is not None}
 
 
 def study_probes(
@@ -132,11 +130,14 @@ def study_probes(
         ManifestError: No corpus has a label to probe.
         OutputError: The directory cannot be written.
     """
-    out = prepare(out)
-    manifests = {Path(path).resolve().parent.name: Path(path) for path in data} or own_corpora(
-        out / "data", seed
-    )
-    corpora = {name: items(path) for name, path in manifests.items()}
+    with study_directory(out, "probes", model, data, seed) as out:
+        return _study(model, data, out, seed, batch, random_weights)
+
+
+def _study(
+    model: Model, data: Sequence[Path | str], out: Path, seed: int, batch: int | None, random_weights: bool
+) -> dict[str, Any]:
+    corpora = named(data or list(own_corpora(out / "data", seed).values()))
     corpora |= _speech_and_sounds(corpora)
     plan = [
         (what, name)
@@ -172,19 +173,17 @@ def study_probes(
 
 def _speech_and_sounds(corpora: Mapping[str, Sequence[Item]]) -> dict[str, list[Item]]:
     """Speech of people against sounds in which nobody speaks, where both are there; `sort`: the speaker, or the kind of sound."""
-    sounds = [item for corpus in corpora.values() for item in corpus if item.labels.get("speech") == "no"]
+    every = [item for corpus in corpora.values() for item in corpus]
+    sounds = [item for item in every if item.labels.get("speech") == "no"]
     people = [
-        item
-        for name, corpus in corpora.items()
-        for item in corpus
-        if name in ("people", "prompts") and "speaker" in item.labels
+        item for item in every if item.labels.get("recipe") in (None, "prompts") and "speaker" in item.labels
     ]
     if not sounds or not people:
         return {}
     people = people[:: max(1, len(people) // len(sounds))]  # about as many of both
     told = [(item, "no", str(item.labels.get("kind"))) for item in sounds]
     told += [(item, "yes", str(item.labels["speaker"])) for item in people]
-    return {"speech": [replace(item, labels={"speech": yes, "sort": sort}) for item, yes, sort in told]}
+    return {SPEECH: [replace(item, labels={"speech": yes, "sort": sort}) for item, yes, sort in told]}
 
 
 def _applies(what: Property, name: str, corpus: Sequence[Item]) -> bool:
@@ -195,11 +194,11 @@ def _applies(what: Property, name: str, corpus: Sequence[Item]) -> bool:
 
 def _kind(name: str, corpus: Sequence[Item]) -> str | None:
     """The recipe of a corpus, with that of `voices` told apart by what they say; None where no recipe made it."""
-    if name == "speech":
+    if name == SPEECH:
         return name
-    recipe = corpus[0].labels.get("recipe")
-    if recipe != "voices":
-        return None if recipe is None else str(recipe)
+    recipes = {item.labels.get("recipe") for item in corpus}
+    if recipes != {"voices"}:
+        return None if recipes == {None} else str(next(iter(recipes - {None})))
     several = len({item.language for item in corpus}) > 1
     return "categories" if "category" in corpus[0].labels else "languages" if several else "voices"
 
@@ -219,10 +218,10 @@ def _find(
     kept = _with_groups_enough(corpus, what.label, options.group_by)
     try:
         check_labels(kept, what.label, options)
-    except ManifestError as error:
+        curve = _curve(model, blank, what.label, name, corpus, kept, options, out, batch)
+    except (ManifestError, AudioError) as error:
         notice(f"{what.label} of {name} is left out: {error.reason}")
         return None
-    curve = _curve(model, blank, what.label, name, corpus, kept, options, out, batch)
     return {"property": what.label, "corpus": name, "paper": what.paper, **curve.to_dict()}
 
 
@@ -248,11 +247,11 @@ def _group_by(what: Property, corpus: Sequence[Item]) -> str:
 
 def _with_groups_enough(corpus: Sequence[Item], label: str, group_by: str) -> list[Item]:
     """The corpus; classes of a single group (a language with one speaker) have lost their label, for none could be held out."""
-    groups: dict[object, set[object]] = {}
+    groups: dict[str, set[str]] = {}
     for value, group in zip(labels_of(corpus, label), labels_of(corpus, group_by), strict=True):
-        groups.setdefault(value, set()).add(group)
+        groups.setdefault(str(value), set()).add(str(group))
     return [
-        _without(item, label) if value is not None and len(groups[value]) < 2 else item
+        _without(item, label) if value is not None and len(groups[str(value)]) < 2 else item
         for item, value in zip(corpus, labels_of(corpus, label), strict=True)
     ]
 
@@ -272,13 +271,12 @@ def _report(results: Mapping[str, Any]) -> list[str]:
         rows.append((
             finding["property"], finding["corpus"], finding["n_items"],
             f"{finding['n_groups']} ({finding['options']['group_by']})", len(finding["classes"]), best["layer"],
-            number(best["balanced_accuracy"]), interval(best["ci_low"], best["ci_high"]), number(best["auc"]),
-            number(best["control_accuracy"]), number(best["baseline_accuracy"]),
-            number(best["random_weights_accuracy"]), finding["paper"],
+            number(best[finding["measure"]]), interval(best["ci_low"], best["ci_high"]), number(best.get("auc")),
+            *(number(best[f"{control}_{'accuracy' if finding['classes'] else 'r2'}"]) for control in CONTROLS), finding["paper"],
         ))  # fmt: skip
     layers = [layer["layer"] for layer in results["findings"][0]["layers"]] if results["findings"] else []
     curves = [
-        (f["property"], f["corpus"], *(number(layer["balanced_accuracy"]) for layer in f["layers"]))
+        (f["property"], f["corpus"], *(number(layer[f["measure"]]) for layer in f["layers"]))
         for f in results["findings"]
     ]
     return [

@@ -3,33 +3,45 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from otoscope.files import atomic_write, output_error
+from otoscope.files import atomic_write
+from otoscope.runs import Run
+
+if TYPE_CHECKING:
+    from otoscope.models.base import Model
 
 RESULTS, REPORT = "results.json", "report.md"
 
 
-def prepare(out: Path | str) -> Path:
-    """The study's directory, made if it is not there.
+@contextmanager
+def study_directory(
+    out: Path | str, name: str, model: Model, data: Sequence[Path | str], seed: int
+) -> Iterator[Path]:
+    """The study's directory for the length of the block, made if it is not there; the same study goes on in it.
 
     Raises:
-        OutputError: It cannot be made.
+        OptionError: It belongs to another study, model, data or seed.
+        OutputError: It holds other files, another process works in it, or it cannot be made.
     """
-    out = Path(out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise output_error(out, error) from error
-    return out
+    facts = {key: value for key, value in model.describe().items() if key not in ("device", "source")}
+    settings = {
+        "study": name,
+        "model": facts,
+        "data": [str(Path(path).resolve()) for path in data],
+        "seed": seed,
+    }
+    with Run.opened(out, "study", settings) as run:
+        yield run.path
 
 
 def write_results(out: Path, results: Mapping[str, Any]) -> None:
     """Write `results.json`."""
     with atomic_write(out / RESULTS) as file:
-        json.dump(results, file, ensure_ascii=False, allow_nan=False, indent=1)
+        json.dump(results, file, allow_nan=False, indent=1)  # ASCII: labels need not be Unicode
         file.write("\n")
 
 
@@ -42,11 +54,13 @@ def write_report(out: Path, title: str, parts: Sequence[str]) -> None:
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """A Markdown table; what would break it is escaped."""
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(map(cell, line)) + " |" for line in lines)
 
 
-def _cell(value: object) -> str:
-    return str(value).replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+def cell(value: object) -> str:
+    """Text on one line that is neither Markdown's table nor HTML."""
+    line = " ".join(str(value).encode("utf-8", "backslashreplace").decode().split())
+    return line.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
 
 
 def number(value: float | None, digits: int = 3) -> str:

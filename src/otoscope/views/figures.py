@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -65,9 +66,11 @@ def save_figure(figure: Figure, path: Path | str) -> None:
         figure.savefig(file, format=format, dpi=160, metadata=undated)
 
 
-def plain_text(text: str) -> str:
-    """Text that matplotlib draws as it is: a dollar sign begins no formula."""
-    return text.replace("$", r"\$")
+def plain_text(text: str, longest: int = 120) -> str:
+    """Text that is drawn as it is: on one line, no formula begins in it, and controls and unpaired characters become a dot."""
+    shown = "".join("·" if unicodedata.category(c)[0] == "C" or c in "\u2028\u2029" else c for c in text)
+    shown = shown if len(shown) <= longest else f"{shown[: longest - 1]}…"
+    return shown.replace("$", r"\$")
 
 
 def probe_figure(curve: Mapping[str, Any]) -> Figure:
@@ -98,12 +101,8 @@ def probe_figure(curve: Mapping[str, Any]) -> Figure:
     if curve["kind"] == "categorical":
         axes.set_ylim(0, 1.02)
     groups = f"{curve['n_groups']} groups" if curve["groups_disjoint"] else "groups shared"
-    axes.set_title(
-        plain_text(
-            f"{curve['label']}: {curve['site']} of {curve['model']}\n{curve['n_items']} items, {groups}"
-        ),
-        fontsize=10,
-    )
+    title = plain_text(f"{curve['label']}: {curve['site']} of {curve['model']}")
+    axes.set_title(f"{title}\n{curve['n_items']} items, {groups}", fontsize=10)
     axes.legend(frameon=False, fontsize=8)
     return figure
 
@@ -194,9 +193,8 @@ def detection_figure(task: Mapping[str, Any], model: str) -> Figure:
         axes.axhline(signal["auc"], color=colour, linestyle=style, label=name)
     axes.set(xlabel="decoder layer (from 0)", ylabel="AUC", ylim=(0.3, 1.02))
     n = task["matched"]
-    axes.set_title(
-        plain_text(f"{task['task']}: {model}\n{n['yes']} against {n['no']}, lengths matched"), fontsize=10
-    )
+    counted = f"{n['yes']} against {n['no']}, lengths matched"
+    axes.set_title(f"{plain_text(task['task'])}: {plain_text(model)}\n{counted}", fontsize=10)
     axes.legend(frameon=False, fontsize=8)
     return figure
 
@@ -210,7 +208,7 @@ def study_figures(results: Mapping[str, Any]) -> dict[str, Figure]:
     model = results["model"]["name"]
     if results["study"] == "probes":
         return {
-            f"{one['property']}-{one['corpus']}": probe_figure(
+            f"{one['property']}-{_stem(one['corpus'])}": probe_figure(
                 one | {"label": f"{one['label']} ({one['corpus']})"}
             )
             for one in results["findings"]
@@ -220,3 +218,8 @@ def study_figures(results: Mapping[str, Any]) -> dict[str, Figure]:
             f"lens-{name}": lens_figure(name, found, model) for name, found in results["languages"].items()
         }
     return {f"telling-{task['label']}": detection_figure(task, model) for task in results["tasks"]}
+
+
+def _stem(name: str) -> str:
+    """A name that is safe in every folder."""
+    return "".join(c if c.isalnum() or c in "-_" else "-" for c in name)[:60]
