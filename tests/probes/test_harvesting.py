@@ -227,7 +227,8 @@ def test_an_audio_language_model_is_pooled_over_its_sound_and_its_audio_position
     clips = [Item(f"{i}", sample("jfk"), offset=float(i), duration=0.4 + 0.2 * i) for i in range(2)]
     store = harvest(model, clips, tmp_path / "s", Pools(("mean",), ("mean", "last")))
     assert store.names == sorted(
-        [f"audio_encoder.mean.{i}" for i in range(3)]
+        ["mel"]
+        + [f"audio_encoder.mean.{i}" for i in range(3)]
         + [f"text.{p}.{i}" for p in ("mean", "last") for i in range(2)]
     )
     assert np.isfinite(store.read("text.last.1")).all()
