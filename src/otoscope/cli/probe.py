@@ -12,7 +12,7 @@ from otoscope.cli.options import Common, require_different, with_common
 from otoscope.cli.show import say, table, warn, write_json
 
 if TYPE_CHECKING:
-    from otoscope.probes.probing import LayerScore, ProbeCurve
+    from otoscope.probes.probing import ProbeCurve
 
 
 class Site(StrEnum):
@@ -152,17 +152,21 @@ def _warn(curve: ProbeCurve) -> None:
 
 def _say(curve: ProbeCurve) -> None:
     task, best = curve.task, curve.best
-    measure = "balanced accuracy" if task.classes else "R squared"
+    measure = "balanced accuracy" if task.classes else "R squared, for its values are numbers,"
+    classes = (
+        f" ({', '.join(task.classes[:12])}{', …' if len(task.classes) > 12 else ''})" if task.classes else ""
+    )
     groups = (
         f"{curve.groups} groups by {curve.options.group_by}"
         if task.groups_disjoint
         else "no groups kept apart"
     )
+    parts = f"parts by {curve.options.split_by}" if curve.options.split_by else f"{len(task.folds)} folds"
     say(
-        f"{task.label} in the {curve.options.site} of {curve.model['name']} ({curve.options.pool}): {measure}, held out",
-        f"{task.items} recordings, {groups}, {len(task.folds)} folds; layers are counted from 0",
+        f"{task.label}{classes} in the {curve.options.site} of {curve.model['name']}, pooled by {curve.options.pool}",
+        f"{measure} held out; {task.items} items, {groups}, {parts}; layers are counted from 0",
         "",
-        *table([_HEADER, *(_row(layer) for layer in curve.layers)]),
+        *table(_columns(curve)),
         "",
         f"Best layer {best.layer}: {_number(best.score)} ({_number(best.ci_low)} to {_number(best.ci_high)}); "
         f"{_number(best.score - _floor(curve))} above the best of chance and the controls.",
@@ -176,13 +180,19 @@ def _floor(curve: ProbeCurve) -> float:
     return max(chance, *(v for v in (best.control, best.baseline, best.random) if v is not None), chance)
 
 
-_HEADER = ("layer", "score", "95 % interval", "AUC", "shuffled labels", "mel statistics", "random weights")
-
-
-def _row(layer: LayerScore) -> tuple[str, ...]:
-    interval = f"{_number(layer.ci_low)} to {_number(layer.ci_high)}"
-    others = (layer.auc, layer.control, layer.baseline, layer.random)
-    return (str(layer.layer), _number(layer.score), interval, *map(_number, others))
+def _columns(curve: ProbeCurve) -> list[tuple[str, ...]]:
+    """The table, without columns that hold nothing."""
+    told = {
+        "layer": [str(layer.layer) for layer in curve.layers],
+        "score": [_number(layer.score) for layer in curve.layers],
+        "95 % interval": [f"{_number(layer.ci_low)} to {_number(layer.ci_high)}" for layer in curve.layers],
+        "AUC": [_number(layer.auc) for layer in curve.layers],
+        "shuffled labels": [_number(layer.control) for layer in curve.layers],
+        "mel statistics": [_number(layer.baseline) for layer in curve.layers],
+        "random weights": [_number(layer.random) for layer in curve.layers],
+    }
+    full = {name: cells for name, cells in told.items() if any(cell != "–" for cell in cells)}
+    return [tuple(full), *zip(*full.values(), strict=True)]
 
 
 def _number(value: float | None) -> str:

@@ -56,7 +56,7 @@ class HallucinationRates:
     Attributes:
         raw: The transcript is not empty: anything but whitespace, so that a lone "." counts, too (Calm-Whisper, arXiv
             2505.12969).
-        words: The transcript has a letter or a digit: what `raw` would be without lone punctuation.
+        words: The transcript has a letter or a digit, a bracketed sound event included: `raw` without lone punctuation.
         filtered: The transcript is not empty and passes Whisper's rule, which skips a window whose no_speech_prob is above
             0.6 unless its avg_logprob is above -1.0 (arXiv 2609.04561).
         gate: no_speech_prob is below 0.6 or avg_logprob above -1.0; the text is not looked at, even an empty one counts

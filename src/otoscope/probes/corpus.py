@@ -49,6 +49,7 @@ def probe_corpus(
     """
     options = options or default_options(model)
     _check_site(model, options)
+    _check_kind(model, items)
     check_labels(items, label, options)
     pools = pools_for(model, options)
     activations = harvest(model, items, store, pools, decoding, batch=batch)
@@ -78,6 +79,14 @@ def pools_for(model: Model, options: ProbeOptions) -> Pools:
 
 def _has(model: Model, site: Site) -> bool:
     return any(stack in model.points.stacks for stack in STACKS[site])
+
+
+def _check_kind(model: Model, items: Sequence[Item]) -> None:
+    texts = not any(item.audio_filepath for item in items)
+    if texts and _has(model, "encoder"):
+        raise OptionError(
+            f"{model.origin.name} listens, and these are texts.", "Use a language model for texts."
+        )
 
 
 def _check_site(model: Model, options: ProbeOptions) -> None:

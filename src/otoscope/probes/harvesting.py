@@ -6,6 +6,7 @@ fixed by the settings, so that a job that was killed and goes on gives the numbe
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -255,11 +256,11 @@ def _fingerprint(model: Model) -> str:
 
 def _stamp(item: Item, reads: bool) -> list[Any]:
     """What tells that an item is the same, file and all; its text where that is what the model reads."""
-    try:
-        stat = item.path.stat()
-        file = [stat.st_size, stat.st_mtime_ns]
-    except OSError:
-        file = []
+    file: list[int] = []
+    if item.audio_filepath:
+        with contextlib.suppress(OSError):
+            stat = item.path.stat()
+            file = [stat.st_size, stat.st_mtime_ns]
     return [item.audio_filepath, item.offset, item.duration, item.text if reads else None, file]
 
 

@@ -391,13 +391,19 @@ def _folds(
     names = classes or ("",)
     counts = [len(np.unique(groups[y == c] if classes else groups)) for c in range(len(names))]
     fewest = int(np.argmin(counts))
+    numbers = all(name.replace(".", "", 1).lstrip("-").isdigit() for name in classes) if classes else False
     if counts[fewest] < 2:
         what = f"The {label} {_brief(names[fewest])}" if classes else f"The label {label}"
         if options.group_by == NO_GROUPS:
             raise ManifestError(f"{what} has one recording only.", "Add another, or leave that class out.")
         raise ManifestError(
             f"{what} has recordings of one {options.group_by} only, so that nothing tells the two apart.",
-            "Add another, or say --group-by none to let training and test share it.",
+            "Add another, or say --group-by none to let training and test share it."
+            + (
+                f" (Numbers are told by regression from {_NUMERIC_FROM + 1} different ones on.)"
+                if numbers
+                else ""
+            ),
         )
     count = min(options.folds, counts[fewest])
     number = folds(list(groups), list(y) if classes else [0] * len(y), count, options.seed)

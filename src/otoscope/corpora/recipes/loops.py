@@ -43,7 +43,7 @@ class Loops(Recipe):
     second of speech in random order. shaped: noise with the spectrum of speech. reversed: speech backwards, and clipped so hard
     that up to 60 % of the samples are at the limit. Whether one of them sets off a loop depends on the model and its decoding.
 
-    Labels: kind, snr_db (long). The text is known for long ones alone.
+    Labels: kind, snr_db (long). What ought to be written is not known; of `shaped`, which is no speech, nothing.
 
     Attributes:
         kinds: Among long, babble, shuffled, shaped and reversed.

@@ -77,6 +77,7 @@ class Noise(Recipe):
             require_counts(versions=self.versions)
         _require_finite(self.snrs)
         corpus = corpus_at(self.source)
+        _require_clean(corpus)
         if "babble" in self.kinds and len(corpus) < 2:
             raise OptionError(
                 "Babble needs other recordings.", "Give a corpus of at least two, or other kinds."
@@ -106,6 +107,14 @@ class Noise(Recipe):
     ) -> Sound:
         make = partial(_disturbed, item, kind, strength, corpus, music, (self.seed, index, kind, strength))
         return _sound(f"{index:05d}-{kind}-{strength:g}", item, make, kind, strength)
+
+
+def _require_clean(corpus: Sequence[Item]) -> None:
+    noisy = sum(item.labels.get("noise") not in (None, "clean") for item in corpus)
+    if noisy:
+        raise OptionError(
+            f"{noisy} of {len(corpus)} recordings are noisy already.", "Give the corpus they were made from."
+        )
 
 
 def _require_finite(snrs: Sequence[float]) -> None:
