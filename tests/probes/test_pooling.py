@@ -12,7 +12,7 @@ from otoscope.audio.samples import sample
 from otoscope.models.decoding import DecoderSession
 from otoscope.models.transcribing import frames_of, hear_all, transcribe_all
 from otoscope.models.transcripts import DecodeOptions
-from otoscope.probes.pooling import MEL, Pooler, pool_forward, stack_points
+from otoscope.probes.pooling import MEL, Pooler, loud_frames, pool_forward, stack_points
 
 ALL = ("mean", "max", "last", "end")
 
@@ -110,6 +110,22 @@ def test_windows_of_a_long_recording_are_put_together_by_their_lengths(tiny_en, 
     assert abs(len(frames) - 2200) <= 2
     np.testing.assert_allclose(vectors["encoder.mean.2"], frames.mean(0), atol=1e-3)
     np.testing.assert_array_equal(vectors["encoder.max.2"], frames.max(0))
+
+
+@pytest.mark.weights
+def test_the_speech_pool_leaves_pauses_out(tiny_en, clips):
+    word = clips[1].samples[:24_000]
+    paused = Clip(np.concatenate([word, np.zeros(48_000, np.float32)]))
+    pooler = Pooler(tiny_en, ("mean", "speech", "frames"))
+    list(hear_all(tiny_en, [paused], pooler))
+    vectors = pooler.take(0)
+    frames = vectors["encoder.frames.0"]
+    assert len(frames) == 225
+    loud = loud_frames(tiny_en.features(paused), [225])[0].numpy()
+    assert loud[:75].sum() > 20
+    assert not loud[77:].any()
+    np.testing.assert_allclose(vectors["encoder.speech.0"], frames[loud].mean(0), atol=1e-4)
+    assert not np.allclose(vectors["encoder.speech.0"], vectors["encoder.mean.0"], atol=1e-2)
 
 
 @pytest.mark.weights

@@ -26,6 +26,7 @@ class Pool(StrEnum):
     """What a recording's positions become."""
 
     MEAN = "mean"
+    SPEECH = "speech"
     MAX = "max"
     LAST = "last"
     END = "end"
@@ -50,7 +51,7 @@ def probe(
     pool: Annotated[
         Pool | None,
         typer.Option(
-            help="mean, max, last; end (decoder: the state that wrote end-of-text); frames (encoder)."
+            help="mean, max, last; speech, frames (encoder); end (decoder: the state that wrote end-of-text)."
         ),
     ] = None,
     group_by: Annotated[

@@ -72,7 +72,8 @@ def default_options(model: Model, site: Site | None = None, **given: object) -> 
 def pools_for(model: Model, options: ProbeOptions) -> Pools:
     """What to harvest: all that comes free in the same pass, so that the next label finds it there."""
     frames = ("frames",) if options.pool == "frames" else ()
-    encoder = ("mean", "max", "last", *frames) if _has(model, "encoder") else ()
+    speech = ("speech",) if "encoder" in model.points.stacks else ()
+    encoder = ("mean", *speech, "max", "last", *frames) if _has(model, "encoder") else ()
     ends = ("end",) if "decoder" in model.points.stacks else ()
     return Pools(encoder, ("mean", "max", "last", *ends) if options.site == "decoder" else ())
 

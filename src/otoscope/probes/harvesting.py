@@ -52,7 +52,7 @@ class Pools:
     """What to keep of each recording; see `otoscope.probes.pooling` for what the pools mean.
 
     Attributes:
-        encoder: Pools of the stack that hears (`mean`, `max`, `last`, `frames`).
+        encoder: Pools of the stack that hears (`mean`, `speech`, `max`, `last`, `frames`; Qwen2-Audio has no `speech`).
         decoder: Pools of the stack that writes (`mean`, `max`, `last`, `end`).
     """
 
@@ -61,7 +61,7 @@ class Pools:
 
     def __post_init__(self) -> None:
         for stack, known in (
-            ("encoder", ("mean", "max", "last", "frames")),
+            ("encoder", ("mean", "speech", "max", "last", "frames")),
             ("decoder", ("mean", "max", "last", "end")),
         ):
             wrong = [pool for pool in getattr(self, stack) if pool not in known]

@@ -5,6 +5,8 @@ Names of pooled vectors are `STACK.POOL.LAYER`, such as `encoder.mean.2` (layers
 go over the states that wrote tokens: the state that wrote token i is the one at the position before it.
 
 - `mean`, `max`: over the sound's frames (pauses within it included); over the states that wrote text.
+- `speech`: the mean over those frames of the sound that are at most 30 dB quieter than its loudest: pauses are left out, as far
+  as loudness tells. Encoders only.
 - `last`: the last frame of the sound; the state that wrote the last token of the text.
 - `end`: the state that wrote the end-of-text token (where the text ran out of room, the last state). Decoders only.
 - `frames`: every frame of the sound. Encoders only.
@@ -37,6 +39,8 @@ Vectors = dict[str, np.ndarray]
 
 ENCODERS = ("encoder", "audio_encoder")
 """Stacks whose positions are frames of sound."""
+
+_PAUSE = 0.75  # of the model's log-mel units, of which one is 40 dB
 
 MEL = "mel"
 """Name of the baseline: mean and standard deviation of every mel band over the sound, `(2 * mel,)`."""
@@ -144,6 +148,7 @@ class _Row:
     """What is read from one window."""
 
     frames: int
+    speech: Tensor  # (frame,) whether it is loud enough
     vectors: Vectors
     written: _Written = field(default_factory=_Written)
     ended: bool = False
@@ -184,8 +189,8 @@ class Pooler:
     def watching(self, features: Tensor, windows: Sequence[Window]) -> Iterator[Sequence[LogitFilter]]:
         """Read one batch; see `Watcher`."""
         frames = [frames_of(self.model, window.clip) for window in windows]
-        mels = mel_statistics(features, frames)
-        rows = [_Row(n, {MEL: mel}) for n, mel in zip(frames, mels, strict=True)]
+        heard = zip(frames, loud_frames(features, frames), mel_statistics(features, frames), strict=True)
+        rows = [_Row(n, loud, {MEL: mel}) for n, loud, mel in heard]
         step = _Step()
         hooks = [(name, self._hearing(rows, layer)) for layer, name in self._points("encoder", self.encoder)]
         hooks += [(name, _stepping(step, layer)) for layer, name in self._points("decoder", self.decoder)]
@@ -199,7 +204,12 @@ class Pooler:
 
     def _hearing(self, rows: Sequence[_Row], layer: int) -> HookFunction:
         def hear(x: Tensor, hook: Visit) -> None:
-            pools = pool_spans(x, [slice(0, row.frames) for row in rows], self.encoder)
+            plain = [pool for pool in self.encoder if pool != "speech"]
+            pools = pool_spans(x, [slice(0, row.frames) for row in rows], plain)
+            if "speech" in self.encoder:
+                pools["speech"] = [
+                    x[i, : row.frames][row.speech].float().mean(dim=0) for i, row in enumerate(rows)
+                ]
             for pool, vectors in pools.items():
                 for row, vector in zip(rows, vectors, strict=True):
                     row.vectors[f"encoder.{pool}.{layer}"] = vector.cpu().numpy()
@@ -239,6 +249,7 @@ class Pooler:
         numbers = sorted(number for of, number in self._done if of == recording)
         rows = [self._done.pop((recording, number)) for number in numbers]
         parts, counts = [row.vectors for row in rows], {"encoder": [row.frames for row in rows]}
+        counts["encoder.speech"] = [int(row.speech.sum()) for row in rows]
         if self.decoder:
             counts["decoder"] = [
                 self._add_written(row, ended) for row, ended in zip(rows, finished, strict=True)
@@ -274,6 +285,15 @@ def _forcing(texts: Sequence[Sequence[int]], end: int, step: _Step) -> LogitFilt
     return force
 
 
+def loud_frames(features: Tensor, frames: Sequence[int]) -> list[Tensor]:
+    """Which frames `(frame,)` of each row are at most 30 dB quieter than its loudest, by their mean log-mel energy."""
+    out = []
+    for i, n in enumerate(frames):
+        energy = features[i, :, : 2 * n].float().mean(dim=0).unflatten(0, (-1, 2)).mean(dim=1)
+        out.append(energy > energy.max() - _PAUSE)
+    return out
+
+
 def mel_statistics(features: Tensor, frames: Sequence[int]) -> list[np.ndarray]:
     """Mean and deviation of each mel band over the sound, `(2 * mel,)` a row; there are two columns of 10 ms a frame."""
     rows = (features[i, :, : 2 * n].float() for i, n in enumerate(frames))
@@ -291,8 +311,9 @@ def _joined(parts: Sequence[Vectors], counts: Mapping[str, Sequence[int]]) -> Ve
             "mean" if name == MEL else name.split(".")[1],
         )
         values = [vectors[name] for vectors in parts]
-        if pool == "mean":
-            return np.average(values, axis=0, weights=counts[stack]).astype(np.float32)
+        if pool in ("mean", "speech"):
+            weights = counts.get(f"{stack}.{pool}", counts[stack])
+            return np.average(values, axis=0, weights=weights).astype(np.float32)
         if pool == "max":
             return np.max(values, axis=0)
         return np.concatenate(values) if pool == "frames" else values[-1]
