@@ -99,7 +99,7 @@ def own_corpora(folder: Path, seed: int = 0) -> list[Path]:
     """
     sounds = made(Prompts(seed=seed, sets=("nonspeech",)), folder / "sounds")
     manifests = [
-        made(NonSpeech(seed=seed, count=15, music=(sounds,) if sounds else ()), folder / "nonspeech")
+        made(NonSpeech(seed=seed, count=8, music=(sounds,) if sounds else ()), folder / "nonspeech")
     ]
     people = Prompts(seed=seed, languages=("en",), per_speaker=80)
     speech = made(people, folder / "speech") or made(Voices(seed=seed), folder / "voices")
