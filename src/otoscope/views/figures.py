@@ -192,8 +192,8 @@ def detection_figure(task: Mapping[str, Any], model: str) -> Figure:
     for (name, signal), (style, colour) in zip(task["signals"].items(), styles, strict=False):
         axes.axhline(signal["auc"], color=colour, linestyle=style, label=name)
     axes.set(xlabel="decoder layer (from 0)", ylabel="AUC", ylim=(0.3, 1.02))
-    n = task["matched"]
-    counted = f"{n['yes']} against {n['no']}, lengths matched"
+    n = task["used"]
+    counted = f"{n['yes']} against {n['no']}{', lengths matched' if task['lengths_matched'] else ''}"
     axes.set_title(f"{plain_text(task['task'])}: {plain_text(model)}\n{counted}", fontsize=10)
     axes.legend(frameon=False, fontsize=8)
     return figure
