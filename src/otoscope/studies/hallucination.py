@@ -70,8 +70,8 @@ SIGNALS = {
     "compression ratio": ("compression_ratio", 1),
     "number of tokens": ("n_tokens", 1),
 }
-"""What a user has without looking inside: column, and sign with which it points to wrong texts. Of matched lengths the last should
-tell nothing."""
+"""What a user has without looking inside: column, and the sign with which it points to wrong texts. Of matched lengths the
+last should tell nothing."""
 
 
 @dataclass(frozen=True)
@@ -385,8 +385,9 @@ def _task_report(task: Mapping[str, Any]) -> list[str]:
         "shuffled labels",
         "mel statistics",
     )
+    matched = " of the same lengths" if task["lengths_matched"] else ""
     return [
-        f"{n['yes']} against {n['no']} transcripts{' of the same lengths' if task['lengths_matched'] else ''} (mean {tokens['yes']:.1f} and {tokens['no']:.1f} tokens). "
+        f"{n['yes']} against {n['no']} transcripts{matched} (mean {tokens['yes']:.1f} and {tokens['no']:.1f} tokens). "
         f"The paper, with whisper-large-v3: {task['paper']}.",
         table(header, rows),
     ]
