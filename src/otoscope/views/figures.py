@@ -103,7 +103,7 @@ def probe_figure(curve: Mapping[str, Any]) -> Figure:
     groups = f"{curve['n_groups']} groups" if curve["groups_disjoint"] else "groups shared"
     title = plain_text(f"{curve['label']}: {curve['site']} of {curve['model']}")
     axes.set_title(f"{title}\n{curve['n_items']} items, {groups}", fontsize=10)
-    axes.legend(frameon=False, fontsize=8)
+    figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=2)
     return figure
 
 
@@ -134,7 +134,7 @@ def _lens_curves(axes: Axes, layers: Sequence[Mapping[str, Any]]) -> None:
         ("p_final", "probability of the written token", BLUE, "-"),
         ("saturated", "share of tokens saturated", GREEN, "--"),
         ("cosine", "cosine of the candidates", PURPLE, "-."),
-        ("phoneme_error", "phoneme error of the candidates", ORANGE, ":"),
+        ("phoneme_error", "phoneme error of the candidates (may leave the picture)", ORANGE, ":"),
     )
     for key, name, colour, style in shown:
         there = [layer[key] for layer in layers if layer.get(key) and layer[key]["mean"] is not None]
@@ -144,7 +144,7 @@ def _lens_curves(axes: Axes, layers: Sequence[Mapping[str, Any]]) -> None:
             axes.plot(
                 x, [cell["mean"] for cell in there], color=colour, linestyle=style, marker="o", label=name
             )
-    axes.set(xlabel="decoder layer (from 0)", ylim=(0, None), xticks=x if len(x) <= 16 else x[::4])
+    axes.set(xlabel="decoder layer (from 0)", ylim=(-0.02, 1.6), xticks=x if len(x) <= 16 else x[::4])
     axes.legend(frameon=False, fontsize=8)
 
 
@@ -191,11 +191,11 @@ def detection_figure(task: Mapping[str, Any], model: str) -> Figure:
     styles = (("--", ORANGE), ("-.", PURPLE), (":", GREY), ((0, (1, 4)), GREY))
     for (name, signal), (style, colour) in zip(task["signals"].items(), styles, strict=False):
         axes.axhline(signal["auc"], color=colour, linestyle=style, label=name)
-    axes.set(xlabel="decoder layer (from 0)", ylabel="AUC", ylim=(0.3, 1.02))
+    axes.set(xlabel="decoder layer (from 0)", ylabel="AUC", ylim=(0, 1.02))
     n = task["used"]
     counted = f"{n['yes']} against {n['no']}{', lengths matched' if task['lengths_matched'] else ''}"
     axes.set_title(f"{plain_text(task['task'])}: {plain_text(model)}\n{counted}", fontsize=10)
-    axes.legend(frameon=False, fontsize=8)
+    figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=2)
     return figure
 
 
