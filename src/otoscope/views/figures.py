@@ -145,7 +145,7 @@ def _lens_curves(axes: Axes, layers: Sequence[Mapping[str, Any]]) -> None:
                 x, [cell["mean"] for cell in there], color=colour, linestyle=style, marker="o", label=name
             )
     axes.set(xlabel="decoder layer (from 0)", ylim=(-0.02, 1.6), xticks=x if len(x) <= 16 else x[::4])
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14))
 
 
 TYPE_COLOURS = {

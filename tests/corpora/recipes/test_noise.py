@@ -152,3 +152,9 @@ def test_babble_needs_others(corpus):
 def test_a_missing_corpus_is_refused(tmp_path):
     with pytest.raises(ManifestError):
         make_corpus(Noise(source=tmp_path / "none.jsonl"), tmp_path / "out")
+
+
+def test_a_corpus_that_is_noisy_already_is_not_called_clean(corpus, tmp_path):
+    once = make_corpus(Noise(source=corpus, kinds=("white",)), tmp_path / "once")
+    with pytest.raises(OptionError, match="6 of 12 recordings are noisy already"):
+        make_corpus(Noise(source=once.manifest, kinds=("white",)), tmp_path / "twice")

@@ -110,7 +110,7 @@ class Noise(Recipe):
 
 
 def _require_clean(corpus: Sequence[Item]) -> None:
-    noisy = sum(item.labels.get("noise") not in (None, "clean") for item in corpus)
+    noisy = sum(item.labels.get("noisy") == "yes" for item in corpus)
     if noisy:
         raise OptionError(
             f"{noisy} of {len(corpus)} recordings are noisy already.", "Give the corpus they were made from."
