@@ -354,12 +354,16 @@ def _report(results: Mapping[str, Any]) -> list[str]:
         "What is written most:",
         table(
             ("decoding", "text", "clips"),
-            [(name, p["text"], p["count"]) for name, r in rates.items() for p in r["phrases"]],
+            [(name, _brief(p["text"]), p["count"]) for name, r in rates.items() for p in r["phrases"]],
         ),
     ]
     for task in results["tasks"]:
         parts += [f"## {task['task'][0].upper()}{task['task'][1:]}", *_task_report(task)]
     return [*parts, *(f"- {note}" for note in results["notes"])]
+
+
+def _brief(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _task_report(task: Mapping[str, Any]) -> list[str]:
