@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -123,7 +124,7 @@ def test_a_silent_recording_is_skipped_where_no_snr_is_defined(tmp_path):
 def test_a_changed_source_is_noticed(corpus, tmp_path):
     make_corpus(Noise(source=corpus, kinds=("white",)), tmp_path / "out")
     corpus.write_text(corpus.read_text().replace("tone 3", "something else"))
-    with pytest.raises(OutputError, match="source_sha256"):
+    with pytest.raises(OutputError, match=r"settings \(source"):
         make_corpus(Noise(source=corpus, kinds=("white",)), tmp_path / "out")
 
 
@@ -158,3 +159,14 @@ def test_a_corpus_that_is_noisy_already_is_not_called_clean(corpus, tmp_path):
     once = make_corpus(Noise(source=corpus, kinds=("white",)), tmp_path / "once")
     with pytest.raises(OptionError, match="6 of 12 recordings are noisy already"):
         make_corpus(Noise(source=once.manifest, kinds=("white",)), tmp_path / "twice")
+
+
+def test_a_corpus_whose_source_was_moved_is_still_the_same(corpus, tmp_path):
+    source = corpus if corpus.is_dir() else corpus.parent
+    made = make_corpus(Noise(source=corpus, kinds=("white",)), tmp_path / "noisy")
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(source, moved)
+    again = make_corpus(
+        Noise(source=moved / corpus.name if corpus.is_file() else moved, kinds=("white",)), tmp_path / "noisy"
+    )
+    assert (again.fresh, len(again.items)) == (0, len(made.items))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -15,14 +15,13 @@ from otoscope.corpora.item import Item
 from otoscope.corpora.recipes.recipe import (
     Recipe,
     Sound,
-    corpus_at,
-    digest_of,
     require_counts,
     require_known,
     rng_of,
 )
 from otoscope.corpora.recipes.sentences import SENTENCES
 from otoscope.corpora.recipes.voices import ACCENTS, VOICES, say
+from otoscope.corpora.targets import items
 
 KINDS = ("long", "babble", "shuffled", "shaped", "reversed")
 SNRS = (-8.0, 0.0)
@@ -53,21 +52,17 @@ class Loops(Recipe):
 
     name: ClassVar[str] = "loops"
     pace: ClassVar[float] = 0.15
+    source_of: ClassVar[str | None] = "speech"
 
     kinds: tuple[str, ...] = KINDS
     count: int = 20
     speech: Path | None = None
 
-    def settings(self) -> dict[str, Any]:
-        """The settings, and a fingerprint of what the source of speech lists."""
-        listed = {"speech_sha256": digest_of(corpus_at(self.speech))} if self.speech else {}
-        return super().settings() | listed
-
     def sounds(self) -> list[Sound]:
         """`count` recordings of each kind."""
         require_known("kind", self.kinds, KINDS)
         require_counts(count=self.count)
-        readers = corpus_at(self.speech) if self.speech else []
+        readers = items(self.speech) if self.speech else []
         return [self._sound(kind, number, readers) for kind in self.kinds for number in range(self.count)]
 
     def _sound(self, kind: str, number: int, readers: list[Item]) -> Sound:

@@ -16,13 +16,12 @@ from otoscope.corpora.item import Item
 from otoscope.corpora.recipes.recipe import (
     Recipe,
     Sound,
-    corpus_at,
-    digest_of,
     require_counts,
     require_known,
     rng_of,
     seed_of,
 )
+from otoscope.corpora.targets import items
 from otoscope.errors import OptionError
 
 KINDS = ("white", "pink", "babble", "music", "hum", "reverb")
@@ -59,6 +58,7 @@ class Noise(Recipe):
 
     name: ClassVar[str] = "noise"
     pace: ClassVar[float] = 0.02
+    source_of: ClassVar[str | None] = "source"
 
     source: Path
     kinds: tuple[str, ...] = KINDS
@@ -66,23 +66,19 @@ class Noise(Recipe):
     versions: int | None = 1
     music: tuple[Path, ...] = ()
 
-    def settings(self) -> dict[str, Any]:
-        """The settings, and a fingerprint of what the source lists."""
-        return super().settings() | {"source_sha256": digest_of(corpus_at(self.source))}
-
     def sounds(self) -> list[Sound]:
         """Clean and disturbed versions of every recording, one recording after the other."""
         require_known("kind of noise", self.kinds, KINDS)
         if self.versions is not None:
             require_counts(versions=self.versions)
         _require_finite(self.snrs)
-        corpus = corpus_at(self.source)
+        corpus = items(self.source)
         _require_clean(corpus)
         if "babble" in self.kinds and len(corpus) < 2:
             raise OptionError(
                 "Babble needs other recordings.", "Give a corpus of at least two, or other kinds."
             )
-        music = [item.path for path in self.music for item in corpus_at(path)]
+        music = [item.path for path in self.music for item in items(path)]
         grid = [(kind, x) for kind in self.kinds for x in (RT60S if kind == "reverb" else self.snrs)]
         each = min(self.versions or len(grid), len(grid))
         deal = _dealt(grid, len(corpus) * each, self.seed) if each < len(grid) else grid * len(corpus)

@@ -14,12 +14,12 @@ from otoscope.corpora.recipes.noise import excerpt
 from otoscope.corpora.recipes.recipe import (
     Recipe,
     Sound,
-    corpus_at,
     require_counts,
     require_known,
     rng_of,
     seed_of,
 )
+from otoscope.corpora.targets import items
 from otoscope.errors import OptionError
 
 KINDS = (
@@ -80,7 +80,7 @@ class NonSpeech(Recipe):
                 f"Sounds of {self.shortest:g} to {self.longest:g} s cannot be made.",
                 "Give two lengths between 0.025 and 3600 s, the shorter one first.",
             )
-        music = [item.path for path in self.music for item in corpus_at(path)]
+        music = [item.path for path in self.music for item in items(path)]
         return [self._sound(kind, number, music) for kind in kinds for number in range(self.count)]
 
     def _sound(self, kind: str, number: int, music: list[Path]) -> Sound:

@@ -63,6 +63,8 @@ class Recipe(ABC):
     name: ClassVar[str]
     pace: ClassVar[float]
     """Seconds of work for one recording, measured on one core."""
+    source_of: ClassVar[str | None] = None
+    """The setting that names a corpus to make this one from."""
 
     seed: int = 0
 
@@ -75,8 +77,11 @@ class Recipe(ABC):
         """
 
     def settings(self) -> dict[str, Any]:
-        """The settings as plain JSON values."""
-        return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+        """The settings as plain JSON values; of a source corpus what it lists, wherever it lies."""
+        told = {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+        if self.source_of and told[self.source_of] is not None:
+            told[self.source_of] = digest_of(items(getattr(self, self.source_of)))
+        return told
 
 
 @dataclass(frozen=True)
@@ -185,18 +190,9 @@ def require_counts(**counts: int) -> None:
             raise OptionError(f"{count} is no number of {name}.", "Give 1 or more.")
 
 
-def corpus_at(path: Path) -> list[Item]:
-    """The recordings that a path stands for; a folder that a recipe made by its manifest, labels and all.
-
-    Raises:
-        ManifestError: There are none, or they cannot be read.
-    """
-    return items(path / MANIFEST if (path / MANIFEST).is_file() else path)
-
-
-def digest_of(items: Sequence[Item]) -> str:
+def digest_of(corpus: Sequence[Item]) -> str:
     """A fingerprint of a source corpus's list, so that a changed one is noticed when a recipe goes on."""
-    told = [[i.audio_filepath, i.text, i.duration, i.offset, i.language, i.labels] for i in items]
+    told = [[i.audio_filepath, i.text, i.duration, i.offset, i.language, i.labels] for i in corpus]
     return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -15,13 +15,12 @@ from otoscope.corpora.item import Item
 from otoscope.corpora.recipes.recipe import (
     Recipe,
     Sound,
-    corpus_at,
-    digest_of,
     require_counts,
     require_known,
     rng_of,
 )
 from otoscope.corpora.recipes.voices import VOICES, say
+from otoscope.corpora.targets import items
 from otoscope.errors import OptionError
 
 KINDS = ("word", "phrase", "clip", "second")
@@ -73,15 +72,11 @@ class Repeats(Recipe):
 
     name: ClassVar[str] = "repeats"
     pace: ClassVar[float] = 0.03
+    source_of: ClassVar[str | None] = "speech"
 
     kinds: tuple[str, ...] | None = None
     count: int = 20
     speech: Path | None = None
-
-    def settings(self) -> dict[str, Any]:
-        """The settings, and a fingerprint of what the source of speech lists."""
-        listed = {"speech_sha256": digest_of(corpus_at(self.speech))} if self.speech else {}
-        return super().settings() | listed
 
     def sounds(self) -> list[Sound]:
         """`count` recordings of each kind."""
@@ -89,7 +84,7 @@ class Repeats(Recipe):
         require_known("kind", kinds, KINDS)
         require_counts(count=self.count)
         corpus = (
-            corpus_at(self.speech)
+            items(self.speech)
             if self.speech
             else [Item(f"{n}.flac", sample(n), language="en") for n in _SAMPLES]
         )
