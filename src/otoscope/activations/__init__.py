@@ -2,10 +2,16 @@
 
 from otoscope.activations.cache import ActivationCache
 from otoscope.activations.edits import Edit, Visit, load_edits, save_edits
-from otoscope.activations.hooked import EditNotApplied, HookedModel, HookFunction, head_output_weights
+from otoscope.activations.hooked import (
+    CACHE_NAMES,
+    EditNotApplied,
+    HookedModel,
+    HookFunction,
+    head_output_weights,
+)
 from otoscope.activations.points import HookPoint, Layout, Names, PointTable
 
 __all__ = [
-    "ActivationCache", "Edit", "EditNotApplied", "HookFunction", "HookPoint", "HookedModel", "Layout", "Names", "PointTable",
-    "Visit", "head_output_weights", "load_edits", "save_edits",
+    "CACHE_NAMES", "ActivationCache", "Edit", "EditNotApplied", "HookFunction", "HookPoint", "HookedModel", "Layout", "Names",
+    "PointTable", "Visit", "head_output_weights", "load_edits", "save_edits",
 ]  # fmt: skip

@@ -28,9 +28,8 @@ if TYPE_CHECKING:
 HookFunction = Callable[["Tensor", Visit], "Tensor | None"]
 """`fn(activation, hook)`: the canonical activation and when it was met; returns a new tensor, or None for unchanged."""
 
-_LARGE = (
-    "Name them in names_filter; `hook_attn_scores`, `hook_pattern` and `hook_result` are never read unasked."
-)
+CACHE_NAMES = ("cache", "past_key_values")
+"""What Transformers calls the key-value cache, from release 5.24 on and before."""
 
 
 class EditNotApplied(UserWarning):
@@ -245,12 +244,16 @@ class HookedModel:
         ids = kwargs.get("inputs_embeds") if ids is None else ids
         ids = args[0] if ids is None and args else ids
         new = 0 if ids is None else ids.shape[1]
-        cache = kwargs.get("past_key_values")
+        cache = next((kwargs[name] for name in CACHE_NAMES if kwargs.get(name) is not None), None)
         uncached = kwargs.get("use_cache") is False or (cache is None and not kwargs.get("use_cache"))
         past = None if uncached and cache is None else (0 if cache is None else int(cache.get_seq_length()))
         # Only a speech recogniser asks for the language; in Hugging Face's `generate` by one token without a cache.
         by_generate = past is None and new == 1 and "decoder" in self.points.stacks
         self._clock.tick(past, new, detecting=self._clock.detecting or by_generate)
+
+    def begin_forward(self) -> None:
+        """Tell hooks that layers are called one by one from here on: a forward without a cache, from position 0."""
+        self._clock.tick(None, 0, detecting=False)
 
     @contextmanager
     def rows(self, rows: Sequence[int] | None) -> Iterator[None]:

@@ -6,13 +6,16 @@ hook, edit and capture that is in place around `decode` or `transcribe` acts at 
 
 from __future__ import annotations
 
+import copy
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from otoscope.activations import Visit
+from otoscope.activations import CACHE_NAMES, Visit
 from otoscope.errors import OptionError
 from otoscope.models.transcripts import DecodeOptions
 
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
 
 _COMPACT_BELOW = 0.8
 """Rows are taken out of the batch once this share or less of them is unfinished: taking one out copies the others' cache."""
+
+_CROSS = "decoder_blocks.*.cross_attn.hook_[kv]"
+"""Keys and values of the cross-attentions: where a hook is in place at them, the model must compute them itself."""
 
 LogitFilter = Callable[["Tensor", "Tensor"], "Tensor"]
 """`(tokens so far (row, pos), logits (row, vocab)) -> logits`, as Hugging Face logits processors."""
@@ -72,13 +78,11 @@ class DecoderSession:
         self.rows = list(range(len(encoded) if clip_of_row is None else len(clip_of_row)))
         index = None if clip_of_row is None else torch.tensor(clip_of_row, device=encoded.device)
         self.cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-        if not model.is_hooked("decoder_blocks.*.cross_attn.hook_[kv]"):
+        if not model.is_hooked(_CROSS):
             self._fill_cross_attention(encoded, index)
         self.encoded = _spread(encoded, index)
 
     def _fill_cross_attention(self, encoded: Tensor, index: Tensor | None) -> None:
-        from transformers.cache_utils import DynamicLayer
-
         for i, layer in enumerate(self.model.hf.model.decoder.layers):  # type: ignore[union-attr,arg-type]
             attention = layer.encoder_attn
             shape = (len(encoded), -1, attention.num_heads, attention.head_dim)
@@ -86,11 +90,32 @@ class DecoderSession:
                 project(encoded).view(shape).transpose(1, 2).contiguous()
                 for project in (attention.k_proj, attention.v_proj)
             )
-            stored = DynamicLayer()
-            stored.lazy_initialization(k, v)
-            _set(stored, _spread(k, index), _spread(v, index))
-            self.cache.cross_attention_cache.layers.append(stored)
-            self.cache.is_updated[i] = True
+            self._store_cross_attention(i, _spread(k, index), _spread(v, index))
+
+    def _store_cross_attention(self, layer: int, keys: Tensor, values: Tensor) -> None:
+        from transformers.cache_utils import DynamicLayer
+
+        stored = DynamicLayer()
+        stored.lazy_initialization(keys, values)
+        _set(stored, keys, values)
+        self.cache.cross_attention_cache.layers.append(stored)
+        self.cache.is_updated[layer] = True
+
+    def renewed(self, rows: int) -> DecoderSession:
+        """A session without tokens in which `rows` rows hear this one's only clip; what was computed of it is shared."""
+        from transformers import DynamicCache, EncoderDecoderCache
+
+        there = self.cache.cross_attention_cache.layers
+        if self.model.is_hooked(_CROSS) or not there:
+            return DecoderSession(self.model, self.encoded[:1], [0] * rows)
+        again = copy.copy(self)
+        again.rows = list(range(rows))
+        again.encoded = self.encoded[:1].expand(rows, -1, -1)
+        again.cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        for i, layer in enumerate(there):
+            keys, values = (x[:1].expand(rows, -1, -1, -1) for x in (layer.keys, layer.values))  # type: ignore[union-attr,index]
+            again._store_cross_attention(i, keys, values)
+        return again
 
     def rewind(self) -> None:
         """Forget every token and keep what was heard, to begin with another prompt."""
@@ -110,11 +135,12 @@ class DecoderSession:
     def read(self, tokens: Tensor) -> Tensor:
         """Residual stream after the final norm `(row, pos, d_model)` for new tokens `(row, pos)`."""
         with self.model.rows(self.rows):
-            return self.model.hf.model.decoder(  # type: ignore[operator]
+            decoder = self.model.hf.model.decoder  # type: ignore[union-attr]
+            return decoder(  # type: ignore[operator]
                 input_ids=tokens,
                 encoder_hidden_states=self.encoded,
-                past_key_values=self.cache,
                 use_cache=True,
+                **{_cache_name(type(decoder)): self.cache},
             ).last_hidden_state
 
     def keep(self, local: Sequence[int]) -> None:
@@ -125,6 +151,13 @@ class DecoderSession:
         for part in (self.cache.self_attention_cache, self.cache.cross_attention_cache):
             for layer in part.layers:
                 _set(layer, _take(layer.keys, index), _take(layer.values, index))  # type: ignore[union-attr]
+
+
+@lru_cache
+def _cache_name(decoder: type) -> str:
+    """What this release of Transformers calls the cache."""
+    taken = inspect.signature(decoder.forward).parameters  # type: ignore[attr-defined]
+    return next(name for name in CACHE_NAMES if name in taken)
 
 
 def _set(layer: Any, keys: Tensor, values: Tensor) -> None:

@@ -1,0 +1,182 @@
+"""One input under teacher forcing, passed once, from which edited rows start as late as they can.
+
+Every teacher-forced sweep runs here. The encoder runs once; a decoder edit in layer L reuses everything below L; different edits
+ride in one batch, one a row; and only the positions that a metric reads are unembedded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from otoscope.activations import Edit
+from otoscope.errors import OptionError
+from otoscope.models.decoding import DecoderSession
+from otoscope.models.replay import Replay
+from otoscope.models.whisper import SpeechModel
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from otoscope.models.base import Model
+
+_POSITIONS = 32
+"""Positions unembedded at once: the logits of a whole looping transcript for every row would be gigabytes."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """An input with its text given.
+
+    Attributes:
+        model: The model.
+        inputs: What `model.forward` takes, one row.
+        tokens: The text's ids `(pos,)`, prompt included.
+        text: The pass of the stack that writes.
+        audio: The pass of Whisper's encoder; None for other families.
+    """
+
+    model: Model
+    inputs: dict[str, Any]
+    tokens: Tensor
+    text: Replay
+    audio: Replay | None = None
+
+    @classmethod
+    def of(cls, model: Model, inputs: Any) -> Scene:
+        """Pass an input once.
+
+        Args:
+            model: The model.
+            inputs: One row: for Whisper a dict with `decoder_input_ids` and `input_features` (or `encoder_outputs`); for a
+                language model a text, ids or a dict; for Qwen2-Audio a dict.
+
+        Raises:
+            OptionError: There is more than one row.
+        """
+        feed = dict(inputs) if isinstance(inputs, dict) else dict(model.inputs(inputs))  # type: ignore[attr-defined]
+        ids = feed["decoder_input_ids" if isinstance(model, SpeechModel) else "input_ids"]
+        if len(ids) != 1:
+            raise OptionError(f"A sweep takes one input, not {len(ids)}.", "Call it once for each.")
+        if isinstance(model, SpeechModel):
+            return cls._of_speech(model, feed, ids)
+        stack = next(iter(model.points.stacks))
+        return cls(model, feed, ids[0], Replay.of(model, stack, lambda: model.forward(feed)))
+
+    @classmethod
+    def _of_speech(cls, model: SpeechModel, feed: dict[str, Any], ids: Tensor) -> Scene:
+        with torch.no_grad():
+            if "encoder_outputs" in feed:
+                audio, encoded = None, feed["encoder_outputs"][0]
+            else:
+                audio = Replay.of(model, "encoder", lambda: model.encode(feed["input_features"]))
+                encoded = model.hf.model.encoder.layer_norm(audio.residuals[-1])  # type: ignore[operator,union-attr]
+        return cls.heard(model, encoded, ids[0], audio, feed)
+
+    @classmethod
+    def heard(
+        cls,
+        model: SpeechModel,
+        encoded: Tensor,
+        tokens: Tensor,
+        audio: Replay | None = None,
+        inputs: dict[str, Any] | None = None,
+    ) -> Scene:
+        """A scene of a clip that the encoder has heard already.
+
+        Args:
+            model: The recogniser.
+            encoded: Encoder output `(1, frame, d_model)`.
+            tokens: Prompt and written tokens `(pos,)`.
+            audio: The encoder's pass, where encoder components are to be edited.
+            inputs: What `model.forward` takes.
+        """
+        with torch.no_grad():
+            session = DecoderSession(model, encoded)
+            text = Replay.of(model, "decoder", lambda: session.read(tokens[None]), session)
+        given = {"encoder_outputs": (encoded,), "decoder_input_ids": tokens[None]}
+        return cls(model, inputs or given, tokens, text, audio)
+
+    # Edited rows -----------------------------------------------------------------------------------------------------
+
+    def final(self, edits: Sequence[Sequence[Edit]]) -> Tensor:
+        """What leaves the last layer `(row, pos, d_model)` with each row's own edits in place.
+
+        Args:
+            edits: The edits of every row, without rows of their own. All must lie in layers.
+
+        Raises:
+            EditError: An edit does not fit its point.
+        """
+        placed = [edit.at_rows(row) for row, of_row in enumerate(edits) for edit in of_row]
+        first = self.first_layer(e for of_row in edits for e in of_row)
+        with torch.no_grad(), self.model.editing(placed):
+            if first[0] == self.text.stack:
+                return self.text.run(first[1], len(edits))
+            assert self.audio is not None
+            hidden = self.audio.run(first[1], len(edits))
+            heard = self.model.hf.model.encoder.layer_norm(hidden)  # type: ignore[operator,union-attr]
+            return self.text.run(0, len(edits), heard=heard)
+
+    def logits(self, edits: Sequence[Sequence[Edit]], positions: Sequence[int] | None = None) -> Tensor:
+        """Logits `(row, position, vocab)` with each row's own edits in place.
+
+        Args:
+            edits: The edits of every row, without rows of their own.
+            positions: Positions to unembed, from 0; None: all.
+
+        Raises:
+            EditError: An edit does not fit its point.
+        """
+        where = list(range(len(self.tokens))) if positions is None else list(positions)
+        if any(self._outside_layers(edit) for of_row in edits for edit in of_row):
+            return self._whole_forward(edits)[:, where]
+        with torch.no_grad():
+            return self.model.unembed(self.final(edits)[:, where])
+
+    def logprobs(self, edits: Sequence[Sequence[Edit]], first: int) -> Tensor:
+        """Log-probability of each given token from position `first` on, `(row, token)`, float32."""
+        positions = list(range(first - 1, len(self.tokens) - 1))
+        written = self.tokens[first:].expand(len(edits), -1)[..., None]
+        if any(self._outside_layers(edit) for of_row in edits for edit in of_row):
+            return _logprobs(self._whole_forward(edits)[:, positions], written)
+        with torch.no_grad():
+            final = self.final(edits)[:, positions]
+            parts = zip(final.split(_POSITIONS, dim=1), written.split(_POSITIONS, dim=1), strict=True)
+            return torch.cat([_logprobs(self.model.unembed(part), ids) for part, ids in parts], dim=1)
+
+    def first_layer(self, edits: Iterable[Edit]) -> tuple[str, int]:
+        """Stack and layer that a row with these edits must start at; without edits, the last layer."""
+        places = [self.model.points[edit.point] for edit in edits]
+        audio = [p.layer or 0 for p in places if p.stack == "encoder"]
+        if audio:
+            return "encoder", min(audio)
+        return self.text.stack, min((p.layer or 0 for p in places), default=self.text.layers - 1)
+
+    def _outside_layers(self, edit: Edit) -> bool:
+        """Whether an edit cannot be met by calling layers: an embedding, a final norm, a tower without a pass of its own."""
+        point = self.model.points[edit.point]
+        if point.layer is None:
+            return True
+        return point.stack != self.text.stack and self.audio is None
+
+    def _whole_forward(self, edits: Sequence[Sequence[Edit]]) -> Tensor:
+        rows = len(edits)
+        feed = {name: _repeated(value, rows) for name, value in self.inputs.items()}
+        placed = [edit.at_rows(row) for row, of_row in enumerate(edits) for edit in of_row]
+        with torch.no_grad(), self.model.editing(placed):
+            return self.model.forward(feed).logits
+
+
+def _repeated(value: Any, rows: int) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.expand(rows, *value.shape[1:])
+    return tuple(_repeated(part, rows) for part in value) if isinstance(value, tuple) else value
+
+
+def _logprobs(logits: Tensor, ids: Tensor) -> Tensor:
+    logits = logits.float()
+    return (logits.gather(2, ids) - logits.logsumexp(dim=2, keepdim=True))[..., 0]
