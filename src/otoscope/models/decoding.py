@@ -140,7 +140,7 @@ class DecoderSession:
                 input_ids=tokens,
                 encoder_hidden_states=self.encoded,
                 use_cache=True,
-                **{_cache_name(type(decoder)): self.cache},
+                **{cache_name(type(decoder)): self.cache},
             ).last_hidden_state
 
     def keep(self, local: Sequence[int]) -> None:
@@ -154,9 +154,9 @@ class DecoderSession:
 
 
 @lru_cache
-def _cache_name(decoder: type) -> str:
-    """What this release of Transformers calls the cache."""
-    taken = inspect.signature(decoder.forward).parameters  # type: ignore[attr-defined]
+def cache_name(kind: type) -> str:
+    """What this release of Transformers calls the key-value cache of a model class, as an argument and in its output."""
+    taken = inspect.signature(kind.forward).parameters  # type: ignore[attr-defined]
     return next(name for name in CACHE_NAMES if name in taken)
 
 

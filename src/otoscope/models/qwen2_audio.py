@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from otoscope.audio import Clip
 
+AUDIO_PROMPT = "<|audio_bos|><|AUDIO|><|audio_eos|>Transcribe the speech."
+"""What the model is asked where it is to write what it hears."""
+
 
 def _points(config: Any) -> PointTable:
     audio, text = config.audio_config, config.text_config

@@ -35,7 +35,7 @@ class Change:
     """
 
     components: tuple[Component, ...]
-    reference: Reference = Reference()
+    reference: Reference = field(default_factory=Reference)
     alpha: float = 1.0
     random_direction: int | None = None
     start: int = 0
@@ -143,7 +143,9 @@ class Patcher:
         if self.reference.kind == "mean":
             means = self.reference.means
             if means is None or name not in means:
-                raise OptionError(f"There is no corpus mean of {name}.", "Compute it with corpus_means.")
+                raise OptionError(
+                    f"There is no corpus mean of {name}.", "Compute it with otoscope.patching.means."
+                )
             mean = means[name].to(a)
             return (mean[where[2]] if len(where) == 3 else mean.expand(len(a), -1))[:, None]
         heard = self._heard[name]

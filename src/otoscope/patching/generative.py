@@ -213,8 +213,8 @@ def write_changes(
 ) -> Iterable[tuple[int, Decoded]]:
     """Write one clip again under each of many changes, batch by batch.
 
-    Changes of one stack and start ride together, and a batch of encoder changes is of one layer where there are enough, so that as
-    little as possible is computed twice.
+    Changes of one stack and start ride together, encoder changes sorted by layer, so that as little as possible is computed
+    twice.
 
     Args:
         model: The recogniser.

@@ -22,12 +22,12 @@ _LEAST_RMS = 0.01  # of noise for a clip that is silent itself
 class Reference:
     """What a component's output is mixed with: `(1 - alpha) * a + alpha * a_ref`.
 
-    With `noise`, `silence` and `clip` a second copy of the model hears the reference sound. Encoder frames are taken at the same
-    time. The decoder's copy is given the same tokens as the patched one, step by step, so that its activations are those of a model
-    that wrote the same text and heard something else; the paper does not say how it aligns them.
+    With `noise`, `silence` and `clip` a second copy of the model hears the reference sound. Encoder frames are taken at the
+    same time. The decoder's copy is given the same tokens as the patched one, step by step, so that its activations are those
+    of a model that wrote the same text and heard something else; the paper does not say how it aligns them.
 
     Attributes:
-        kind: `zero`; `mean` over a corpus, see `corpus_means`; `noise`, white, as long and as loud as the clip; `silence`; `clip`.
+        kind: `zero`; `mean` over a corpus, see `Means`; `noise`, white, as long and as loud as the clip; `silence`; `clip`.
         clip: The other recording, of at most one window.
         means: Mean output at each point, `(head, d_head)` or `(d_model,)`.
         frames: For `clip`, which frame of the other recording stands for each frame, see `otoscope.patching.aligning`; None: the

@@ -24,7 +24,7 @@ from otoscope.models.base import Model
 from otoscope.models.cache import cache_dir
 from otoscope.models.causal_lm import LanguageModel
 from otoscope.models.decoding import batches
-from otoscope.models.qwen2_audio import AudioLanguageModel
+from otoscope.models.qwen2_audio import AUDIO_PROMPT, AudioLanguageModel
 from otoscope.models.transcribing import hear_all, transcribe_all
 from otoscope.models.transcripts import DecodeOptions, Transcript
 from otoscope.models.whisper import SpeechModel
@@ -42,9 +42,6 @@ SHARD, FRAMES_SHARD = 256, 8
 
 POOLING = 1
 """Version of how vectors are pooled: stores of another version are not mixed with this one's."""
-
-AUDIO_PROMPT = "<|audio_bos|><|AUDIO|><|audio_eos|>Transcribe the speech."
-"""What an audio-language model is asked while it is read."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,159 @@
+"""What keeps a sweep honest: random components, halves, corrected p-values, and sets that explain more than one component."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+_T = TypeVar("_T")
+
+
+def others(resolved: np.ndarray, kinds: Sequence[Hashable]) -> np.ndarray:
+    """How often a random other component of the same kind resolves each item.
+
+    Args:
+        resolved: `(component, item)`, bool.
+        kinds: What each component may be compared with.
+
+    Returns:
+        `(component, item)`: the mean over the others of its kind; NaN where there is none.
+    """
+    resolved = np.asarray(resolved, dtype=float)
+    out = np.full(resolved.shape, np.nan)
+    for kind in set(kinds):
+        rows = np.array([k == kind for k in kinds])
+        count = int(rows.sum())
+        if count > 1:
+            out[rows] = (resolved[rows].sum(axis=0) - resolved[rows]) / (count - 1)
+    return out
+
+
+def tail(count: int, probabilities: np.ndarray) -> float:
+    """Probability of at least `count` successes in independent trials with these probabilities (Poisson binomial), exact.
+
+    A component that resolves items no better than a random one draws each item with the probability that the others resolve
+    it, so that items which any disturbance resolves count for little.
+
+    Args:
+        count: Successes seen.
+        probabilities: One a trial; NaN gives NaN.
+    """
+    distribution = np.array([1.0])
+    for p in probabilities:
+        distribution = np.convolve(distribution, [1 - p, p])
+    return float(min(1.0, distribution[count:].sum())) if np.isfinite(distribution).all() else float("nan")
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction of several tests; NaN stays and does not count.
+
+    Source: Holm 1979, "A simple sequentially rejective multiple test procedure".
+    """
+    p = np.asarray(p_values, dtype=float)
+    adjusted = np.full(len(p), np.nan)
+    tested = np.flatnonzero(np.isfinite(p))
+    order = tested[np.argsort(p[tested], kind="stable")]
+    worst = 0.0
+    for rank, i in enumerate(order):
+        worst = max(worst, min(1.0, float(p[i]) * (len(order) - rank)))
+        adjusted[i] = worst
+    return adjusted.tolist()
+
+
+def halves(groups: Sequence[Hashable], seed: int) -> np.ndarray:
+    """Which items are for discovery: about half of them, so that no group is in both halves.
+
+    Args:
+        groups: Group of each item, such as its speaker; an item without one is its own.
+        seed: Of the draw.
+
+    Returns:
+        `(item,)`, bool; of a single group all are for discovery.
+    """
+    names = list(dict.fromkeys(groups))
+    sizes = {name: sum(g == name for g in groups) for name in names}
+    order = np.random.default_rng(seed).permutation(len(names))
+    chosen: set[Hashable] = set()
+    taken, goal = 0, (len(groups) + 1) // 2
+    for i in order:
+        if taken + sizes[names[i]] <= goal or not chosen:
+            chosen.add(names[i])
+            taken += sizes[names[i]]
+    return np.array([g in chosen for g in groups], dtype=bool)
+
+
+def coverage(resolved: np.ndarray, limit: int | None = None) -> list[tuple[int, int]]:
+    """Components one after another, each the one that resolves most of the items still left (greedy set cover).
+
+    An item counts once any of the components resolves it *by itself*: existence, not what the set does together.
+
+    Args:
+        resolved: `(component, item)`, bool.
+        limit: Components at most.
+
+    Returns:
+        Component and number of items covered so far, until nothing is gained.
+    """
+    left = np.asarray(resolved, dtype=bool).copy()
+    covered, out = 0, []
+    while limit is None or len(out) < limit:
+        gains = left.sum(axis=1)
+        best = int(gains.argmax()) if gains.size else 0
+        if not gains.size or not gains[best]:
+            return out
+        covered += int(gains[best])
+        left &= ~left[best]
+        out.append((best, covered))
+    return out
+
+
+def greedy_set(
+    candidates: Sequence[_T], score: Callable[[tuple[_T, ...]], float], limit: int
+) -> list[tuple[tuple[_T, ...], float]]:
+    """Sets that grow by the candidate that helps most when all are applied at once.
+
+    Args:
+        candidates: What can be added.
+        score: What a set achieves; called once for every set that is tried.
+        limit: Members at most.
+
+    Returns:
+        Each set and its score, as long as the score rises.
+    """
+    found: list[tuple[tuple[_T, ...], float]] = []
+    members: tuple[_T, ...] = ()
+    best = -np.inf
+    while len(members) < limit:
+        tried: list[tuple[tuple[_T, ...], float]] = [
+            ((*members, c), score((*members, c))) for c in candidates if c not in members
+        ]
+        if not tried:
+            break
+        bigger, value = max(tried, key=lambda pair: pair[1])
+        if value <= best:
+            break
+        members, best = bigger, value
+        found.append((members, value))
+    return found
+
+
+def minimal_set(
+    members: Sequence[_T], score: Callable[[tuple[_T, ...]], float], least: float
+) -> tuple[_T, ...]:
+    """A set from which nothing can be taken without its score falling below `least`.
+
+    Members are tried for removal from the last on, again and again until none can go.
+
+    Args:
+        members: A set that reaches `least`.
+        score: What a set achieves.
+        least: What the set must go on reaching.
+    """
+    kept = tuple(members)
+    for member in reversed(members):
+        smaller = tuple(m for m in kept if m != member)
+        if smaller and score(smaller) >= least:
+            kept = smaller
+    return kept if len(kept) == len(members) else minimal_set(kept, score, least)

@@ -1,0 +1,301 @@
+"""What an edit costs: errors on ordinary speech, repetitions that were really said, invented text, speed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from otoscope.audio.samples import NAMES, sample
+from otoscope.corpora import Item, items
+from otoscope.errors import AudioError
+from otoscope.models.decoding import batches
+from otoscope.outcomes import (
+    Rate,
+    bootstrap,
+    error_rates,
+    hallucination_rates,
+    is_loop,
+    normaliser,
+    repeat_fidelity,
+)
+from otoscope.outcomes import Written as Judged
+from otoscope.patching.changes import Change
+from otoscope.patching.judging import is_sound
+from otoscope.patching.writing import Writer, Written, first_window
+from otoscope.progress import notice, track
+from otoscope.runs import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from otoscope.audio import Clip
+
+PART = "price"
+SHIPPED = (
+    "Priced on the {} shipped recordings alone: that shows gross damage at most. Give ordinary speech of your own "
+    "with --price."
+)
+
+_SHIPPED_TEXTS = {
+    "jfk": "And so my fellow Americans ask not what your country can do for you, ask what you can do for your country.",
+    "austen-0870": "And Mister John Dashwood had then leisure to consider how much there might be prudently in his power to do "
+    "for them.",
+    "austen-0880": "He was not an ill-disposed young man.",
+    "austen-0890": "Unless to be rather cold hearted and rather selfish is to be ill-disposed.",
+}
+
+
+def shipped() -> list[Item]:
+    """The recordings that ship with otoscope and have a text."""
+    return [Item(f"{n}.flac", sample(n), text=_SHIPPED_TEXTS[n], language="en") for n in NAMES]
+
+
+def priced_on(manifests: Sequence[Path | str]) -> list[Item]:
+    """The corpora that edits are priced on; without one, the shipped recordings.
+
+    Raises:
+        ManifestError: A corpus cannot be read.
+    """
+    return [item for path in manifests for item in items(path)] or shipped()
+
+
+@dataclass(frozen=True)
+class _Line:
+    """One item under one edit; edit -1 is the untouched model."""
+
+    item: int
+    edit: int
+    text: str
+    tokens: int
+    language: str
+    avg_logprob: float | None
+    no_speech_prob: float | None
+    seconds: float
+
+
+def price(
+    writer: Writer,
+    corpus: Sequence[Item],
+    changes: Sequence[Change],
+    run: Run,
+    batch: int,
+    window: float = 30.0,
+) -> list[dict[str, Any]]:
+    """The price of each of several edits on the same recordings.
+
+    Every recording is heard once and written without an edit and with each, batch by batch, so that speeds compare.
+
+    Args:
+        writer: The model.
+        corpus: Ordinary speech with its text; sounds without speech; genuine repetitions. Recordings longer than a window are
+            left out.
+        changes: The edits.
+        run: Where parts are kept.
+        batch: Recordings at once.
+        window: Length of a window in seconds.
+
+    Returns:
+        One JSON-ready card an edit; see `card`.
+    """
+    skipped: list[str] = []
+    with track("Pricing", len(corpus), "recordings") as task:
+        for number, chunk in enumerate(batches(enumerate(corpus), batch)):
+            if not run.has_part(PART, number):
+                run.write_part(PART, number, _lines(writer, chunk, changes, window))
+            task.advance(len(chunk))
+    table = run.table(PART)
+    skipped = (
+        [corpus[i].audio_filepath for i in range(len(corpus)) if i not in set(table["item"])]
+        if len(table)
+        else []
+    )
+    if skipped:
+        notice(f"{len(skipped)} recordings could not be priced: unreadable, or longer than {window:g} s.")
+    return [card(corpus, table, i) for i in range(len(changes))]
+
+
+def _lines(
+    writer: Writer, chunk: Sequence[tuple[int, Item]], changes: Sequence[Change], window: float
+) -> pd.DataFrame:
+    import pandas as pd
+
+    clips = dict(_readable(chunk, window))
+    lines: list[_Line] = []
+    if clips:
+        items_of = dict(chunk)
+        heard = [writer.hear(clip, items_of[i].language) for i, clip in clips.items()]
+        for edit, change in enumerate([None, *changes], start=-1):
+            elsewhere = None
+            if change is not None and change.reference.is_heard:
+                elsewhere = [writer.hear(change.reference.sound(clip, i), "en") for i, clip in clips.items()]
+            start = time.perf_counter()
+            written = writer.write(heard, change, elsewhere)
+            seconds = (time.perf_counter() - start) / len(clips)
+            lines += [_line(i, edit, text, seconds) for i, text in zip(clips, written, strict=True)]
+    return pd.DataFrame(lines, columns=list(_Line.__dataclass_fields__))
+
+
+def _line(item: int, edit: int, text: Written, seconds: float) -> _Line:
+    return _Line(
+        item,
+        edit,
+        text.text,
+        len(text.ids),
+        text.language or "",
+        text.avg_logprob,
+        text.no_speech_prob,
+        seconds,
+    )
+
+
+def _readable(chunk: Sequence[tuple[int, Item]], window: float) -> Iterator[tuple[int, Clip]]:
+    for i, item in chunk:
+        try:
+            clip = first_window(item, window)
+        except AudioError as error:
+            notice(f"{item.audio_filepath} is left out: {error.reason}")
+            continue
+        if item.duration is None or item.duration <= window + 0.05:
+            yield i, clip
+
+
+def card(corpus: Sequence[Item], table: pd.DataFrame, edit: int) -> dict[str, Any]:
+    """The price card of one edit.
+
+    Args:
+        corpus: The recordings.
+        table: Their texts, without (edit -1) and with edits.
+        edit: Which edit.
+
+    Returns:
+        `speech`: WER (and CER) by language before and after, with the difference and its interval over recordings; `repeats`:
+        genuine repetitions kept; `nonspeech`: the hallucination rates in use, before and after; `loops` on speech; and
+        `tokens_per_second`.
+    """
+    before, after = ({int(r["item"]): r for r in _rows(table, e)} for e in (-1, edit))
+    common = [i for i in before if i in after]
+    speech = [i for i in common if corpus[i].text and not is_sound(corpus[i]) and not _repeats(corpus[i])]
+    repeats = [i for i in common if _repeats(corpus[i])]
+    sounds = [i for i in common if is_sound(corpus[i])]
+    untold = [i for i in common if corpus[i].text is None]
+    return {
+        "n": len(common),
+        "speech": _speech(corpus, before, after, speech),
+        "repeats": _both(before, after, lambda rows: _kept(corpus, rows, repeats)) if repeats else None,
+        "nonspeech": _both(before, after, lambda rows: _invented(rows, sounds)) if sounds else None,
+        "loops": _both(before, after, lambda rows: _loops(rows, [*speech, *untold]))
+        if speech or untold
+        else None,
+        "tokens_per_second": _both(before, after, lambda rows: _speed(rows, common)),
+    }
+
+
+def _rows(table: pd.DataFrame, edit: int) -> list[dict[str, Any]]:
+    return table[table["edit"] == edit].to_dict("records")  # type: ignore[call-overload, return-value]
+
+
+def _both(before: Any, after: Any, of: Any) -> dict[str, Any]:
+    return {"before": of(before), "after": of(after)}
+
+
+def _repeats(item: Item) -> bool:
+    """Whether something is really said several times: the label `times` of the recipe, or a reference that loops."""
+    return bool(item.text) and ("times" in item.labels or is_loop(item.text or "", language=item.language))
+
+
+def _speech(
+    corpus: Sequence[Item], before: Mapping[int, Any], after: Mapping[int, Any], chosen: Sequence[int]
+) -> dict[str, Any]:
+    by_language: dict[str, list[int]] = {}
+    for i in chosen:
+        by_language.setdefault(corpus[i].language or before[i]["language"] or "unknown", []).append(i)
+    return {
+        language: _errors(corpus, before, after, rows, language)
+        for language, rows in sorted(by_language.items())
+    }
+
+
+def _errors(
+    corpus: Sequence[Item],
+    before: Mapping[int, Any],
+    after: Mapping[int, Any],
+    rows: Sequence[int],
+    language: str,
+) -> dict[str, Any]:
+    said = [corpus[i].text or "" for i in rows]
+    texts = [[side[i]["text"] for i in rows] for side in (before, after)]
+    old, new = (error_rates(said, written, language) for written in texts)
+    out: dict[str, Any] = {"n": len(rows), "language": language}
+    for measure in ("wer", "cer"):
+        a, b = getattr(old, measure), getattr(new, measure)
+        low, high = _difference(said, texts, language, measure)
+        out[measure] = {
+            "before": a,
+            "after": b,
+            "difference": None if a is None or b is None else b - a,
+            "ci_low": low,
+            "ci_high": high,
+        }
+    return out
+
+
+def _difference(
+    said: Sequence[str], texts: Sequence[Sequence[str]], language: str, measure: str
+) -> tuple[float | None, float | None]:
+    """Interval of the change of an error rate, over recordings."""
+    counts = [
+        [_counted(reference, text, language, measure) for reference, text in zip(said, side, strict=True)]
+        for side in texts
+    ]
+    errors = [np.array([c[0] for c in side], dtype=float) for side in counts]
+    lengths = np.array([c[1] for c in counts[0]], dtype=float)
+    if not lengths.sum():
+        return None, None
+    return bootstrap(lambda a, b, n: (b.sum() - a.sum()) / n.sum(), *errors, lengths)
+
+
+def _counted(reference: str, text: str, language: str, measure: str) -> tuple[float, int]:
+    rates = error_rates([reference], [text], language)
+    length = rates.reference_words if measure == "wer" else len(normaliser(language)(reference))
+    rate = getattr(rates, measure)
+    return (0.0 if rate is None else rate * length), length
+
+
+def _kept(corpus: Sequence[Item], rows: Mapping[int, Any], chosen: Sequence[int]) -> dict[str, Any]:
+    fidelity = [
+        found.kept
+        for i in chosen
+        if (found := repeat_fidelity(corpus[i].text or "", rows[i]["text"], corpus[i].language)) is not None
+    ]
+    return Rate.of(fidelity).to_dict()
+
+
+def _invented(rows: Mapping[int, Any], chosen: Sequence[int]) -> dict[str, Any]:
+    written = [
+        Judged(
+            rows[i]["text"],
+            _number(rows[i]["no_speech_prob"]),
+            _number(rows[i]["avg_logprob"]),
+            rows[i]["language"],
+        )
+        for i in chosen
+    ]
+    return hallucination_rates(written).to_dict()
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None or value != value else float(value)
+
+
+def _loops(rows: Mapping[int, Any], chosen: Sequence[int]) -> dict[str, Any]:
+    return Rate.of([is_loop(rows[i]["text"], language=rows[i]["language"]) for i in chosen]).to_dict()
+
+
+def _speed(rows: Mapping[int, Any], chosen: Sequence[int]) -> float | None:
+    seconds = sum(rows[i]["seconds"] for i in chosen)
+    return sum(rows[i]["tokens"] for i in chosen) / seconds if seconds else None

@@ -1,0 +1,352 @@
+"""A sweep over a corpus: which components take an outcome away when they are patched, beyond what any disturbance does.
+
+The corpus is written once; every item that has the outcome is written again under a patch of each component, and once more under
+each patch's control, which moves the same activation as far in a random direction. The other half of the control is the sweep
+itself: a component is compared with a random other one of its kind, item by item. Components are chosen on one half of the items
+and told from the other half, and the chosen ones have a price.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from otoscope.corpora import Item
+from otoscope.errors import AudioError, EditError, ManifestError, OptionError
+from otoscope.models.cache import cache_dir
+from otoscope.models.decoding import batches
+from otoscope.models.whisper import SpeechModel
+from otoscope.outcomes import Detector
+from otoscope.patching.changes import Change
+from otoscope.patching.components import Component, Stack, chosen_components, main_stack
+from otoscope.patching.judging import Judge, Outcome, Text, judge_of
+from otoscope.patching.means import Means
+from otoscope.patching.price import SHIPPED, price, priced_on, shipped
+from otoscope.patching.references import Reference
+from otoscope.patching.results import PatchResult
+from otoscope.patching.writing import (
+    MAX_TOKENS,
+    AudioLanguageWriter,
+    WhisperWriter,
+    Writer,
+    Written,
+    first_window,
+    writer_of,
+)
+from otoscope.progress import track
+from otoscope.runs import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from otoscope.audio import Clip
+    from otoscope.models.base import Model
+
+KIND = "patching"
+_BASELINE, _EFFECTS = "baseline", "effects"
+_SHARD = 16
+_MEANS_OF = 64  # items that corpus means are taken over
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """What is patched, with what, and what is looked for.
+
+    Attributes:
+        stacks: Stacks of the model; None: the one that writes.
+        parts: Of `self_attn`, `cross_attn`, `mlp` and `resid`; None: all but `resid`.
+        heads: Single heads; else whole blocks.
+        reference: What components are mixed with.
+        alpha: Share of the reference.
+        outcome: `loop`, `hallucination`, or `word` (labels `spoken` and `competing`).
+        detector: Of loops.
+        max_tokens: Tokens written at most.
+        winners: How many components are priced at most.
+        direction_control: Also write every patch's random-direction control, which doubles the work.
+        language: Language to write in; None: the item's, else detected.
+        seed: Of halves, random directions and noise.
+    """
+
+    stacks: tuple[Stack, ...] | None = None
+    parts: tuple[str, ...] | None = None
+    heads: bool = True
+    reference: Reference = field(default_factory=Reference)
+    alpha: float = 1.0
+    outcome: Outcome = "loop"
+    detector: Detector = "combined"
+    max_tokens: int = MAX_TOKENS
+    winners: int = 3
+    direction_control: bool = True
+    language: str | None = None
+    seed: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        told = {k: v for k, v in asdict(replace(self, reference=Reference())).items() if k != "reference"}
+        return told | {"reference": self.reference.to_dict()}
+
+
+def sweep_corpus(
+    model: Model,
+    corpus: Sequence[Item],
+    options: SweepOptions | None = None,
+    *,
+    out: Path | str | None = None,
+    priced: Sequence[Path | str] | None = (),
+    batch: int | None = None,
+) -> PatchResult:
+    """Patch every component on every item that has the outcome, with controls, and price the winners.
+
+    Args:
+        model: A Whisper model or Qwen2-Audio.
+        corpus: Recordings, of each of which the first window is taken.
+        options: What to patch and what to look for.
+        out: Directory of the run, begun or finished; None: one in otoscope's cache, named after all that it depends on.
+        priced: Corpora that the winners are priced on; none: the shipped recordings. None prices nothing.
+        batch: Rows at once, which bounds the memory; None: `model.batch`.
+
+    Returns:
+        The result; with `n_outcome` 0 it has no effects.
+
+    Raises:
+        ModelError: The model does not hear.
+        OptionError: A component or stack does not exist, or the directory belongs to another sweep.
+        OutputError: Another process works in the directory, or it cannot be written.
+        EditError: An edit is in place already.
+        AudioError: None of the recordings can be read.
+    """
+    options = options or SweepOptions()
+    if model.open_hooks:
+        raise EditError("A hook or an edit is in place.", "Sweep outside of the block.")
+    if not corpus:
+        raise ManifestError("There are no recordings.", "Name at least one.")
+    judge = judge_of(options.outcome, options.detector)
+    chosen = chosen_components(model, options.stacks or (main_stack(model),), options.parts, options.heads)
+    writer = writer_of(model, options.max_tokens, options.language)
+    price_corpus = None if priced is None else priced_on(priced)
+    settings = _settings(model, corpus, options, chosen, price_corpus)
+    path = Path(out) if out is not None else cache_dir() / "patching" / _digest(settings)[:24]
+    with Run.opened(path, KIND, settings) as run:
+        sweep = _Sweep(model, writer, judge, list(corpus), options, chosen, run, batch or model.batch)
+        result = sweep.result()
+        if price_corpus is not None and result.winners:
+            result = replace(result, price=sweep.price(result, price_corpus, bool(priced)))
+        return result
+
+
+def _settings(
+    model: Model,
+    corpus: Sequence[Item],
+    options: SweepOptions,
+    chosen: Sequence[Component],
+    priced: Sequence[Item] | None,
+) -> dict[str, Any]:
+    facts = {k: v for k, v in model.describe().items() if k not in ("device", "source")}
+    clip = options.reference.clip
+    return {
+        "model": facts,
+        "items": _digest([_stamp(item) for item in corpus]),
+        "priced": None if priced is None else _digest([_stamp(item) for item in priced]),
+        "components": [[c.id, c.head] for c in chosen],
+        "reference_clip": None if clip is None else hashlib.sha256(clip.samples.tobytes()).hexdigest(),
+        **options.to_dict(),
+    }
+
+
+def _stamp(item: Item) -> list[Any]:
+    return [
+        item.audio_filepath,
+        item.offset,
+        item.duration,
+        item.text,
+        item.language,
+        sorted(item.labels.items()),
+    ]
+
+
+def _digest(value: Any) -> str:
+    told = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(told.encode("utf-8", "backslashreplace")).hexdigest()
+
+
+class _Sweep:
+    """The work of one sweep: each step asks the run what is there already."""
+
+    def __init__(
+        self,
+        model: Model,
+        writer: Writer,
+        judge: Judge,
+        corpus: list[Item],
+        options: SweepOptions,
+        chosen: list[Component],
+        run: Run,
+        batch: int,
+    ) -> None:
+        self.model, self.writer, self.judge, self.corpus = model, writer, judge, corpus
+        self.options, self.components, self.run, self.batch = options, chosen, run, batch
+        self._reference: Reference | None = None
+
+    # The corpus as the model writes it -------------------------------------------------------------------------------
+
+    def baseline(self) -> pd.DataFrame:
+        """One line an item: what is written without a patch, and whether it has the outcome."""
+        with track("Writing the corpus", len(self.corpus), "recordings") as task:
+            for number, chunk in enumerate(batches(enumerate(self.corpus), _SHARD)):
+                if not self.run.has_part(_BASELINE, number):
+                    self.run.write_part(_BASELINE, number, self._written(chunk))
+                task.advance(len(chunk))
+        table = self.run.table(_BASELINE)
+        if bool(table["reason"].notna().all()):
+            raise AudioError(
+                f"None of the {len(table)} recordings can be read; the first: {table['reason'].iloc[0]}",
+                "Check them with `otoscope corpus check`.",
+            )
+        return table
+
+    def _written(self, chunk: Sequence[tuple[int, Item]]) -> pd.DataFrame:
+        import pandas as pd
+
+        lines: dict[int, dict[str, Any]] = {}
+        heard: dict[int, Any] = {}
+        for i, item in chunk:
+            lines[i] = {"item": i, "text": None, "ids": [], "language": None, "has": False, "reason": None}
+            try:
+                heard[i] = self.writer.hear(self._clip(item), item.language)
+            except AudioError as error:
+                lines[i]["reason"] = f"{error.reason} {error.remedy}"
+        texts = self.writer.write(list(heard.values()), None) if heard else []
+        for i, text in zip(heard, texts, strict=True):
+            has = self.judge.has(text, self.corpus[i])
+            lines[i] |= {"text": text.text, "ids": list(text.ids), "language": text.language, "has": has}
+        return pd.DataFrame(list(lines.values()))
+
+    def _clip(self, item: Item) -> Clip:
+        return first_window(item, getattr(self.model, "window_seconds", 30.0))
+
+    # The sweep -------------------------------------------------------------------------------------------------------
+
+    def result(self) -> PatchResult:
+        """Everything but the price."""
+        baseline = self.baseline()
+        affected = [int(i) for i in baseline["item"][baseline["has"]]]
+        with track("Patching", len(affected) * self._changes_an_item, "texts") as task:
+            for i in affected:
+                if not self.run.has_part(_EFFECTS, i):
+                    self.run.write_part(_EFFECTS, i, self._patched(i, baseline, task))
+                else:
+                    task.advance(self._changes_an_item)
+        return PatchResult.of(
+            self.model.describe(),
+            self.options,
+            self.components,
+            self.corpus,
+            baseline,
+            self.run.table(_EFFECTS),
+        )
+
+    @property
+    def _changes_an_item(self) -> int:
+        return len(self.components) * (2 if self.options.direction_control else 1)
+
+    def changes(self, item: int) -> list[Change]:
+        """The patches of all components, and their controls after them."""
+        reference = self.reference()
+        patches = [Change((c,), reference, self.options.alpha) for c in self.components]
+        if not self.options.direction_control:
+            return patches
+        # Another direction for every component and item.
+        seeds = np.random.SeedSequence([self.options.seed, item]).generate_state(len(patches))
+        return [*patches, *(p.control(int(seed)) for p, seed in zip(patches, seeds, strict=True))]
+
+    def _patched(self, item: int, baseline: pd.DataFrame, task: Any) -> pd.DataFrame:
+        import pandas as pd
+
+        row = baseline.iloc[item]
+        before = Text(row["text"], [int(t) for t in row["ids"]], row["language"])
+        heard, elsewhere = self._heard(item)
+        lines = []
+        for i, text in self.writer.vary(heard, self.changes(item), elsewhere, before, self.batch):
+            lines.append(self._line(item, i, before, text))
+            task.advance()
+        return pd.DataFrame(sorted(lines, key=lambda line: (line["control"], line["component"])))
+
+    def _line(self, item: int, number: int, before: Text, text: Written) -> dict[str, Any]:
+        verdict = self.judge.verdict(before, text, self.corpus[item])
+        count = len(self.components)
+        place = {"item": item, "component": number % count, "control": number >= count}
+        return place | asdict(verdict) | {"text": text.text, "tokens": len(text.ids)}
+
+    def _heard(self, item: int) -> tuple[Any, Any]:
+        entry = self.corpus[item]
+        clip = self._clip(entry)
+        heard = self.writer.hear(clip, entry.language)
+        if not self.reference().is_heard:
+            return heard, None
+        return heard, self.writer.hear(self.reference().sound(clip, item), entry.language or "en")
+
+    def reference(self) -> Reference:
+        """The reference, with corpus means if it needs them."""
+        if self._reference is None:
+            reference = self.options.reference
+            self._reference = reference.with_means(self._means()) if reference.kind == "mean" else reference
+        return self._reference
+
+    def _means(self) -> dict[str, Any]:
+        means = Means(self.model, self.components)
+        baseline = self.run.table(_BASELINE)
+        there = baseline[baseline["reason"].isna()].head(_MEANS_OF)
+        with track("Averaging activations", len(there), "recordings") as task:
+            for row in there.to_dict("records"):  # type: ignore[call-overload]
+                item = self.corpus[row["item"]]
+                clip = self._clip(item)
+                means.add(*self._taught(clip, item, [int(t) for t in row["ids"]]), clip)
+                task.advance()
+        return means.result()
+
+    def _taught(self, clip: Clip, item: Item, ids: list[int]) -> tuple[dict[str, Any], int]:
+        """Inputs of a clip with its own text, and the first position that writes."""
+        heard = self.writer.hear(clip, item.language)
+        if isinstance(self.writer, WhisperWriter):
+            assert isinstance(self.model, SpeechModel)
+            prompt = self.model.prompt(heard.language)
+            return self.model.inputs([clip], [*prompt, *ids]), len(prompt) - 1
+        assert isinstance(self.writer, AudioLanguageWriter)
+        return heard, heard["input_ids"].shape[1] - 1
+
+    # The price -------------------------------------------------------------------------------------------------------
+
+    def price(self, result: PatchResult, corpus: Sequence[Item], given: bool) -> dict[str, Any]:
+        """What the winners cost."""
+        changes = [
+            Change((self.components[i],), self.reference(), self.options.alpha) for i in result.winner_indices
+        ]
+        cards = price(self.writer, corpus, changes, self.run, self.batch)
+        told = [w.to_dict() | {"card": card} for w, card in zip(result.winners, cards, strict=True)]
+        return {
+            "edits": told,
+            "n_items": len(corpus),
+            "note": None if given else SHIPPED.format(len(shipped())),
+        }
+
+
+def explain_empty(result: PatchResult) -> OptionError | None:
+    """What to do about a corpus in which nothing has the outcome; None if something has."""
+    if result.n_outcome:
+        return None
+    what = {"loop": "loops", "hallucination": "is invented", "word": "has the competing word"}
+    remedy = {
+        "loop": "Make one with `otoscope corpus make loops`, raise --max-tokens, or choose another --loop-detector.",
+        "hallucination": "Make one with `otoscope corpus make nonspeech`.",
+        "word": "Make one with `otoscope corpus make ambiguous`.",
+    }
+    word = what[result.options.outcome]
+    return OptionError(
+        f"No clip of this manifest {word}: {result.n_items} were written.", remedy[result.options.outcome]
+    )
