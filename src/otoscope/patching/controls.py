@@ -109,14 +109,18 @@ def coverage(resolved: np.ndarray, limit: int | None = None) -> list[tuple[int, 
     return out
 
 
+Scores = Callable[[Sequence[tuple[_T, ...]]], Sequence[float]]
+"""What each of several sets achieves when all its members are applied at once."""
+
+
 def greedy_set(
-    candidates: Sequence[_T], score: Callable[[tuple[_T, ...]], float], limit: int
+    candidates: Sequence[_T], scores: Scores[_T], limit: int
 ) -> list[tuple[tuple[_T, ...], float]]:
     """Sets that grow by the candidate that helps most when all are applied at once.
 
     Args:
         candidates: What can be added.
-        score: What a set achieves; called once for every set that is tried.
+        scores: What sets achieve; called once a step, with every set that is tried.
         limit: Members at most.
 
     Returns:
@@ -124,36 +128,31 @@ def greedy_set(
     """
     found: list[tuple[tuple[_T, ...], float]] = []
     members: tuple[_T, ...] = ()
-    best = -np.inf
     while len(members) < limit:
-        tried: list[tuple[tuple[_T, ...], float]] = [
-            ((*members, c), score((*members, c))) for c in candidates if c not in members
-        ]
-        if not tried:
+        tried = [(*members, c) for c in candidates if c not in members]
+        achieved = list(scores(tried)) if tried else []
+        best = int(np.argmax(achieved)) if achieved else -1
+        if best < 0 or (found and achieved[best] <= found[-1][1]):
             break
-        bigger, value = max(tried, key=lambda pair: pair[1])
-        if value <= best:
-            break
-        members, best = bigger, value
-        found.append((members, value))
+        members = tried[best]
+        found.append((members, achieved[best]))
     return found
 
 
-def minimal_set(
-    members: Sequence[_T], score: Callable[[tuple[_T, ...]], float], least: float
-) -> tuple[_T, ...]:
-    """A set from which nothing can be taken without its score falling below `least`.
-
-    Members are tried for removal from the last on, again and again until none can go.
+def minimal_set(members: Sequence[_T], scores: Scores[_T], least: float) -> tuple[_T, ...]:
+    """A set from which no member can be taken without its score falling below `least`.
 
     Args:
         members: A set that reaches `least`.
-        score: What a set achieves.
+        scores: What sets achieve.
         least: What the set must go on reaching.
     """
     kept = tuple(members)
-    for member in reversed(members):
-        smaller = tuple(m for m in kept if m != member)
-        if smaller and score(smaller) >= least:
-            kept = smaller
-    return kept if len(kept) == len(members) else minimal_set(kept, score, least)
+    while len(kept) > 1:
+        smaller = [tuple(m for m in kept if m != gone) for gone in kept]
+        achieved = list(scores(smaller))
+        best = int(np.argmax(achieved))
+        if achieved[best] < least:
+            break
+        kept = smaller[best]
+    return kept

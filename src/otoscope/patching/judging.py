@@ -145,6 +145,11 @@ def is_sound(item: Item) -> bool:
     return item.labels.get("speech") == "no" or item.text == ""
 
 
+def is_ambiguous(item: Item) -> bool:
+    """Whether it has the labels that the outcome `word` needs."""
+    return bool(item.labels.get("spoken") and item.labels.get("competing"))
+
+
 def collapsed(after: Text, reference: str | None) -> bool:
     """Whether hardly anything is left of a text."""
     if len(after.ids) < _FEW_TOKENS:

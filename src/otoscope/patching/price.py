@@ -179,8 +179,8 @@ def card(corpus: Sequence[Item], table: pd.DataFrame, edit: int) -> dict[str, An
     """
     before, after = ({int(r["item"]): r for r in _rows(table, e)} for e in (-1, edit))
     common = [i for i in before if i in after]
-    speech = [i for i in common if corpus[i].text and not is_sound(corpus[i]) and not _repeats(corpus[i])]
-    repeats = [i for i in common if _repeats(corpus[i])]
+    speech = [i for i in common if corpus[i].text and not is_sound(corpus[i]) and not is_repeat(corpus[i])]
+    repeats = [i for i in common if is_repeat(corpus[i])]
     sounds = [i for i in common if is_sound(corpus[i])]
     untold = [i for i in common if corpus[i].text is None]
     return {
@@ -203,9 +203,9 @@ def _both(before: Any, after: Any, of: Any) -> dict[str, Any]:
     return {"before": of(before), "after": of(after)}
 
 
-def _repeats(item: Item) -> bool:
+def is_repeat(item: Item) -> bool:
     """Whether something is really said several times: the label `times` of the recipe, or a reference that loops."""
-    return bool(item.text) and ("times" in item.labels or is_loop(item.text or "", language=item.language))
+    return "times" in item.labels or bool(item.text and is_loop(item.text, language=item.language))
 
 
 def _speech(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from otoscope.corpora import Item
+from otoscope.corpora import Item, key_of
 from otoscope.outcomes import Rate
 from otoscope.patching.components import Component
 from otoscope.patching.controls import coverage, halves, holm, others, tail
@@ -115,6 +115,7 @@ class PatchResult:
         groups: Group of every item; no group is in both halves.
         effects_table: One line a text: `item`, `component`, `control`, `resolved`, `collapsed`, `restored`, `text`, `tokens`.
         price: What the winners cost; None if nothing was priced.
+        sets: What sets of components do that are patched at once; None if they were not searched.
     """
 
     model: Mapping[str, Any]
@@ -125,6 +126,7 @@ class PatchResult:
     groups: Sequence[Hashable]
     effects_table: pd.DataFrame
     price: Mapping[str, Any] | None = None
+    sets: Mapping[str, Any] | None = None
 
     @classmethod
     def of(
@@ -137,7 +139,7 @@ class PatchResult:
         effects: pd.DataFrame,
     ) -> PatchResult:
         """Put together what a run holds."""
-        groups = [_group(item, i) for i, item in enumerate(corpus)]
+        groups = [_group(item, options.group_by, i) for i, item in enumerate(corpus)]
         names = [item.audio_filepath for item in corpus]
         return cls(model, options, components, baseline, names, groups, effects)
 
@@ -228,11 +230,16 @@ class PatchResult:
         """Components that restore most on the discovery half, among those that stand out; if none does, the best one."""
         if not self.n_outcome:
             return []
-        order = sorted(range(len(self.components)), key=self._rank)
+        order = self.ranked
         standing_out = [i for i in order if (p := self.p_adjusted[i]) is not None and p <= LEVEL]
         if standing_out:
             return standing_out[: self.options.winners]
         return order[:1] if self.effects[order[0]]["discovery"].restored.count else []
+
+    @cached_property
+    def ranked(self) -> list[int]:
+        """All components, those first that restore most on the discovery half."""
+        return sorted(range(len(self.components)), key=self._rank)
 
     def _rank(self, i: int) -> tuple[int, int, int]:
         found = self.effects[i]["discovery"]
@@ -305,6 +312,7 @@ class PatchResult:
             "any_component": self.any_component.to_dict(),
             "winners": [w.to_dict() for w in self.winners],
             "cumulative": self.cumulative,
+            "sets": dict(self.sets) if self.sets is not None else None,
             "price": dict(self.price) if self.price is not None else None,
             "items": self._items(),
             "skipped": self.skipped,
@@ -341,9 +349,9 @@ class PatchResult:
         return f"<p>{escape(repr(self))}</p><table>{head}{rows}</table>"
 
 
-def _group(item: Item, number: int) -> Hashable:
-    speaker = item.labels.get("speaker")
-    return number if speaker is None else str(speaker)
+def _group(item: Item, label: str, number: int) -> Hashable:
+    value = item.labels.get(label)
+    return number if value is None else key_of(value)
 
 
 def _mean(values: np.ndarray) -> float | None:

@@ -25,6 +25,7 @@ from otoscope.models.whisper import SpeechModel
 from otoscope.outcomes import Detector
 from otoscope.patching.changes import Change
 from otoscope.patching.components import Component, Stack, chosen_components, main_stack
+from otoscope.patching.controls import greedy_set, minimal_set
 from otoscope.patching.judging import Judge, Outcome, Text, judge_of
 from otoscope.patching.means import Means
 from otoscope.patching.price import SHIPPED, price, priced_on, shipped
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     from otoscope.models.base import Model
 
 KIND = "patching"
-_BASELINE, _EFFECTS = "baseline", "effects"
+_BASELINE, _EFFECTS, _SETS = "baseline", "effects", "sets"
 _SHARD = 16
 _MEANS_OF = 64  # items that corpus means are taken over
 
@@ -68,7 +69,9 @@ class SweepOptions:
         detector: Of loops.
         max_tokens: Tokens written at most.
         winners: How many components are priced at most.
+        sets: How many of the best components of the discovery half are candidates for sets that are applied at once; 0: no sets.
         direction_control: Also write every patch's random-direction control, which doubles the work.
+        group_by: Label whose values must not be in both halves; items without it stand alone.
         language: Language to write in; None: the item's, else detected.
         seed: Of halves, random directions and noise.
     """
@@ -82,7 +85,9 @@ class SweepOptions:
     detector: Detector = "combined"
     max_tokens: int = MAX_TOKENS
     winners: int = 3
+    sets: int = 0
     direction_control: bool = True
+    group_by: str = "speaker"
     language: str | None = None
     seed: int = 0
 
@@ -135,6 +140,8 @@ def sweep_corpus(
     with Run.opened(path, KIND, settings) as run:
         sweep = _Sweep(model, writer, judge, list(corpus), options, chosen, run, batch or model.batch)
         result = sweep.result()
+        if options.sets and result.winners:
+            result = replace(result, sets=sweep.sets(result))
         if price_corpus is not None and result.winners:
             result = replace(result, price=sweep.price(result, price_corpus, bool(priced)))
         return result
@@ -319,6 +326,54 @@ class _Sweep:
             return self.model.inputs([clip], [*prompt, *ids]), len(prompt) - 1
         assert isinstance(self.writer, AudioLanguageWriter)
         return heard, heard["input_ids"].shape[1] - 1
+
+    # Sets that are applied at once -----------------------------------------------------------------------------------
+
+    def sets(self, result: PatchResult) -> dict[str, Any]:
+        """Greedy sets on the discovery half, a minimal one of them, and what they do on the test half."""
+        halves = list(zip(result.affected, result.discovery, strict=True))
+        found, test = [i for i, first in halves if first], [i for i, first in halves if not first]
+        candidates = result.ranked[: self.options.sets]
+        step = 0
+
+        def scores(sets: Sequence[tuple[int, ...]], items: Sequence[int] = found) -> list[float]:
+            nonlocal step
+            table = self._together(step, sets, items)
+            step += 1
+            return [float(np.mean(table["restored"][table["set"] == i])) for i in range(len(sets))]
+
+        grown = greedy_set(candidates, scores, len(candidates))
+        members, best = grown[-1]
+        minimal = minimal_set(members, scores, best)
+        told = [*(m for m, _ in grown), minimal]
+        tested = scores(told, test) if test else [None] * len(told)
+        lines = [
+            {"components": [self.components[i].to_dict() for i in m], "discovery": d, "test": t}
+            for m, d, t in zip(told, [*(s for _, s in grown), best], tested, strict=True)
+        ]
+        return {"greedy": lines[:-1], "minimal": lines[-1], "n_discovery": len(found), "n_test": len(test)}
+
+    def _together(self, step: int, sets: Sequence[tuple[int, ...]], items: Sequence[int]) -> pd.DataFrame:
+        """Each set's members patched at once, on each item; one line a text."""
+        import pandas as pd
+
+        changes = [
+            Change(tuple(self.components[i] for i in members), self.reference(), self.options.alpha)
+            for members in sets
+        ]
+        if not self.run.has_part(_SETS, step):
+            lines: list[dict[str, Any]] = []
+            with track("Patching sets", len(items) * len(sets), "texts") as task:
+                for item in items:
+                    row = self.run.table(_BASELINE).iloc[item]
+                    before = Text(row["text"], [int(t) for t in row["ids"]], row["language"])
+                    heard, elsewhere = self._heard(item)
+                    for i, text in self.writer.vary(heard, changes, elsewhere, before, self.batch):
+                        verdict = asdict(self.judge.verdict(before, text, self.corpus[item]))
+                        lines.append({"item": item, "set": i, "text": text.text} | verdict)
+                        task.advance()
+            self.run.write_part(_SETS, step, pd.DataFrame(lines))
+        return pd.read_parquet(self.run.part(_SETS, step))
 
     # The price -------------------------------------------------------------------------------------------------------
 

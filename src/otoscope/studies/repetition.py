@@ -1,0 +1,282 @@
+"""`study repetition`: which components keep a repetition loop going, beyond what any disturbance would end, and at what price.
+
+The repetition experiment of "Beyond Transcription" (arXiv 2508.15882): zero a component, or replace it by what it is under white
+noise, and write again. What is different here: a loop counts as restored only if the text has not collapsed; every component is
+compared with a random other one on the same recordings and with a random direction of the same length; components are chosen on
+one half of the loops and told from the other; and the chosen ones are priced on ordinary speech and on genuine repetitions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from otoscope.corpora import Item, items
+from otoscope.corpora.recipes import Loops, NonSpeech, Prompts, Repeats
+from otoscope.errors import ManifestError
+from otoscope.models.whisper import SpeechModel
+from otoscope.patching.price import is_repeat
+from otoscope.patching.references import Reference
+from otoscope.patching.sweeping import SweepOptions, sweep_corpus
+from otoscope.studies.corpora import made
+from otoscope.studies.reports import (
+    interval,
+    number,
+    percent,
+    study_directory,
+    table,
+    write_report,
+    write_results,
+)
+from otoscope.versions import versions
+
+if TYPE_CHECKING:
+    from otoscope.models.base import Model
+
+PAPER = (
+    "The paper, with whisper-large-v3 (32 layers of 20 heads) on 102 utterances: cross-attention of layer 23 resolves 76 %, "
+    "with layer 18 together 89 %; head 13 of layer 18 alone 78.1 %; self-attention and feed-forward have no measurable effect. "
+    "It does not say how often a random component resolves a loop, nor what becomes of ordinary speech."
+)
+
+NOTES = (
+    "Loops are made: speech backwards, babble, shuffled speech, long noisy speech. What ought to be written is not known, so "
+    "restored means: no loop, and at least five tokens. It does not mean that the text is right.",
+    "Decoding is greedy, without temperature fallback, with the checkpoint's suppress lists, at most 224 tokens.",
+    "p: chance that a random other component of the same kind restores as many of the same recordings (exact, one-sided), "
+    "corrected by Holm over all components of the sweep.",
+)
+
+LANGUAGES = ("en", "es", "fr", "it", "ru")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One sweep of the study."""
+
+    name: str
+    heads: bool
+    reference: str
+    sets: int = 0
+    priced: bool = True
+
+
+SWEEPS = (
+    Sweep("blocks zeroed", heads=False, reference="zero"),
+    Sweep("heads zeroed", heads=True, reference="zero", sets=6),
+    Sweep("blocks under white noise", heads=False, reference="noise", priced=False),
+)
+
+
+def own_corpora(folder: Path, languages: Sequence[str], seed: int = 0) -> tuple[list[Path], list[Path]]:
+    """Make the study's corpora.
+
+    Args:
+        folder: Where.
+        languages: Of the ordinary speech.
+        seed: Of the recipes.
+
+    Returns:
+        Manifests of loops, and those that edits are priced on: people's speech, genuine repetitions, sounds without speech.
+    """
+    loops = made(Loops(seed=seed), folder / "loops")
+    if loops is None:
+        raise ManifestError(
+            "The loops cannot be made.", "Install `otoscope[synth]`, or give manifests with --data."
+        )
+    speech = made(Prompts(seed=seed, languages=tuple(languages), per_speaker=40), folder / "speech")
+    kept = made(Repeats(seed=seed, count=15, speech=speech), folder / "repeats")
+    sounds = made(NonSpeech(seed=seed, count=4), folder / "nonspeech")
+    return [loops], [manifest for manifest in (speech, kept, sounds) if manifest]
+
+
+def study_repetition(
+    model: Model, data: Sequence[Path | str], out: Path | str, *, seed: int = 0, batch: int | None = None
+) -> dict[str, Any]:
+    """Find and price the components behind repetition loops.
+
+    Args:
+        model: A Whisper model or Qwen2-Audio.
+        data: Manifests; none: the study makes its own below `out`. Recordings without a text, and sounds, are tried for loops;
+            recordings with a text (and sounds) are what edits are priced on.
+        out: Directory for `results.json`, `report.md`, figures and the sweeps.
+        seed: Of recipes, halves, random directions and noise.
+        batch: Rows at once, which bounds the memory.
+
+    Returns:
+        What `results.json` holds.
+
+    Raises:
+        ManifestError: There is nothing that could loop.
+        OutputError: The directory cannot be written.
+    """
+    with study_directory(out, "repetition", model, data, seed) as out:
+        tried, priced = _corpora(model, data, out / "data", seed)
+        sweeps = {}
+        for sweep in SWEEPS:
+            options = SweepOptions(
+                heads=sweep.heads, reference=Reference.of(sweep.reference, seed), sets=sweep.sets, seed=seed
+            )
+            where = out / "sweeps" / sweep.name.replace(" ", "-")
+            prices = priced if sweep.priced else None
+            sweeps[sweep.name] = sweep_corpus(
+                model, tried, options, out=where, priced=prices, batch=batch
+            ).to_dict()
+        results = {
+            "study": "repetition",
+            "model": model.describe(),
+            "seed": seed,
+            "sweeps": sweeps,
+            "kinds": _by_kind(tried, next(iter(sweeps.values()))),
+            "paper": PAPER,
+            "notes": list(NOTES),
+            "versions": versions(),
+        }
+        write_results(out, results)
+        write_report(out, f"Repetition loops: {model.origin.name}", _report(results))
+        return results
+
+
+def _corpora(
+    model: Model, data: Sequence[Path | str], folder: Path, seed: int
+) -> tuple[list[Item], Sequence[Path | str]]:
+    if not data:
+        multilingual = isinstance(model, SpeechModel) and model.is_multilingual
+        loops, priced = own_corpora(folder, LANGUAGES if multilingual else ("en",), seed)
+        return [item for path in loops for item in items(path)], priced
+    corpora = {path: items(path) for path in data}
+    tried = [item for found in corpora.values() for item in found if not item.text and not is_repeat(item)]
+    if not tried:
+        raise ManifestError(
+            "There is no recording that could loop: all have a text.",
+            "Add a manifest of `otoscope corpus make loops`.",
+        )
+    return tried, [path for path, found in corpora.items() if any(item.text is not None for item in found)]
+
+
+def _by_kind(tried: Sequence[Item], result: Mapping[str, Any]) -> dict[str, list[int]]:
+    """Of every kind of recording how many loop, and how many there are."""
+    looping = {item["audio_filepath"] for item in result["items"]}
+    out: dict[str, list[int]] = {}
+    for item in tried:
+        count = out.setdefault(str(item.labels.get("kind", "recording")), [0, 0])
+        count[0] += item.audio_filepath in looping
+        count[1] += 1
+    return out
+
+
+# The report -------------------------------------------------------------------------------------------------------------
+
+
+def _report(results: Mapping[str, Any]) -> list[str]:
+    first = next(iter(results["sweeps"].values()))
+    kinds = ", ".join(f"{kind} {count} of {n}" for kind, (count, n) in results["kinds"].items())
+    parts = [
+        f"{first['n_outcome']} of {first['n_items']} recordings loop ({kinds}). Layers and heads are counted from 0.",
+        results["paper"],
+    ]
+    for name, sweep in results["sweeps"].items():
+        parts += [f"## {name[0].upper()}{name[1:]}", *sweep_report(sweep)]
+    return [*parts, *(f"- {note}" for note in results["notes"])]
+
+
+def sweep_report(sweep: Mapping[str, Any], most: int = 10) -> list[str]:
+    """Tables of one sweep: the strongest components, what sets cover, what the winners cost."""
+    if not sweep["effects"] or not sweep["n_outcome"]:
+        return ["Nothing had the outcome."]
+    order = sorted(sweep["effects"], key=lambda e: (-e["restored"], -e["resolved"]))[:most]
+    rows = [
+        (
+            e["label"],
+            f"{e['resolved']} of {e['n']}",
+            f"{e['restored']} ({interval(e['restored_ci_low'], e['restored_ci_high'], 2)})",
+            number(e["restored_random_rate"], 2),
+            number(e["direction_rate"], 2),
+            number(e["p_adjusted"]),
+            f"{e['test']['restored']} of {e['test']['n']}",
+        )
+        for e in order
+    ]
+    head = (
+        "component",
+        "resolved",
+        "restored",
+        "random component",
+        "random direction resolves",
+        "p",
+        "test half",
+    )
+    every = sweep["any_component"]
+    return [
+        table(head, rows),
+        f"Some component or other restores {percent(every)} (the best of {len(sweep['effects'])} tries an item).",
+        *_sets(sweep),
+        *_prices(sweep),
+    ]
+
+
+def _sets(sweep: Mapping[str, Any]) -> list[str]:
+    parts = []
+    if sweep["cumulative"]:
+        rows = [
+            (i + 1, _name(c), percent(c["discovery"]), percent(c["test"]), number(c["random_rate"], 2))
+            for i, c in enumerate(sweep["cumulative"])
+        ]
+        head = ("components", "added", "covered, discovery half", "test half", "as many random ones, all")
+        parts += ["Items that one of the components restores by itself:", table(head, rows)]
+    if sweep["sets"]:
+        lines = [*sweep["sets"]["greedy"], sweep["sets"]["minimal"]]
+        names = [*("greedy" for _ in sweep["sets"]["greedy"]), "minimal"]
+        rows = [
+            (
+                kind,
+                " + ".join(map(_name, line["components"])),
+                number(line["discovery"], 2),
+                number(line["test"], 2),
+            )
+            for kind, line in zip(names, lines, strict=True)
+        ]
+        parts += [
+            "Patched at once:",
+            table(("set", "components", "restored, discovery half", "test half"), rows),
+        ]
+    return parts
+
+
+def _name(component: Mapping[str, Any]) -> str:
+    head = "" if component["head"] is None else f" head {component['head']}"
+    return f"{component['component']}{head}"
+
+
+def _prices(sweep: Mapping[str, Any]) -> list[str]:
+    if not sweep["price"]:
+        return []
+    rows = [row for edit in sweep["price"]["edits"] for row in _price_rows(edit)]
+    parts = ["What the chosen edits cost:", table(("edit", "measure", "before", "after"), rows)]
+    return [*parts, sweep["price"]["note"]] if sweep["price"]["note"] else parts
+
+
+def _price_rows(edit: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    card, name = edit["card"], _name(edit) + ("" if edit["significant"] else " (not significant)")
+    rows = []
+    for language, found in card["speech"].items():
+        measure = "wer" if language == "en" else "cer"
+        change = f"{number(found[measure]['after'])} (difference {interval(found[measure]['ci_low'], found[measure]['ci_high'])})"
+        rows.append(
+            (
+                name,
+                f"{measure.upper()} {language}, n = {found['n']}",
+                number(found[measure]["before"]),
+                change,
+            )
+        )
+    for key, title in (("repeats", "genuine repetitions kept"), ("loops", "loops on ordinary speech")):
+        if card[key]:
+            rows.append((name, title, percent(card[key]["before"]), percent(card[key]["after"])))
+    for key in ("raw", "filtered", "gate") if card["nonspeech"] else ():
+        before, after = (card["nonspeech"][side][key] for side in ("before", "after"))
+        rows.append((name, f"hallucination rate, {key}", percent(before), percent(after)))
+    speed = card["tokens_per_second"]
+    return [*rows, (name, "tokens per second", number(speed["before"], 0), number(speed["after"], 0))]
