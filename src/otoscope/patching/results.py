@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from otoscope.corpora import Item, key_of
+from otoscope.corpora import Item
+from otoscope.corpora.item import key_of
 from otoscope.outcomes import Rate
 from otoscope.patching.components import Component
 from otoscope.patching.controls import coverage, halves, holm, others, tail
