@@ -12,6 +12,7 @@ from otoscope.cli.doctor import doctor
 from otoscope.cli.explain import explain
 from otoscope.cli.lens import lens
 from otoscope.cli.models import models
+from otoscope.cli.patch import patch
 from otoscope.cli.probe import probe
 from otoscope.cli.study import study
 from otoscope.cli.transcribe import transcribe
@@ -23,6 +24,7 @@ app.command()(explain)
 app.command()(transcribe)
 app.command()(lens)
 app.command()(probe)
+app.command()(patch)
 app.command()(study)
 app.add_typer(models)
 app.add_typer(corpus)

@@ -299,3 +299,41 @@ def _loops(rows: Mapping[int, Any], chosen: Sequence[int]) -> dict[str, Any]:
 def _speed(rows: Mapping[int, Any], chosen: Sequence[int]) -> float | None:
     seconds = sum(rows[i]["seconds"] for i in chosen)
     return sum(rows[i]["tokens"] for i in chosen) / seconds if seconds else None
+
+
+def named(component: Mapping[str, Any]) -> str:
+    """`decoder_blocks.2.cross_attn head 4` of a JSON-ready component."""
+    head = "" if component["head"] is None else f" head {component['head']}"
+    return f"{component['component']}{head}"
+
+
+def price_rows(card: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """A price card for people: measure, before and after."""
+    rows: list[tuple[str, str, str]] = []
+    for language, found in card["speech"].items():
+        measure = "wer" if language == "en" else "cer"
+        told = found[measure]
+        change = f" (change {_told(told['ci_low'])} to {_told(told['ci_high'])})"
+        name = f"{measure.upper()} {language}, {found['n']} recordings"
+        rows.append((name, _told(told["before"]), _told(told["after"]) + change))
+    for key, title in (("repeats", "genuine repetitions kept"), ("loops", "loops where none was said")):
+        if card[key]:
+            rows.append((title, *_sides(card[key])))  # type: ignore[arg-type]
+    for kind in ("raw", "filtered", "gate") if card["nonspeech"] else ():
+        sides = {side: card["nonspeech"][side][kind] for side in ("before", "after")}
+        rows.append((f"hallucination rate, {kind}", *_sides(sides)))  # type: ignore[arg-type]
+    speed = card["tokens_per_second"]
+    return [*rows, ("tokens per second", _told(speed["before"], 0), _told(speed["after"], 0))]
+
+
+def _sides(rates: Mapping[str, Any]) -> list[str]:
+    return [
+        "–"
+        if rates[side]["rate"] is None
+        else f"{rates[side]['rate']:.3f} ({rates[side]['count']} of {rates[side]['n']})"
+        for side in ("before", "after")
+    ]
+
+
+def _told(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"

@@ -29,10 +29,20 @@ MAX_TOKENS = 224
 
 @dataclass(frozen=True)
 class Written(Text):
-    """A text with what Whisper's rules look at; None where the model has no such thing."""
+    """A text with what Whisper's rules look at; None where the model has no such thing.
 
-    avg_logprob: float | None = None
+    Attributes:
+        logprobs: Log-probability of each token, and of the end token if it was written.
+        no_speech_prob: Of the window.
+    """
+
+    logprobs: Sequence[float] | None = None
     no_speech_prob: float | None = None
+
+    @property
+    def avg_logprob(self) -> float | None:
+        """Sum of log-probabilities, the end token's included, over the number of tokens plus one (OpenAI's rule)."""
+        return None if self.logprobs is None else sum(self.logprobs) / (len(self.ids) + 1)
 
 
 class Writer(Protocol):
@@ -142,8 +152,7 @@ class WhisperWriter:
 
     def _text(self, decoded: Decoded, language: str) -> Written:
         text = self.model.tokenizer.decode(decoded.ids, skip_special_tokens=True).strip()
-        mean = sum(decoded.logprobs) / (len(decoded.ids) + 1)
-        return Written(text, tuple(decoded.ids), language, mean, decoded.no_speech_prob)
+        return Written(text, tuple(decoded.ids), language, tuple(decoded.logprobs), decoded.no_speech_prob)
 
 
 class AudioLanguageWriter:

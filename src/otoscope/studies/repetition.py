@@ -17,7 +17,7 @@ from otoscope.corpora import Item, items
 from otoscope.corpora.recipes import Loops, NonSpeech, Prompts, Repeats
 from otoscope.errors import ManifestError
 from otoscope.models.whisper import SpeechModel
-from otoscope.patching.price import is_repeat
+from otoscope.patching.price import is_repeat, named, price_rows
 from otoscope.patching.references import Reference
 from otoscope.patching.sweeping import SweepOptions, sweep_corpus
 from otoscope.studies.corpora import made
@@ -221,7 +221,7 @@ def _sets(sweep: Mapping[str, Any]) -> list[str]:
     parts = []
     if sweep["cumulative"]:
         rows = [
-            (i + 1, _name(c), percent(c["discovery"]), percent(c["test"]), number(c["random_rate"], 2))
+            (i + 1, named(c), percent(c["discovery"]), percent(c["test"]), number(c["random_rate"], 2))
             for i, c in enumerate(sweep["cumulative"])
         ]
         head = ("components", "added", "covered, discovery half", "test half", "as many random ones, all")
@@ -232,7 +232,7 @@ def _sets(sweep: Mapping[str, Any]) -> list[str]:
         rows = [
             (
                 kind,
-                " + ".join(map(_name, line["components"])),
+                " + ".join(map(named, line["components"])),
                 number(line["discovery"], 2),
                 number(line["test"], 2),
             )
@@ -245,38 +245,13 @@ def _sets(sweep: Mapping[str, Any]) -> list[str]:
     return parts
 
 
-def _name(component: Mapping[str, Any]) -> str:
-    head = "" if component["head"] is None else f" head {component['head']}"
-    return f"{component['component']}{head}"
-
-
 def _prices(sweep: Mapping[str, Any]) -> list[str]:
     if not sweep["price"]:
         return []
-    rows = [row for edit in sweep["price"]["edits"] for row in _price_rows(edit)]
+    rows = [
+        (named(edit) + ("" if edit["significant"] else " (not significant)"), *row)
+        for edit in sweep["price"]["edits"]
+        for row in price_rows(edit["card"])
+    ]
     parts = ["What the chosen edits cost:", table(("edit", "measure", "before", "after"), rows)]
     return [*parts, sweep["price"]["note"]] if sweep["price"]["note"] else parts
-
-
-def _price_rows(edit: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    card, name = edit["card"], _name(edit) + ("" if edit["significant"] else " (not significant)")
-    rows = []
-    for language, found in card["speech"].items():
-        measure = "wer" if language == "en" else "cer"
-        change = f"{number(found[measure]['after'])} (difference {interval(found[measure]['ci_low'], found[measure]['ci_high'])})"
-        rows.append(
-            (
-                name,
-                f"{measure.upper()} {language}, n = {found['n']}",
-                number(found[measure]["before"]),
-                change,
-            )
-        )
-    for key, title in (("repeats", "genuine repetitions kept"), ("loops", "loops on ordinary speech")):
-        if card[key]:
-            rows.append((name, title, percent(card[key]["before"]), percent(card[key]["after"])))
-    for key in ("raw", "filtered", "gate") if card["nonspeech"] else ():
-        before, after = (card["nonspeech"][side][key] for side in ("before", "after"))
-        rows.append((name, f"hallucination rate, {key}", percent(before), percent(after)))
-    speed = card["tokens_per_second"]
-    return [*rows, (name, "tokens per second", number(speed["before"], 0), number(speed["after"], 0))]

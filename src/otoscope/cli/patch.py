@@ -1,0 +1,303 @@
+"""`otoscope patch`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from otoscope.cli.options import Common, require_different, with_common
+from otoscope.cli.show import say, table, warn, write_json
+
+_SHOWN = 12
+
+
+class OutcomeName(StrEnum):
+    """What is looked for."""
+
+    LOOP = "loop"
+    HALLUCINATION = "hallucination"
+    WORD = "word"
+    TOKEN = "token"
+
+
+class LoopDetector(StrEnum):
+    """How loops are told."""
+
+    COMBINED = "combined"
+    COMPRESSION = "compression"
+    NGRAM = "ngram"
+
+
+@with_common
+def patch(
+    target: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CLIP|MANIFEST", help="A recording, a manifest or a folder; first windows are taken."
+        ),
+    ],
+    *,
+    model: Annotated[str, typer.Option(help="An alias, a hub id or a model directory.")] = "whisper-tiny.en",
+    components: Annotated[
+        str | None,
+        typer.Option(metavar="A,B", help="Of cross_attn, self_attn, mlp and resid. Default: all but resid."),
+    ] = None,
+    heads: Annotated[bool, typer.Option("--heads", help="Single heads in place of whole blocks.")] = False,
+    stack: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B",
+            help="decoder, encoder; text, audio_encoder. Default: the one that writes.",
+        ),
+    ] = None,
+    reference: Annotated[
+        str, typer.Option(metavar="zero|noise|silence|mean|CLIP", help="What components are mixed with.")
+    ] = "zero",
+    alpha: Annotated[float, typer.Option(help="Share of the reference; may exceed 1.")] = 1.0,
+    outcome: Annotated[
+        OutcomeName,
+        typer.Option(
+            help="loop, hallucination, word (labels spoken and competing): written again. token: teacher-forced."
+        ),
+    ] = OutcomeName.LOOP,
+    loop_detector: Annotated[LoopDetector, typer.Option(help="How loops are told.")] = LoopDetector.COMBINED,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            metavar="INDEX|WORD",
+            help="The token (from 0) or word of --outcome token; default the least certain.",
+        ),
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(metavar="WORD", help="Measure the token's logit against this word's.")
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens written at most.")] = 224,
+    sets: Annotated[
+        int, typer.Option(min=0, help="Search sets of this many of the best components, patched at once.")
+    ] = 0,
+    price: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="MANIFEST",
+            help="What winners are priced on; may be given again. Default: the shipped recordings.",
+        ),
+    ] = None,
+    language: Annotated[
+        str | None, typer.Option(help="Language to write in; default the item's, else detected.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Directory of the run; a begun one goes on. Default: otoscope's cache."
+        ),
+    ] = None,
+    figure: Annotated[
+        Path | None,
+        typer.Option(help="Draw layers and heads with the random baseline: a .png, .svg or .pdf file."),
+    ] = None,
+    common: Common,
+) -> None:
+    """Tell which component did it: patch each, write again, and compare with random ones.
+
+    Controls come with every sweep: a random other component, a random direction of the same length, a discovery and a
+    test half, corrected p-values, and the price of what works on ordinary speech.
+
+    Example: otoscope patch loops/manifest.jsonl --components cross_attn,self_attn --heads --price speech --json patch.json
+    """
+    require_different(common.json_path, figure, source=target)
+
+    from otoscope.corpora import items
+    from otoscope.errors import OptionError
+    from otoscope.patching.references import Reference
+    from otoscope.patching.sweeping import SweepOptions, explain_empty, sweep_corpus
+    from otoscope.views.figures import require_figure
+
+    if figure:
+        require_figure(figure)
+    if outcome is not OutcomeName.TOKEN and (token is not None or against is not None):
+        raise OptionError(
+            "--token and --against belong to --outcome token.", "Add `--outcome token`, or leave them out."
+        )
+    recordings = items(target)
+    options = SweepOptions(
+        stacks=_split(stack),  # type: ignore[arg-type]
+        parts=_split(components),
+        heads=heads,
+        reference=Reference.of(reference, common.seed),
+        alpha=alpha,
+        outcome=outcome.value,
+        detector=loop_detector.value,
+        max_tokens=max_tokens,
+        sets=sets,
+        language=language,
+        seed=common.seed,
+    )
+
+    from otoscope.models.loading import load_model
+
+    loaded = load_model(model, common.device, common.dtype)
+    if outcome is OutcomeName.TOKEN:
+        from otoscope.patching.tokens import sweep_tokens
+
+        wanted = int(token) if token is not None and token.isdigit() else token
+        result = sweep_tokens(
+            loaded, recordings, options, token=wanted, against=against, batch=common.batch
+        ).to_dict()
+    else:
+        found = sweep_corpus(loaded, recordings, options, out=out, priced=price or (), batch=common.batch)
+        result = found.to_dict()
+        if common.json:
+            write_json(result, common.json)
+        empty = explain_empty(found)
+        if empty:
+            raise empty
+    if common.json and outcome is OutcomeName.TOKEN:
+        write_json(result, common.json)
+    if figure:
+        from otoscope.views.figures import save_figure
+        from otoscope.views.patch_figure import patch_figure
+
+        save_figure(patch_figure(result), figure)
+    for skipped in result["skipped"]:
+        warn(f"{skipped['audio_filepath']} was skipped: {skipped['reason']}")
+    if not common.json_on_stdout:
+        _say(result)
+
+
+def _split(value: str | None) -> tuple[str, ...] | None:
+    return None if value is None else tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def _say(result: Mapping[str, Any]) -> None:
+    if result["options"]["outcome"] == "token":
+        _say_tokens(result)
+        return
+    options = result["options"]
+    rate = result["baseline_outcome"]
+    say(
+        f"{options['outcome']}: {rate['count']} of {rate['n']} recordings have it before anything is patched; "
+        f"components of {result['model']['name']} are patched with {options['reference']['kind']} (alpha {options['alpha']:g}), "
+        "layers and heads are counted from 0",
+        "",
+        *table(_effect_rows(result["effects"])),
+        "",
+        f"Some component or other restores {_share(result['any_component'])}, best of {len(result['effects'])} tries an item.",
+    )
+    _say_winners(result)
+    _say_sets(result)
+    _say_price(result)
+
+
+def _effect_rows(effects: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    order = sorted(effects, key=lambda e: (-e["restored"], -e["resolved"]))[:_SHOWN]
+    head = (
+        "component",
+        "resolved",
+        "restored",
+        "95 % interval",
+        "random component",
+        "random direction",
+        "p",
+        "p corrected",
+        "test half",
+    )
+    return [
+        head,
+        *(
+            (
+                e["label"],
+                f"{e['resolved']} of {e['n']}",
+                str(e["restored"]),
+                f"{_number(e['restored_ci_low'])} to {_number(e['restored_ci_high'])}",
+                _number(e["restored_random_rate"]),
+                _number(e["direction_rate"]),
+                _number(e["restored_p_value"], 3),
+                _number(e["p_adjusted"], 3),
+                f"{e['test']['restored']} of {e['test']['n']}",
+            )
+            for e in order
+        ),
+    ]
+
+
+def _say_winners(result: Mapping[str, Any]) -> None:
+    labels = {(e["component"], e["head"]): e["label"] for e in result["effects"]}
+    for winner in result["winners"]:
+        name = labels[winner["component"], winner["head"]]
+        if winner["significant"]:
+            say(f"{name} stands out on the discovery half (p corrected {_number(winner['p_adjusted'], 3)}).")
+        else:
+            say(f"No component stands out from random ones; the best on the discovery half is {name}.")
+    if not result["winners"]:
+        say("No component restores anything on the discovery half.")
+
+
+def _say_sets(result: Mapping[str, Any]) -> None:
+    from otoscope.patching.price import named
+
+    if result["sets"]:
+        best = result["sets"]["minimal"]
+        names = " + ".join(map(named, best["components"]))
+        shares = (
+            f"{_number(best['discovery'])} of the discovery half, {_number(best['test'])} of the test half"
+        )
+        say(f"Patched at once, {names} restore {shares}.")
+
+
+def _say_price(result: Mapping[str, Any]) -> None:
+    from otoscope.patching.price import named, price_rows
+
+    if not result["price"]:
+        return
+    for edit in result["price"]["edits"]:
+        rows = [(f"price of {named(edit)}", "before", "after"), *price_rows(edit["card"])]
+        say("", *table(rows))
+    if result["price"]["note"]:
+        say(result["price"]["note"])
+
+
+def _say_tokens(result: Mapping[str, Any]) -> None:
+    order = sorted(result["effects"], key=lambda e: -abs(e["change"]))[:_SHOWN]
+    measure = "log p" if result["measure"] == "logprob" else "logit difference"
+    tokens = ", ".join(repr(t["text"]) for t in result["tokens"][:8])
+    rows = [
+        (
+            "component",
+            f"change of {measure}",
+            "95 % interval",
+            "random component",
+            "random direction",
+            "p",
+            "no longer first",
+        ),
+        *(
+            (
+                e["label"],
+                f"{e['change']:+.2f}",
+                "–" if e["ci_low"] is None else f"{e['ci_low']:+.2f} to {e['ci_high']:+.2f}",
+                "–" if e["random_change"] is None else f"{e['random_change']:+.2f}",
+                f"{e['direction_change']:+.2f}",
+                _number(e["p_value"], 3),
+                f"{e['resolved']} of {e['n']}",
+            )
+            for e in order
+        ),
+    ]
+    say(
+        f"{result['n_outcome']} tokens ({tokens}) of {result['n_items']} recordings; components of {result['model']['name']} are "
+        f"patched with {result['options']['reference']['kind']}, layers and heads are counted from 0",
+        "",
+        *table(rows),
+    )
+
+
+def _share(rate: Mapping[str, Any]) -> str:
+    return "–" if rate["rate"] is None else f"{rate['rate']:.2f} ({rate['count']} of {rate['n']})"
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
