@@ -4,17 +4,18 @@ import pytest
 import torch
 from tests.conftest import example_inputs, tiny
 
-from otoscope.models.decoding import DecoderSession
-from otoscope.patching.ablation import Component, ablate_decoder, ablate_encoder, components, token_logprobs
+from otoscope.patching.ablation import ablate
+from otoscope.patching.components import Component, components
+from otoscope.patching.scene import Scene
 
 
 @pytest.fixture(scope="module")
 def heard():
     model = tiny("whisper", dtype=torch.float64)
     features = example_inputs(model, batch=1)["input_features"]
-    with model.capturing("encoder_blocks.*.hook_resid_pre") as cache, torch.no_grad():
-        encoded = model.encode(features)
-    return model, features, encoded, list(cache.values()), torch.tensor([2, 5, 9, 30, 31, 7, 12])
+    tokens = torch.tensor([2, 5, 9, 30, 31, 7, 12])
+    scene = Scene.of(model, {"input_features": features, "decoder_input_ids": tokens[None]})
+    return model, features, scene, tokens
 
 
 def by_hand(model, features, tokens, module, zero):
@@ -65,13 +66,9 @@ def zero_head(head, width):
     ids=lambda value: value.label if isinstance(value, Component) else "",
 )
 def test_a_batched_sweep_equals_a_hand_written_hook(heard, component, module, zero):
-    model, features, encoded, resid_pre, tokens = heard
-    chosen = components(model, component.stack)
-    sweep = (
-        ablate_decoder(model, encoded, tokens, 2, chosen, batch=7)
-        if component.stack == "decoder"
-        else ablate_encoder(model, resid_pre, tokens, 2, chosen, batch=3)
-    )
+    model, features, scene, tokens = heard
+    chosen = [*components(model, "decoder"), *components(model, "encoder")]
+    sweep = ablate(scene, chosen, 2, batch=7)
     expected = by_hand(model, features, tokens, module, zero)
     torch.testing.assert_close(sweep[chosen.index(component)], expected, atol=1e-5, rtol=1e-5)
 
@@ -85,8 +82,8 @@ def test_every_component_of_both_stacks_is_listed_once(heard):
 
 
 def test_an_unedited_row_reports_the_models_own_log_probabilities(heard):
-    model, features, encoded, _, tokens = heard
-    base = token_logprobs(DecoderSession(model, encoded), tokens, 2)[0]
+    model, features, scene, tokens = heard
+    base = scene.logprobs([()], 2)[0]
     with torch.no_grad():
         logits = model.hf(
             input_features=features, decoder_input_ids=tokens[None, :-1], use_cache=False

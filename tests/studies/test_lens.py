@@ -39,8 +39,9 @@ def test_the_tokens_are_those_of_the_ordinary_transcript(lens, tiny_en, jfk):
 
 @pytest.mark.weights
 def test_the_lens_says_what_explain_says(lens, tiny_en, jfk):
-    from otoscope.lenses.listening import first_window, listen, read_again, write
+    from otoscope.lenses.listening import first_window, read_again, write
     from otoscope.lenses.logit_lens import logit_lens
+    from otoscope.models.hearing import listen
     from otoscope.models.transcripts import DecodeOptions
 
     with torch.no_grad():

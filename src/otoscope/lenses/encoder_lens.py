@@ -42,7 +42,7 @@ def encoder_lens(
         What was written from each layer, in order; the last is the ordinary transcript.
     """
     with torch.no_grad():
-        states = model.hf.model.encoder.layer_norm(torch.cat(list(residuals)))  # type: ignore[operator,union-attr]
+        states = model.normed(torch.cat(list(residuals)))
     prompts = torch.tensor([list(prompt)] * len(states))
     return decode(model, states, prompts, options)
 

@@ -6,7 +6,6 @@ The audio is read once, the encoder runs once and decoding happens once; each le
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,23 +20,6 @@ if TYPE_CHECKING:
     from otoscope.activations import ActivationCache
     from otoscope.models.transcripts import DecodeOptions, Transcript
     from otoscope.models.whisper import SpeechModel
-
-
-@dataclass(frozen=True, eq=False)
-class Heard:
-    """A clip as the encoder took it.
-
-    Attributes:
-        features: Log-mel spectrogram `(1, mel, column)`, columns of 10 ms.
-        encoded: Encoder output `(1, frame, d_model)`, frames of 20 ms.
-        resid_pre: What entered each encoder layer, `(1, frame, d_model)`.
-        resid_post: What left each encoder layer, `(1, frame, d_model)`.
-    """
-
-    features: Tensor
-    encoded: Tensor
-    resid_pre: list[Tensor]
-    resid_post: list[Tensor]
 
 
 def first_window(
@@ -64,20 +46,6 @@ def first_window(
         clip = read(source, offset=offset, duration=2 * seconds)
         whole = clip.start + clip.duration if known is None else known
     return next(windows(clip, seconds)), whole
-
-
-def listen(model: SpeechModel, clip: Clip) -> Heard:
-    """Run the encoder once over a clip of at most one window, and keep its residual stream."""
-    features = model.features(clip)
-    with model.capturing(["encoder_blocks.*.hook_resid_pre", "encoder_blocks.*.hook_resid_post"]) as cache:
-        encoded = model.encode(features)
-    layers = range(model.config.encoder_layers)
-    return Heard(
-        features,
-        encoded,
-        [cache[f"encoder_blocks.{i}.hook_resid_pre"] for i in layers],
-        [cache[f"encoder_blocks.{i}.hook_resid_post"] for i in layers],
-    )
 
 
 def write(

@@ -26,8 +26,9 @@ from otoscope.audio import Clip
 from otoscope.corpora import Item
 from otoscope.errors import AudioError, ModelError, OptionError
 from otoscope.files import atomic_write, output_error
-from otoscope.lenses.listening import first_window, listen, read_again, write
+from otoscope.lenses.listening import first_window, read_again, write
 from otoscope.models.causal_lm import LanguageModel
+from otoscope.models.hearing import listen
 from otoscope.models.transcripts import DecodeOptions
 from otoscope.models.whisper import SpeechModel
 from otoscope.progress import notice, track

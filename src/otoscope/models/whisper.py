@@ -203,6 +203,10 @@ class SpeechModel(Model):
         """Encoder output `(batch, frame, d_model)` after its final norm: what every cross-attention reads."""
         return self.hf.model.encoder(features).last_hidden_state  # type: ignore[operator]
 
+    def normed(self, hidden: Tensor) -> Tensor:
+        """The encoder's final norm: what leaves its last layer `(..., d_model)` as cross-attention reads it."""
+        return self.hf.model.encoder.layer_norm(hidden)  # type: ignore[operator,union-attr]
+
     def check_language(self, language: str | None) -> str | None:
         """The language code to force, or None for detection.
 

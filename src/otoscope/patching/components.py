@@ -75,9 +75,9 @@ class Component:
         """The place of an `Edit` at `point`."""
         return {} if self.head is None else {"heads": (self.head,)}
 
-    def zeroed(self, row: int) -> Edit:
-        """The edit that zeroes it for one batch row."""
-        return Edit.zero(self.point, rows=(row,), **self.where())
+    def zeroed(self) -> Edit:
+        """The edit that zeroes it."""
+        return Edit.zero(self.point, **self.where())
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: `component` (its id) and `head`."""

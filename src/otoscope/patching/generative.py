@@ -14,36 +14,14 @@ from typing import TYPE_CHECKING
 import torch
 
 from otoscope.models.decoding import Decoded, DecoderSession, batches, decode
-from otoscope.models.replay import Replay
+from otoscope.models.hearing import Heard
 from otoscope.patching.changes import Change, Patcher
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from otoscope.audio import Clip
     from otoscope.models.transcripts import DecodeOptions
     from otoscope.models.whisper import SpeechModel
-
-
-@dataclass(frozen=True, eq=False)
-class Heard:
-    """A clip that the encoder has passed.
-
-    Attributes:
-        encoded: Encoder output `(1, frame, d_model)`.
-        audio: The encoder's pass.
-    """
-
-    encoded: Tensor
-    audio: Replay
-
-
-def hear(model: SpeechModel, clip: Clip) -> Heard:
-    """Run the encoder once over a clip of at most one window, and keep its pass."""
-    features = model.features(clip)
-    audio = Replay.of(model, "encoder", lambda: model.encode(features))
-    with torch.no_grad():
-        return Heard(_normed(model, audio.residuals[-1]), audio)
 
 
 @dataclass(frozen=True)
@@ -188,17 +166,13 @@ def _patched_encodings(
             out |= dict.fromkeys(together, heard.encoded)
             continue
         with model.rows(together):
-            normed = _normed(model, heard.audio.run(layer, len(together)))
+            normed = model.normed(heard.audio.run(layer, len(together)))
         out |= dict(zip(together, normed.split(1), strict=True))
     return out
 
 
 def _first_encoder_layer(change: Change | None) -> int | None:
     return min((c.layer for c in change.components if c.stack == "encoder"), default=None) if change else None
-
-
-def _normed(model: SpeechModel, hidden: Tensor) -> Tensor:
-    return model.hf.model.encoder.layer_norm(hidden)  # type: ignore[operator,union-attr]
 
 
 def write_changes(

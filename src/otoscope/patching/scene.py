@@ -73,7 +73,7 @@ class Scene:
                 audio, encoded = None, feed["encoder_outputs"][0]
             else:
                 audio = Replay.of(model, "encoder", lambda: model.encode(feed["input_features"]))
-                encoded = model.hf.model.encoder.layer_norm(audio.residuals[-1])  # type: ignore[operator,union-attr]
+                encoded = model.normed(audio.residuals[-1])
         return cls.heard(model, encoded, ids[0], audio, feed)
 
     @classmethod
@@ -118,7 +118,7 @@ class Scene:
                 return self.text.run(first[1], len(edits))
             assert self.audio is not None
             hidden = self.audio.run(first[1], len(edits))
-            heard = self.model.hf.model.encoder.layer_norm(hidden)  # type: ignore[operator,union-attr]
+            heard = self.model.normed(hidden)  # type: ignore[attr-defined]
             return self.text.run(0, len(edits), heard=heard)
 
     def logits(self, edits: Sequence[Sequence[Edit]], positions: Sequence[int] | None = None) -> Tensor:

@@ -12,11 +12,12 @@ from otoscope.audio import Clip
 from otoscope.corpora import Item
 from otoscope.errors import ModelError
 from otoscope.models.decoding import Decoded, DecoderSession, batches, detect_languages
+from otoscope.models.hearing import Heard, listen
 from otoscope.models.qwen2_audio import AUDIO_PROMPT, AudioLanguageModel
 from otoscope.models.transcripts import DecodeOptions
 from otoscope.models.whisper import SpeechModel
 from otoscope.patching.changes import Change
-from otoscope.patching.generative import Heard, Row, hear, write_changes, write_rows
+from otoscope.patching.generative import Row, write_changes, write_rows
 from otoscope.patching.judging import Text
 from otoscope.patching.texts import write_texts
 
@@ -103,7 +104,7 @@ class WhisperWriter:
 
     def hear(self, clip: Clip, language: str | None = None) -> _WhisperHeard:
         """Run the encoder; the language is the given one, else the item's where the model knows it, else detected."""
-        heard = hear(self.model, clip)
+        heard = listen(self.model, clip)
         known = self.language or (language if language in self.model.languages else None)
         if known is None and self.model.is_multilingual:
             known = detect_languages(self.model, DecoderSession(self.model, heard.encoded))[0]

@@ -39,14 +39,17 @@ from otoscope.documents.explain import (
 from otoscope.documents.explain import Component as ComponentInfo
 from otoscope.errors import ModelError, OptionError
 from otoscope.lenses.encoder_lens import encoder_lens
-from otoscope.lenses.listening import Heard, first_window, listen, read_again, write
+from otoscope.lenses.listening import first_window, read_again, write
 from otoscope.lenses.logit_lens import LensReading, logit_lens
-from otoscope.models.decoding import Decoded, DecoderSession, alignment_heads
+from otoscope.models.decoding import Decoded, alignment_heads
+from otoscope.models.hearing import Heard, listen
 from otoscope.models.transcribing import alignment_of, check_source, frames_of
 from otoscope.models.transcripts import DecodeOptions, Transcript
 from otoscope.models.whisper import SpeechModel
 from otoscope.outcomes import NO_SPEECH, error_rates, is_loop
-from otoscope.patching.ablation import ablate_decoder, ablate_encoder, components, token_logprobs
+from otoscope.patching.ablation import ablate
+from otoscope.patching.components import components
+from otoscope.patching.scene import Scene
 from otoscope.progress import track
 from otoscope.versions import versions
 
@@ -248,19 +251,16 @@ def _encoder_lens(
 def _ablate(model: SpeechModel, heard: Heard, tokens: Tensor, prompt: int, batch: int) -> Ablation:
     decoder, encoder = components(model, "decoder"), components(model, "encoder")
     listed = [
-        ComponentInfo(id=c.id, label=c.label, stack=c.stack, layer=c.layer, part=c.part, head=c.head)
+        ComponentInfo(id=c.id, label=c.label, stack=c.stack, layer=c.layer, part=c.part, head=c.head)  # type: ignore[arg-type]
         for c in [*decoder, *encoder]
     ]
     if len(tokens) == prompt:
         return Ablation(
             components=listed, change=Array.pack(np.zeros((len(listed), 0), np.float32), dtype="f32")
         )
-    base = token_logprobs(DecoderSession(model, heard.encoded), tokens, prompt).cpu()
-    edited = [
-        ablate_decoder(model, heard.encoded, tokens, prompt, decoder, batch),
-        ablate_encoder(model, heard.resid_pre, tokens, prompt, encoder, batch),
-    ]
-    change = (torch.cat(edited) - base).numpy()
+    scene = Scene.heard(model, heard.encoded, tokens, heard.audio)
+    base = scene.logprobs([()], prompt).cpu()
+    change = (ablate(scene, [*decoder, *encoder], prompt, batch) - base).numpy()
     return Ablation(components=listed, change=Array.pack(change, dtype="f32"))
 
 

@@ -23,10 +23,11 @@ from otoscope.errors import AudioError, ModelError, OptionError
 from otoscope.lenses.attribution import DirectAttribution, attribution_points, direct_attribution
 from otoscope.lenses.closeness import Closeness, ClosenessMeter
 from otoscope.lenses.encoder_lens import audio_encoder_lens, encoder_lens
-from otoscope.lenses.listening import first_window, listen, read_again, write
+from otoscope.lenses.listening import first_window, read_again, write
 from otoscope.lenses.logit_lens import LensReading, logit_lens
 from otoscope.models.causal_lm import LanguageModel
 from otoscope.models.decoding import batches
+from otoscope.models.hearing import listen
 from otoscope.models.qwen2_audio import AudioLanguageModel
 from otoscope.models.transcripts import DecodeOptions
 from otoscope.models.whisper import SpeechModel
