@@ -18,11 +18,15 @@ class Study(StrEnum):
     LENS = "lens"
     PROBES = "probes"
     HALLUCINATION = "hallucination"
+    REPETITION = "repetition"
+    CONTEXT_BIAS = "context-bias"
 
 
 @with_common
 def study(
-    name: Annotated[Study, typer.Argument(metavar="NAME", help="lens, probes or hallucination.")],
+    name: Annotated[
+        Study, typer.Argument(metavar="NAME", help="lens, probes, hallucination, repetition or context-bias.")
+    ],
     *,
     model: Annotated[str, typer.Option(help="An alias, a hub id or a model directory.")] = "whisper-tiny.en",
     data: Annotated[
@@ -49,7 +53,9 @@ def study(
     """Run a published experiment from data to report, with its controls.
 
     lens: saturation and what each layer would write. probes: gender, accent, noise, language, meaning, speech or
-    not. hallucination: the three rates on sounds without speech, and whether the last state tells.
+    not. hallucination: the three rates on sounds without speech, and whether the last state tells. repetition: which
+    components keep a loop going, and the price of patching them. context-bias: whether noise in a component brings
+    back the word that was said.
 
     Example: otoscope study probes --model whisper-tiny.en --out probes
     """
@@ -68,6 +74,14 @@ def study(
         from otoscope.studies.hallucination import study_hallucination
 
         results = study_hallucination(loaded, manifests, out, seed=common.seed, batch=common.batch)
+    elif name is Study.REPETITION:
+        from otoscope.studies.repetition import study_repetition
+
+        results = study_repetition(loaded, manifests, out, seed=common.seed, batch=common.batch)
+    elif name is Study.CONTEXT_BIAS:
+        from otoscope.studies.context_bias import study_context_bias
+
+        results = study_context_bias(loaded, manifests, out, seed=common.seed, batch=common.batch)
     else:
         from otoscope.studies.layers import study_lens
 

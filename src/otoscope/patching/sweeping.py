@@ -104,6 +104,7 @@ def sweep_corpus(
     *,
     out: Path | str | None = None,
     priced: Sequence[Path | str] | None = (),
+    written: pd.DataFrame | None = None,
     batch: int | None = None,
 ) -> PatchResult:
     """Patch every component on every item that has the outcome, with controls, and price the winners.
@@ -114,6 +115,8 @@ def sweep_corpus(
         options: What to patch and what to look for.
         out: Directory of the run, begun or finished; None: one in otoscope's cache, named after all that it depends on.
         priced: Corpora that the winners are priced on; none: the shipped recordings. None prices nothing.
+        written: What the model writes without a patch, from `write_corpus` or another sweep's `baseline`, of the same corpus,
+            outcome and settings; None: it is written here.
         batch: Rows at once, which bounds the memory; None: `model.batch`.
 
     Returns:
@@ -138,13 +141,41 @@ def sweep_corpus(
     settings = _settings(model, corpus, options, chosen, price_corpus)
     path = Path(out) if out is not None else cache_dir() / "patching" / _digest(settings)[:24]
     with Run.opened(path, KIND, settings) as run:
-        sweep = _Sweep(model, writer, judge, list(corpus), options, chosen, run, batch or model.batch)
+        sweep = _Sweep(
+            model, writer, judge, list(corpus), options, chosen, run, batch or model.batch, written
+        )
         result = sweep.result()
         if options.sets and result.winners:
             result = replace(result, sets=sweep.sets(result))
         if price_corpus is not None and result.winners:
             result = replace(result, price=sweep.price(result, price_corpus, bool(priced)))
         return result
+
+
+def write_corpus(
+    model: Model,
+    corpus: Sequence[Item],
+    options: SweepOptions,
+    *,
+    out: Path | str,
+    batch: int | None = None,
+) -> pd.DataFrame:
+    """Write a corpus without a patch, so that several sweeps can start from it.
+
+    Returns:
+        One line an item: `item`, `text`, `ids`, `language`, `has` (the outcome) and `reason` (it could not be read).
+
+    Raises:
+        OptionError: The directory belongs to another job.
+        AudioError: None of the recordings can be read.
+    """
+    settings = _settings(model, corpus, options, [], None)
+    judge, writer = (
+        judge_of(options.outcome, options.detector),
+        writer_of(model, options.max_tokens, options.language),
+    )
+    with Run.opened(out, "written", settings) as run:
+        return _Sweep(model, writer, judge, list(corpus), options, [], run, batch or model.batch).baseline()
 
 
 def _settings(
@@ -195,7 +226,9 @@ class _Sweep:
         chosen: list[Component],
         run: Run,
         batch: int,
+        written: pd.DataFrame | None = None,
     ) -> None:
+        self.written = written
         self.model, self.writer, self.judge, self.corpus = model, writer, judge, corpus
         self.options, self.components, self.run, self.batch = options, chosen, run, batch
         self._reference: Reference | None = None
@@ -204,6 +237,10 @@ class _Sweep:
 
     def baseline(self) -> pd.DataFrame:
         """One line an item: what is written without a patch, and whether it has the outcome."""
+        if self.written is not None and not self.run.has_part(_BASELINE, 0):
+            self.run.write_part(_BASELINE, 0, self.written)
+        if self.written is not None:
+            return self.run.table(_BASELINE)
         with track("Writing the corpus", len(self.corpus), "recordings") as task:
             for number, chunk in enumerate(batches(enumerate(self.corpus), _SHARD)):
                 if not self.run.has_part(_BASELINE, number):

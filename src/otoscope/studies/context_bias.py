@@ -18,13 +18,15 @@ from otoscope.errors import ManifestError
 from otoscope.outcomes import Rate
 from otoscope.patching.judging import is_ambiguous
 from otoscope.patching.references import Reference
-from otoscope.patching.sweeping import SweepOptions, sweep_corpus
+from otoscope.patching.sweeping import SweepOptions, sweep_corpus, write_corpus
 from otoscope.studies.corpora import made
 from otoscope.studies.repetition import sweep_report
 from otoscope.studies.reports import percent, study_directory, table, write_report, write_results
 from otoscope.versions import versions
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from otoscope.models.base import Model
     from otoscope.patching.components import Stack
 
@@ -41,6 +43,9 @@ NOTES = (
     "Existence counts (some component restores it) rise with the number of components that are tried; the column of random "
     "directions tells how many disturbances of the same length do the same.",
 )
+
+_TOKENS = 60
+"""Tokens written at most: the sentences have about a dozen words."""
 
 WAYS: tuple[tuple[str, bool, str], ...] = (
     ("blocks under white noise", False, "noise"),
@@ -69,6 +74,15 @@ def study_context_bias(
     """
     with study_directory(out, "context-bias", model, data, seed) as out:
         corpus = _corpus(data, out / "data", seed)
+        written = write_corpus(
+            model,
+            corpus,
+            SweepOptions(outcome="word", max_tokens=_TOKENS, seed=seed),
+            out=out / "written",
+            batch=batch,
+        )
+        misled = [i for i, item in enumerate(corpus) if item.labels.get("bias", "misleading") == "misleading"]
+        there = written.iloc[misled].assign(item=range(len(misled)))
         stacks: list[Stack] = list(reversed(model.points.stacks))  # type: ignore[arg-type]
         sweeps = {}
         for name, heads, reference in WAYS:
@@ -78,12 +92,20 @@ def study_context_bias(
                     heads=heads,
                     reference=Reference.of(reference, seed),
                     outcome="word",
-                    max_tokens=60,
+                    max_tokens=_TOKENS,
                     group_by="pair",  # what helps "wheel" for "veal" must help other words, too
                     seed=seed,
                 )
                 where = out / "sweeps" / f"{stack}-{name.replace(' ', '-')}"
-                found = sweep_corpus(model, corpus, options, out=where, priced=None, batch=batch)
+                found = sweep_corpus(
+                    model,
+                    [corpus[i] for i in misled],
+                    options,
+                    out=where,
+                    priced=None,
+                    written=there,
+                    batch=batch,
+                )
                 sweeps[f"{stack}, {name}"] = found.to_dict() | {
                     "any_direction": _any_direction(found).to_dict()
                 }
@@ -91,7 +113,7 @@ def study_context_bias(
             "study": "context-bias",
             "model": model.describe(),
             "seed": seed,
-            "biases": _by_bias(corpus, next(iter(sweeps.values()))),
+            "biases": _by_bias(corpus, written),
             "sweeps": sweeps,
             "paper": PAPER,
             "notes": list(NOTES),
@@ -118,9 +140,9 @@ def _any_direction(found: Any) -> Rate:
     return Rate.of(found.matrix("restored", control=True).any(axis=0).tolist())
 
 
-def _by_bias(corpus: Sequence[Item], result: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def _by_bias(corpus: Sequence[Item], written: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """How often the other word is written, by what the sentence suggests."""
-    wrong = {item["audio_filepath"] for item in result["items"]}
+    wrong = {corpus[i].audio_filepath for i, has in zip(written["item"], written["has"], strict=True) if has}
     kinds = dict.fromkeys(str(item.labels.get("bias", "sentence")) for item in corpus)
     return {
         kind: Rate.of(

@@ -114,16 +114,18 @@ def study_repetition(
     """
     with study_directory(out, "repetition", model, data, seed) as out:
         tried, priced = _corpora(model, data, out / "data", seed)
-        sweeps = {}
+        sweeps, written = {}, None
         for sweep in SWEEPS:
             options = SweepOptions(
                 heads=sweep.heads, reference=Reference.of(sweep.reference, seed), sets=sweep.sets, seed=seed
             )
             where = out / "sweeps" / sweep.name.replace(" ", "-")
             prices = priced if sweep.priced else None
-            sweeps[sweep.name] = sweep_corpus(
-                model, tried, options, out=where, priced=prices, batch=batch
-            ).to_dict()
+            found = sweep_corpus(
+                model, tried, options, out=where, priced=prices, written=written, batch=batch
+            )
+            written = found.baseline  # the same for all
+            sweeps[sweep.name] = found.to_dict()
         results = {
             "study": "repetition",
             "model": model.describe(),

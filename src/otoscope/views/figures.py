@@ -217,6 +217,11 @@ def study_figures(results: Mapping[str, Any]) -> dict[str, Figure]:
         return {
             f"lens-{name}": lens_figure(name, found, model) for name, found in results["languages"].items()
         }
+    if "sweeps" in results:
+        from otoscope.views.patch_figure import patch_figure
+
+        drawn = {name: sweep for name, sweep in results["sweeps"].items() if sweep["n_outcome"]}
+        return {f"sweep-{_stem(name)}": patch_figure(sweep) for name, sweep in drawn.items()}
     return {f"telling-{task['label']}": detection_figure(task, model) for task in results["tasks"]}
 
 

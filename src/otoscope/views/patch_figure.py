@@ -49,13 +49,17 @@ def patch_figure(result: Mapping[str, Any]) -> Figure:
     )
     figure.colorbar(axes[0].images[0], ax=list(axes), label=label, fraction=0.05, pad=0.02)
     figure.suptitle(plain_text(_title(result, tokens)), fontsize=10)
+    framed = (
+        "larger than 95 % of its kind and than a random direction" if tokens else "corrected p at most 0.05"
+    )
+    figure.supxlabel(f"number: {'change' if tokens else 'recordings restored'}; frame: {framed}", fontsize=8)
     return figure
 
 
 def _title(result: Mapping[str, Any], tokens: bool) -> str:
     what = f"{result['options']['reference']['kind']} patches, {result['model']['name']}"
     if tokens:
-        return f"{what}: {result['n_outcome']} tokens"
+        return f"{what}: {result['n_outcome']} token{'' if result['n_outcome'] == 1 else 's'}"
     return f"{what}: {result['options']['outcome']}, {result['n_outcome']} of {result['n_items']} recordings"
 
 
