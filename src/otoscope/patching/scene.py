@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,7 +16,7 @@ import torch
 from otoscope.activations import Edit
 from otoscope.errors import OptionError
 from otoscope.models.decoding import DecoderSession
-from otoscope.models.replay import Replay
+from otoscope.models.replay import FITS_SEAM, Replay
 from otoscope.models.whisper import SpeechModel
 
 if TYPE_CHECKING:
@@ -100,6 +101,20 @@ class Scene:
         given = {"encoder_outputs": (encoded,), "decoder_input_ids": tokens[None]}
         return cls(model, inputs or given, tokens, text, audio)
 
+    @cached_property
+    def seamed(self) -> Scene:
+        """The same scene, passed through the attention seam: layers are called with the masks they were kept with, and those of
+        other attention implementations (a flag, or none at all) are not what the seam needs.
+        """
+        if self.text.attention in FITS_SEAM:
+            return self
+        pattern = next(name for name, point in self.model.points.items() if point.at == "pattern")
+        with self.model.hooks([(pattern, lambda x, hook: None)]):
+            if isinstance(self.model, SpeechModel) and self.text.session is not None:
+                encoded = self.text.session.encoded[:1]
+                return Scene.heard(self.model, encoded, self.tokens, self.audio, self.inputs)
+            return Scene.of(self.model, self.inputs)
+
     # Edited rows -----------------------------------------------------------------------------------------------------
 
     def final(self, edits: Sequence[Sequence[Edit]]) -> Tensor:
@@ -112,6 +127,8 @@ class Scene:
             EditError: An edit does not fit its point.
         """
         placed = [edit.at_rows(row) for row, of_row in enumerate(edits) for edit in of_row]
+        if self.text.attention not in FITS_SEAM and any(self.model.points[e.point].needs_seam for e in placed):
+            return self.seamed.final(edits)
         first = self.first_layer(e for of_row in edits for e in of_row)
         with torch.no_grad(), self.model.editing(placed):
             if first[0] == self.text.stack:
