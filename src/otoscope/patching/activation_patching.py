@@ -228,7 +228,9 @@ def _sweep(name: str, activation: str, axes: tuple[Axis, ...], what: str) -> Swe
     return sweep
 
 
-_BLOCK, _BY_POS, _ALL_POS = ("layer", "pos"), ("layer", "pos", "head_index"), ("layer", "head_index")
+_BLOCK: tuple[Axis, ...] = ("layer", "pos")
+_BY_POS: tuple[Axis, ...] = ("layer", "pos", "head_index")
+_ALL_POS: tuple[Axis, ...] = ("layer", "head_index")
 
 get_act_patch_resid_pre = _sweep(
     "get_act_patch_resid_pre", "resid_pre", _BLOCK, "the residual stream before each layer, by position"

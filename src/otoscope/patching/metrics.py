@@ -45,7 +45,9 @@ class Metric:
         if isinstance(metric, Metric):
             return metric
         function = metric
-        return cls(lambda logits: torch.stack([function(row[None]).reshape(()) for row in logits]))
+        return cls(
+            lambda logits: torch.stack([torch.as_tensor(function(row[None])).reshape(()) for row in logits])
+        )
 
     def __call__(self, logits: Tensor) -> Tensor:
         """Numbers `(row,)` of logits `(row, position, vocab)` at the metric's own positions.
