@@ -159,10 +159,16 @@ def test_patching_a_run_with_itself_changes_nothing(family):
 
 def test_the_number_of_cells_at_once_does_not_matter():
     case = pair("whisper")
-    sweep, where = ap.get_act_patch_attn_head_v_by_pos, {"part": "cross_attn", "spans": [(0, 20), (5, 9)]}
-    every = [sweep(case.model, case.scene, case.clean_cache, METRIC, batch=b, **where) for b in (1, 5, 64)]
-    for other in every[1:]:
-        torch.testing.assert_close(other, every[0], rtol=1e-9, atol=1e-9)
+    for sweep, part in (
+        (ap.get_act_patch_attn_head_v_by_pos, "cross_attn"),
+        (ap.get_act_patch_resid_mid, "encoder"),
+    ):
+        where = {"part": part, "spans": [(0, 20), (5, 9)]}
+        every = [
+            sweep(case.model, case.scene, case.clean_cache, METRIC, batch=b, **where) for b in (1, 5, 64)
+        ]
+        for other in every[1:]:
+            torch.testing.assert_close(other, every[0], rtol=1e-9, atol=1e-9)
 
 
 def test_a_planted_effect_is_found_at_its_layer_position_and_head_alone():

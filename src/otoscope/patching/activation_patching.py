@@ -23,7 +23,8 @@ All take `(model, corrupted_tokens, clean_cache, patching_metric, *, part=None, 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -149,11 +150,10 @@ def patch_cells(
     where = np.stack(
         np.unravel_index(range(math.prod(shape)) if chosen is None else list(chosen), shape), axis=1
     )
-    # By layer, so that a batch begins as late as its first cell allows.
-    order = np.argsort(where[:, cells.axes.index("layer")], kind="stable")
+    chunks = _chunks(scene, cells, points[0], where, batch or scene.model.batch)
     out = torch.full(shape, torch.nan, dtype=torch.float64)
-    with track(f"Patching {cells.activation_name}", len(order), "cells") as task:
-        for chunk in batches(where[order], batch or scene.model.batch):
+    with track(f"Patching {cells.activation_name}", len(where), "cells") as task:
+        for chunk in chunks:
             indices = [_index(cells, along, cell) for cell in chunk]
             layers = [index["layer"][0] for index in indices]
             edits = [[setter(points[i], index, clean[i])] for i, index in zip(layers, indices, strict=True)]
@@ -162,7 +162,22 @@ def patch_cells(
     return out
 
 
-def _index(cells: Cells, along: list[list[tuple[int, ...]]], cell: Sequence[int]) -> Index:
+def _chunks(
+    scene: Scene, cells: Cells, point: HookPoint, where: np.ndarray, size: int
+) -> Iterator[list[np.ndarray]]:
+    """Cells by layer, so that a batch begins as late as its first cell allows.
+
+    Batches of an encoder are of one layer: its rows are so long that filling a batch saves less than starting late.
+    """
+    layer = cells.axes.index("layer")
+    order = where[np.argsort(where[:, layer], kind="stable")]
+    if point.stack == scene.text.stack:
+        return batches(order, size)
+    of_layers = (list(group) for _, group in groupby(order, key=lambda cell: cell[layer]))
+    return (chunk for group in of_layers for chunk in batches(group, size))
+
+
+def _index(cells: Cells, along: list[list[tuple[int, ...]]], cell: np.ndarray) -> Index:
     return {axis: along[i][cell[i]] for i, axis in enumerate(cells.axes)}
 
 
