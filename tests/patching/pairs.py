@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, cached_property
 
 import torch
 from tests.conftest import example_inputs, tiny
@@ -29,7 +29,7 @@ class Pair:
         self.scene = Scene.of(self.model, self.corrupt)
         self.clean_cache = self.read(self.clean)
 
-    @property
+    @cached_property
     def corrupt_cache(self) -> ActivationCache:
         return self.read(self.corrupt)
 

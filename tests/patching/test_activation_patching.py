@@ -131,6 +131,19 @@ def test_a_pass_is_not_continued_while_a_pattern_is_read_under_masks_of_another_
         case.scene.logits([[]])
 
 
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("family", ["whisper", "gemma3_text", "qwen2_audio", "gpt2"])
+def test_a_scene_reads_what_a_forward_pass_reads(family, attention):
+    case = pair(family, attention)
+    names = [n for n, p in case.model.points.items() if p.layer is not None and p.at != "result"]
+    read = case.scene.read(names)
+    assert set(read) == set(names)
+    for name in names:
+        torch.testing.assert_close(read[name], case.corrupt_cache[name], rtol=1e-6, atol=1e-6)
+    text = case.scene.read("*.1.hook_mlp_out")
+    assert text.attention == attention
+
+
 # Direction -----------------------------------------------------------------------------------------------------------
 
 

@@ -109,10 +109,7 @@ def attribution_patches(
 
 
 def _cache_of(model: Model, clean: Any, names: Sequence[str]) -> ActivationCache:
-    if isinstance(clean, ActivationCache):
-        return clean
-    inputs = scene_of(model, clean).inputs if isinstance(clean, Scene) else clean
-    return model.run_with_cache(inputs, dict.fromkeys(names))[1]
+    return clean if isinstance(clean, ActivationCache) else scene_of(model, clean).read(dict.fromkeys(names))
 
 
 def _double(x: Tensor) -> Tensor:

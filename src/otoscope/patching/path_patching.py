@@ -215,7 +215,7 @@ def _corrupted(scene: Scene, sender: Component) -> ActivationCache:
     """What the paths need of the corrupted run."""
     _refuse_stream(sender)
     names = [*_streams(scene, sender.stack), sender.point, _whole(sender).point]
-    return scene.model.run_with_cache(scene.inputs, dict.fromkeys(names))[1]
+    return scene.read(dict.fromkeys(names))
 
 
 def _refuse_stream(sender: Component) -> None:

@@ -22,7 +22,7 @@ from otoscope.models.whisper import SpeechModel
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from otoscope.activations import HookPoint
+    from otoscope.activations import ActivationCache, HookPoint, Names
     from otoscope.models.base import Model
 
 _POSITIONS = 32
@@ -132,6 +132,21 @@ class Scene:
         scene = self.seamed if any(point.needs_seam for point in points) else self
         with torch.no_grad(), self.model.editing(placed):
             return scene._leaving(points, len(edits))
+
+    def read(self, names: Names) -> ActivationCache:
+        """Activations of the unedited run; the encoder is not run again for points of the text.
+
+        Args:
+            names: Which points, as for `run_with_cache`.
+
+        Raises:
+            PointError: A name does not exist, or nothing matches.
+        """
+        points = self.model.points.select(names)
+        scene = self.seamed if any(point.needs_seam for point in points) else self
+        with torch.no_grad(), self.model.capturing([point.name for point in points]) as cache:
+            scene.rerun(points, positions=[-1])
+        return cache
 
     def rerun(
         self, points: Iterable[HookPoint], rows: int = 1, positions: Sequence[int] | None = None
