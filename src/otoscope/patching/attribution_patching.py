@@ -407,24 +407,22 @@ def screen(
     scene = scene_of(model, corrupt)
     cache = _cache_of(model, clean, [point.name for point in cells.points(model)])
     attribution = attribution_patches(model, cache, scene, metric, [cells])[0]
+    best, drawn = _chosen(attribution, top, others, seed)
+    exact = patch_cells(scene, cache, metric, cells, chosen=[*best, *drawn], batch=batch)
+    exact -= float(Metric.of(metric).score(scene))
+    size = exact.flatten().abs()
+    best.sort(key=lambda i: -float(size[i]))
+    overlooked = int((size[drawn] > size[best].median()).sum())
+    where = [
+        [tuple(map(int, np.unravel_index(i, exact.shape))) for i in cells_of] for cells_of in (best, drawn)
+    ]
+    agreed = agreement(attribution, exact, top=max(top // 2, 1), seed=seed)
+    return Screen(attribution, exact, where[0], where[1], overlooked, agreed)
+
+
+def _chosen(attribution: Tensor, top: int, others: int, seed: int) -> tuple[list[int], list[int]]:
+    """Numbers of the cells of largest attribution, and of some drawn from the rest."""
     ranked = attribution.flatten().abs().argsort(descending=True).tolist()
     rest = ranked[top:]
-    drawn = (
-        np.random.default_rng(seed).choice(rest, min(others, len(rest)), replace=False).tolist()
-        if rest
-        else []
-    )
-    base = float(Metric.of(metric).score(scene))
-    exact = patch_cells(scene, cache, metric, cells, chosen=[*ranked[:top], *drawn], batch=batch) - base
-    size = exact.flatten().abs()
-    best = sorted(ranked[:top], key=lambda i: -float(size[i]))
-    overlooked = int((size[drawn] > size[best].median()).sum())
-    where = [[tuple(map(int, np.unravel_index(i, exact.shape))) for i in chosen] for chosen in (best, drawn)]
-    return Screen(
-        attribution,
-        exact,
-        where[0],
-        where[1],
-        overlooked,
-        agreement(attribution, exact, top=top // 2 or 1, seed=seed),
-    )
+    drawn = np.random.default_rng(seed).choice(rest, min(others, len(rest)), replace=False) if rest else []
+    return ranked[:top], [int(i) for i in drawn]
