@@ -13,12 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from otoscope.errors import OptionError
 from otoscope.models.decoding import DecoderSession
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from otoscope.models.base import Model
+
+
+FITS_SEAM = ("eager", "otoscope")
+"""Attention implementations whose masks are what the attention seam takes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +36,7 @@ class Replay:
         residuals: What entered each layer, and what left the last, `(1, pos, d_model)` each.
         calls: What else each layer was called with, by place and by name.
         session: For a Whisper decoder, the session that ran it.
+        attention: Attention implementation that ran.
     """
 
     model: Model
@@ -38,6 +44,7 @@ class Replay:
     residuals: list[Tensor]
     calls: list[tuple[tuple, dict[str, Any]]]
     session: DecoderSession | None = None
+    attention: str = "eager"
 
     @classmethod
     def of(
@@ -59,14 +66,14 @@ class Replay:
             residuals.append(hidden.clone())
             calls.append((args[1:], {k: v for k, v in kwargs.items() if k != "hidden_states"}))
 
-        layers = layers_of(model, stack)
+        layers, attention = layers_of(model, stack), model.attention
         with ExitStack() as hooks, torch.no_grad():
             for layer in layers:
                 hooks.callback(layer.register_forward_pre_hook(keep, with_kwargs=True).remove)
             end = layers[-1].register_forward_hook(lambda _m, _a, out: residuals.append(_hidden(out).clone()))
             hooks.callback(end.remove)
             run()
-        return cls(model, stack, residuals, calls, session)
+        return cls(model, stack, residuals, calls, session, attention)
 
     @property
     def layers(self) -> int:
@@ -84,7 +91,11 @@ class Replay:
 
         Returns:
             What leaves the last layer, `(row, pos, d_model)`.
+
+        Raises:
+            OptionError: Attention scores or patterns are hooked now, and the pass was kept with masks that do not fit them.
         """
+        self._check_masks()
         hidden = self.residuals[first].expand(rows, -1, -1) if hidden is None else hidden
         fresh = self._fresh(rows, heard)
 
@@ -101,6 +112,15 @@ class Replay:
         ):
             hidden = _hidden(layer(hidden, *map(now, args), **{k: now(v) for k, v in kwargs.items()}))
         return hidden
+
+    def _check_masks(self) -> None:
+        # An encoder is called without a mask, whatever the implementation.
+        writes = self.stack == next(iter(self.model.points.stacks))
+        if writes and self.attention not in FITS_SEAM and self.model.attention == FITS_SEAM[1]:
+            raise OptionError(
+                f"A pass kept under {self.attention} attention cannot go on while scores or patterns are hooked.",
+                "Keep the pass inside the same block, or use Scene.seamed.",
+            )
 
     def _fresh(self, rows: int, heard: Tensor | None) -> DecoderSession | None:
         """A session without tokens, whose cross-attention keys and values are computed once for all rows of one clip."""

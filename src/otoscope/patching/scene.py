@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,12 +16,13 @@ import torch
 from otoscope.activations import Edit
 from otoscope.errors import OptionError
 from otoscope.models.decoding import DecoderSession
-from otoscope.models.replay import Replay
+from otoscope.models.replay import FITS_SEAM, Replay
 from otoscope.models.whisper import SpeechModel
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from otoscope.activations import ActivationCache, HookPoint, Names
     from otoscope.models.base import Model
 
 _POSITIONS = 32
@@ -100,6 +102,20 @@ class Scene:
         given = {"encoder_outputs": (encoded,), "decoder_input_ids": tokens[None]}
         return cls(model, inputs or given, tokens, text, audio)
 
+    @cached_property
+    def seamed(self) -> Scene:
+        """The same scene, passed through the attention seam: layers are called with the masks they were kept with, and those of
+        other attention implementations (a flag, or none at all) are not what the seam needs.
+        """
+        if self.text.attention in FITS_SEAM:
+            return self
+        pattern = next(name for name, point in self.model.points.items() if point.at == "pattern")
+        with self.model.hooks([(pattern, lambda x, hook: None)]):
+            if isinstance(self.model, SpeechModel) and self.text.session is not None:
+                encoded = self.text.session.encoded[:1]
+                return Scene.heard(self.model, encoded, self.tokens, self.audio, self.inputs)
+            return Scene.of(self.model, self.inputs)
+
     # Edited rows -----------------------------------------------------------------------------------------------------
 
     def final(self, edits: Sequence[Sequence[Edit]]) -> Tensor:
@@ -112,14 +128,51 @@ class Scene:
             EditError: An edit does not fit its point.
         """
         placed = [edit.at_rows(row) for row, of_row in enumerate(edits) for edit in of_row]
-        first = self.first_layer(e for of_row in edits for e in of_row)
+        points = [self.model.points[edit.point] for edit in placed]
+        scene = self.seamed if any(point.needs_seam for point in points) else self
         with torch.no_grad(), self.model.editing(placed):
-            if first[0] == self.text.stack:
-                return self.text.run(first[1], len(edits))
-            assert self.audio is not None
-            hidden = self.audio.run(first[1], len(edits))
-            heard = self.model.normed(hidden)  # type: ignore[attr-defined]
-            return self.text.run(0, len(edits), heard=heard)
+            return scene._leaving(points, len(edits))
+
+    def read(self, names: Names) -> ActivationCache:
+        """Activations of the unedited run; the encoder is not run again for points of the text.
+
+        Args:
+            names: Which points, as for `run_with_cache`.
+
+        Raises:
+            PointError: A name does not exist, or nothing matches.
+        """
+        points = self.model.points.select(names)
+        scene = self.seamed if any(point.needs_seam for point in points) else self
+        with torch.no_grad(), self.model.capturing([point.name for point in points]) as cache:
+            scene.rerun(points, positions=[-1])
+        return cache
+
+    def rerun(
+        self, points: Iterable[HookPoint], rows: int = 1, positions: Sequence[int] | None = None
+    ) -> Tensor:
+        """Logits `(row, position, vocab)` of rows that begin at the first of some points; hooks in place act, gradients flow.
+
+        Args:
+            points: Points that are hooked meanwhile. Where one needs the attention seam, ask `seamed` instead.
+            rows: How many copies of the input run side by side.
+            positions: Positions to unembed, from 0; None: all.
+        """
+        points = list(points)
+        where = list(range(len(self.tokens))) if positions is None else list(positions)
+        if any(self._outside_layers(point) for point in points):
+            feed = {name: _repeated(value, rows) for name, value in self.inputs.items()}
+            return self.model.forward(feed).logits[:, where]
+        return self.model.unembed(self._leaving(points, rows)[:, where])
+
+    def _leaving(self, points: Iterable[HookPoint], rows: int) -> Tensor:
+        stack, layer = self._first(points)
+        if stack == self.text.stack:
+            return self.text.run(layer, rows)
+        assert self.audio is not None
+        hidden = self.audio.run(layer, rows)
+        heard = self.model.normed(hidden)  # type: ignore[attr-defined]
+        return self.text.run(0, rows, heard=heard)
 
     def logits(self, edits: Sequence[Sequence[Edit]], positions: Sequence[int] | None = None) -> Tensor:
         """Logits `(row, position, vocab)` with each row's own edits in place.
@@ -131,18 +184,18 @@ class Scene:
         Raises:
             EditError: An edit does not fit its point.
         """
-        where = list(range(len(self.tokens))) if positions is None else list(positions)
-        if any(self._outside_layers(edit) for of_row in edits for edit in of_row):
-            return self._whole_forward(edits)[:, where]
-        with torch.no_grad():
-            return self.model.unembed(self.final(edits)[:, where])
+        placed = [edit.at_rows(row) for row, of_row in enumerate(edits) for edit in of_row]
+        points = [self.model.points[edit.point] for edit in placed]
+        scene = self.seamed if any(point.needs_seam for point in points) else self
+        with torch.no_grad(), self.model.editing(placed):
+            return scene.rerun(points, len(edits), positions)
 
     def logprobs(self, edits: Sequence[Sequence[Edit]], first: int) -> Tensor:
         """Log-probability of each given token from position `first` on, `(row, token)`, float32."""
         positions = list(range(first - 1, len(self.tokens) - 1))
         written = self.tokens[first:].expand(len(edits), -1)[..., None]
-        if any(self._outside_layers(edit) for of_row in edits for edit in of_row):
-            return _logprobs(self._whole_forward(edits)[:, positions], written)
+        if any(self._outside_layers(self.model.points[e.point]) for of_row in edits for e in of_row):
+            return _logprobs(self.logits(edits, positions), written)
         with torch.no_grad():
             final = self.final(edits)[:, positions]
             parts = zip(final.split(_POSITIONS, dim=1), written.split(_POSITIONS, dim=1), strict=True)
@@ -150,25 +203,18 @@ class Scene:
 
     def first_layer(self, edits: Iterable[Edit]) -> tuple[str, int]:
         """Stack and layer that a row with these edits must start at; without edits, the last layer."""
-        places = [self.model.points[edit.point] for edit in edits]
+        return self._first(self.model.points[edit.point] for edit in edits)
+
+    def _first(self, points: Iterable[HookPoint]) -> tuple[str, int]:
+        places = list(points)
         audio = [p.layer or 0 for p in places if p.stack == "encoder"]
         if audio:
             return "encoder", min(audio)
         return self.text.stack, min((p.layer or 0 for p in places), default=self.text.layers - 1)
 
-    def _outside_layers(self, edit: Edit) -> bool:
-        """Whether an edit cannot be met by calling layers: an embedding, a final norm, a tower without a pass of its own."""
-        point = self.model.points[edit.point]
-        if point.layer is None:
-            return True
-        return point.stack != self.text.stack and self.audio is None
-
-    def _whole_forward(self, edits: Sequence[Sequence[Edit]]) -> Tensor:
-        rows = len(edits)
-        feed = {name: _repeated(value, rows) for name, value in self.inputs.items()}
-        placed = [edit.at_rows(row) for row, of_row in enumerate(edits) for edit in of_row]
-        with torch.no_grad(), self.model.editing(placed):
-            return self.model.forward(feed).logits
+    def _outside_layers(self, point: HookPoint) -> bool:
+        """Whether a point cannot be met by calling layers: an embedding, a final norm, a tower without a pass of its own."""
+        return point.layer is None or (point.stack != self.text.stack and self.audio is None)
 
 
 def _repeated(value: Any, rows: int) -> Any:

@@ -291,8 +291,9 @@ class _TokenSweep:
         if reference.is_heard:
             there = self.writer.hear(reference.sound(clip, c.item), heard.language).heard
             other = Scene.heard(self.model, there.encoded, tokens, there.audio)
-        own = outputs(scene, self.components)
-        theirs = outputs(other, self.components) if other else {}
+        names = sorted({x.point for x in self.components})
+        own = _outputs(scene, names)
+        theirs = _outputs(other, names) if other else {}
         patches = [patch_of(x, reference, self.options.alpha, theirs.get(x.point)) for x in self.components]
         seeds = np.random.SeedSequence([self.options.seed, c.item]).generate_state(len(patches))
         controls = [
@@ -323,19 +324,10 @@ class _TokenSweep:
         return torch.stack([out[i] for i in range(len(edits))])
 
 
-def outputs(scene: Scene, components: Sequence[Component]) -> dict[str, Tensor]:
-    """Each component's own output in a scene, at its point, without the batch axis."""
-    model, kept = scene.model, {}
-    names = sorted({component.point for component in components})
-    audio = [name for name in names if model.points[name].stack != scene.text.stack]
-    text = [name for name in names if name not in audio]
-    with torch.no_grad():
-        for stack, of_stack in ((scene.audio, audio), (scene.text, text)):
-            if of_stack and stack is not None:
-                with model.capturing(of_stack) as cache:
-                    stack.run(0, 1)
-                kept |= {name: cache[name][0] for name in of_stack}
-    return kept
+def _outputs(scene: Scene, names: Sequence[str]) -> dict[str, Tensor]:
+    """Activations of a scene without the batch axis."""
+    cache = scene.read(names)
+    return {name: cache[name][0] for name in names}
 
 
 def patch_of(component: Component, reference: Reference, alpha: float, other: Tensor | None = None) -> Edit:
