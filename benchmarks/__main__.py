@@ -20,6 +20,8 @@ NAMES = (
     "explaining",
     "long_recording",
     "probing",
+    "patching_generative",
+    "patching_teacher_forced",
     "parity_tiny_en",
     "parity_base",
 )
