@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 CLAIM = (
-    "whisper-tiny.en, all 48 decoder heads zeroed one at a time on 20 looping clips (224 tokens at most): at most 0.2 of the time "
+    "whisper-tiny.en, each of 48 decoder heads zeroed on 20 looping clips (224 tokens at most): at most 0.2 of the time "
     "of the plain loop (hook, `generate`, next), same tokens; peak memory does not grow with clips"
 )
 LIMIT, MEMORY_LIMIT = 0.2, 1.1

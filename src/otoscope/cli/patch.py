@@ -199,10 +199,10 @@ def _effect_rows(effects: list[dict[str, Any]]) -> list[tuple[str, ...]]:
         "resolved",
         "restored",
         "95 % interval",
-        "random component",
-        "random direction",
+        "random",
+        "direction",
         "p",
-        "p corrected",
+        "corrected",
         "test half",
     )
     return [
@@ -214,7 +214,7 @@ def _effect_rows(effects: list[dict[str, Any]]) -> list[tuple[str, ...]]:
                 str(e["restored"]),
                 f"{_number(e['restored_ci_low'])} to {_number(e['restored_ci_high'])}",
                 _number(e["restored_random_rate"]),
-                _number(e["direction_rate"]),
+                _number(e["restored_direction_rate"]),
                 _number(e["restored_p_value"], 3),
                 _number(e["p_adjusted"], 3),
                 f"{e['test']['restored']} of {e['test']['n']}",
@@ -269,8 +269,8 @@ def _say_tokens(result: Mapping[str, Any]) -> None:
             "component",
             f"change of {measure}",
             "95 % interval",
-            "random component",
-            "random direction",
+            "random",
+            "direction",
             "p",
             "no longer first",
         ),
@@ -288,11 +288,15 @@ def _say_tokens(result: Mapping[str, Any]) -> None:
         ),
     ]
     say(
-        f"{result['n_outcome']} tokens ({tokens}) of {result['n_items']} recordings; components of {result['model']['name']} are "
+        f"{_counted(result['n_outcome'], 'token')} ({tokens}) of {_counted(result['n_items'], 'recording')}; components of {result['model']['name']} are "
         f"patched with {result['options']['reference']['kind']}, layers and heads are counted from 0",
         "",
         *table(rows),
     )
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"
 
 
 def _share(rate: Mapping[str, Any]) -> str:

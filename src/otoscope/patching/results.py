@@ -49,6 +49,7 @@ class Effect:
         p_value: Chance that a random component resolves as many; None without another.
         restored_p_value: The same for restoring.
         direction: Items that were resolved by a move in a random direction; None where that control was left out.
+        direction_restored: The same for restoring.
     """
 
     resolved: Rate
@@ -58,6 +59,7 @@ class Effect:
     p_value: float | None
     restored_p_value: float | None
     direction: Rate | None
+    direction_restored: Rate | None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -78,6 +80,7 @@ class Effect:
             "restored_random_rate": self.random_restored,
             "restored_p_value": self.restored_p_value,
             "direction_rate": self.direction.rate if self.direction else None,
+            "restored_direction_rate": self.direction_restored.rate if self.direction_restored else None,
         }
 
 
@@ -204,7 +207,7 @@ class PatchResult:
 
     def _effects(self, items: np.ndarray) -> list[Effect]:
         resolved, restored = (self.matrix(name)[:, items] for name in ("resolved", "restored"))
-        control = self.matrix("resolved", control=True)[:, items] if self.options.direction_control else None
+        control = self._controls(items)
         kinds = [(c.stack, c.kind) for c in self.components]
         by_others = [others(m, kinds) for m in (resolved, restored)]
         return [
@@ -215,10 +218,16 @@ class PatchResult:
                 random_restored=_mean(by_others[1][i]),
                 p_value=_number(tail(int(resolved[i].sum()), by_others[0][i])),
                 restored_p_value=_number(tail(int(restored[i].sum()), by_others[1][i])),
-                direction=None if control is None else Rate.of(control[i].tolist()),
+                direction=None if control is None else Rate.of(control[0][i].tolist()),
+                direction_restored=None if control is None else Rate.of(control[1][i].tolist()),
             )
             for i in range(len(self.components))
         ]
+
+    def _controls(self, items: np.ndarray) -> list[np.ndarray] | None:
+        if not self.options.direction_control:
+            return None
+        return [self.matrix(name, control=True)[:, items] for name in ("resolved", "restored")]
 
     @cached_property
     def p_adjusted(self) -> list[float | None]:

@@ -195,7 +195,7 @@ def sweep_report(sweep: Mapping[str, Any], most: int = 10) -> list[str]:
             f"{e['resolved']} of {e['n']}",
             f"{e['restored']} ({interval(e['restored_ci_low'], e['restored_ci_high'], 2)})",
             number(e["restored_random_rate"], 2),
-            number(e["direction_rate"], 2),
+            number(e["restored_direction_rate"], 2),
             number(e["p_adjusted"]),
             f"{e['test']['restored']} of {e['test']['n']}",
         )
@@ -206,7 +206,7 @@ def sweep_report(sweep: Mapping[str, Any], most: int = 10) -> list[str]:
         "resolved",
         "restored",
         "random component",
-        "random direction resolves",
+        "random direction",
         "p",
         "test half",
     )
