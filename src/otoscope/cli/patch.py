@@ -287,9 +287,11 @@ def _say_tokens(result: Mapping[str, Any]) -> None:
             for e in order
         ),
     ]
+    counted = (
+        f"{_counted(result['n_outcome'], 'token')} ({tokens}) of {_counted(result['n_items'], 'recording')}"
+    )
     say(
-        f"{_counted(result['n_outcome'], 'token')} ({tokens}) of {_counted(result['n_items'], 'recording')}; components of {result['model']['name']} are "
-        f"patched with {result['options']['reference']['kind']}, layers and heads are counted from 0",
+        f"{counted}; components of {result['model']['name']} are patched with {result['options']['reference']['kind']}, layers and heads are counted from 0",
         "",
         *table(rows),
     )
