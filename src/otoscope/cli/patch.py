@@ -291,7 +291,8 @@ def _say_tokens(result: Mapping[str, Any]) -> None:
         f"{_counted(result['n_outcome'], 'token')} ({tokens}) of {_counted(result['n_items'], 'recording')}"
     )
     say(
-        f"{counted}; components of {result['model']['name']} are patched with {result['options']['reference']['kind']}, layers and heads are counted from 0",
+        f"{counted}; components of {result['model']['name']} are patched with {result['options']['reference']['kind']}, "
+        "layers and heads are counted from 0",
         "",
         *table(rows),
     )
