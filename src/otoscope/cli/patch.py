@@ -32,6 +32,13 @@ class LoopDetector(StrEnum):
     NGRAM = "ngram"
 
 
+class Align(StrEnum):
+    """How frames are matched."""
+
+    POSITION = "position"
+    WORDS = "words"
+
+
 @with_common
 def patch(
     target: Annotated[
@@ -57,6 +64,12 @@ def patch(
     reference: Annotated[
         str, typer.Option(metavar="zero|noise|silence|mean|CLIP", help="What components are mixed with.")
     ] = "zero",
+    align: Annotated[
+        Align,
+        typer.Option(
+            help="How the frames of a reference CLIP are matched: at the same position, or by words."
+        ),
+    ] = Align.POSITION,
     alpha: Annotated[float, typer.Option(help="Share of the reference; may exceed 1.")] = 1.0,
     outcome: Annotated[
         OutcomeName,
@@ -127,7 +140,7 @@ def patch(
         stacks=_split(stack),  # type: ignore[arg-type]
         parts=_split(components),
         heads=heads,
-        reference=Reference.of(reference, common.seed),
+        reference=Reference.of(reference, common.seed, align.value),
         alpha=alpha,
         outcome=outcome.value,
         detector=loop_detector.value,

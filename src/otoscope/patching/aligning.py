@@ -98,29 +98,25 @@ def _plain(word: str) -> str:
 
 
 def _matched(a: Sequence[Hashable], b: Sequence[Hashable]) -> list[tuple[int, int]]:
-    """Pairs of equal or substituted entries of the cheapest edit (Levenshtein 1966), in order.
+    """Pairs of equal or substituted entries of the cheapest edit, in order.
 
     Raises:
         OptionError: No entry is equal in both.
     """
-    cost = np.zeros((len(a) + 1, len(b) + 1), dtype=int)
-    cost[:, 0], cost[0] = np.arange(len(a) + 1), np.arange(len(b) + 1)
-    for i in range(1, len(a) + 1):
-        for j in range(1, len(b) + 1):
-            changed = cost[i - 1, j - 1] + (a[i - 1] != b[j - 1])
-            cost[i, j] = min(changed, cost[i - 1, j] + 1, cost[i, j - 1] + 1)
-    pairs, i, j = [], len(a), len(b)
-    while i and j:
-        if cost[i, j] == cost[i - 1, j - 1] + (a[i - 1] != b[j - 1]):
-            i, j = i - 1, j - 1
-            pairs.append((i, j))
-        elif cost[i, j] == cost[i - 1, j] + 1:
-            i -= 1
-        else:
-            j -= 1
-    if not any(a[i] == b[j] for i, j in pairs):
-        raise OptionError("The two inputs have nothing in common.", "Choose a pair that differs in little.")
-    return pairs[::-1]
+    from rapidfuzz.distance import Levenshtein
+
+    blocks = [block for block in Levenshtein.opcodes(a, b) if block.tag in ("equal", "replace")]
+    if not any(block.tag == "equal" for block in blocks):
+        raise OptionError(
+            "The two inputs have nothing in common.", "Choose a pair that differs in a word or two."
+        )
+    return [
+        pair
+        for block in blocks
+        for pair in zip(
+            range(block.src_start, block.src_end), range(block.dest_start, block.dest_end), strict=True
+        )
+    ]
 
 
 def aligned_cache(

@@ -30,14 +30,16 @@ class Reference:
         kind: `zero`; `mean` over a corpus, see `Means`; `noise`, white, as long and as loud as the clip; `silence`; `clip`.
         clip: The other recording, of at most one window.
         means: Mean output at each point, `(head, d_head)` or `(d_model,)`.
-        frames: For `clip`, which frame of the other recording stands for each frame, see `otoscope.patching.aligning`; None: the
-            same.
+        align: For `clip`, which of its frames stands for a frame: the one at the same `position`, or, by `words`, the one at the
+            same place of the same word.
+        frames: The alignment by words, once it is known: the other recording's frame for each frame.
         seed: Of the noise; each clip's is another.
     """
 
     kind: Kind = "zero"
     clip: Clip | None = None
     means: Mapping[str, Tensor] | None = field(default=None, repr=False, compare=False)
+    align: Literal["position", "words"] = "position"
     frames: Tensor | None = field(default=None, repr=False, compare=False)
     seed: int = 0
 
@@ -50,7 +52,7 @@ class Reference:
             raise OptionError("The reference clip is missing.", "Give a recording.")
 
     @classmethod
-    def of(cls, name: str, seed: int = 0) -> Reference:
+    def of(cls, name: str, seed: int = 0, align: Literal["position", "words"] = "position") -> Reference:
         """The reference that a word on the command line stands for: one of the kinds, or a recording's path.
 
         Raises:
@@ -64,7 +66,7 @@ class Reference:
                 f"The reference {name!r} is neither a kind nor a recording.",
                 f"Choose {', '.join(get_args(Kind)[:-1])} or the path of a recording.",
             )
-        return cls("clip", read(name))
+        return cls("clip", read(name), align=align)
 
     @property
     def is_heard(self) -> bool:
@@ -93,4 +95,6 @@ class Reference:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         told = {"kind": self.kind, "seed": self.seed}
-        return told if self.clip is None else told | {"clip": self.clip.source, "seconds": self.clip.duration}
+        if self.clip is None:
+            return told
+        return told | {"clip": self.clip.source, "seconds": self.clip.duration, "align": self.align}

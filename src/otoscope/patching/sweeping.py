@@ -21,8 +21,10 @@ from otoscope.corpora import Item
 from otoscope.errors import AudioError, EditError, ManifestError, OptionError
 from otoscope.models.cache import cache_dir
 from otoscope.models.decoding import batches
+from otoscope.models.transcribing import transcribe
 from otoscope.models.whisper import SpeechModel
 from otoscope.outcomes import Detector
+from otoscope.patching.aligning import frame_alignment
 from otoscope.patching.changes import Change
 from otoscope.patching.components import Component, Stack, chosen_components, main_stack
 from otoscope.patching.controls import greedy_set, minimal_set
@@ -301,7 +303,7 @@ class _Sweep:
 
     def changes(self, item: int) -> list[Change]:
         """The patches of all components, and their controls after them."""
-        reference = self.reference()
+        reference = self._aligned(item)
         patches = [Change((c,), reference, self.options.alpha) for c in self.components]
         if not self.options.direction_control:
             return patches
@@ -334,6 +336,19 @@ class _Sweep:
         if not self.reference().is_heard:
             return heard, None
         return heard, self.writer.hear(self.reference().sound(clip, item), entry.language or "en")
+
+    def _aligned(self, item: int) -> Reference:
+        """The reference, with the frames of another recording matched to this one's by the times of the words."""
+        reference = self.reference()
+        if reference.clip is None or reference.align == "position":
+            return reference
+        if not isinstance(self.model, SpeechModel):
+            raise OptionError("Words have times in Whisper models alone.", "Align by position.")
+        own, other = (
+            transcribe(self.model, clip).words for clip in (self._clip(self.corpus[item]), reference.clip)
+        )
+        frames = frame_alignment(own, other, self.model.config.max_source_positions, self.model.frame_seconds)
+        return replace(reference, frames=frames)
 
     def reference(self) -> Reference:
         """The reference, with corpus means if it needs them."""
@@ -394,10 +409,6 @@ class _Sweep:
         """Each set's members patched at once, on each item; one line a text."""
         import pandas as pd
 
-        changes = [
-            Change(tuple(self.components[i] for i in members), self.reference(), self.options.alpha)
-            for members in sets
-        ]
         if not self.run.has_part(_SETS, step):
             lines: list[dict[str, Any]] = []
             with track("Patching sets", len(items) * len(sets), "texts") as task:
@@ -405,12 +416,18 @@ class _Sweep:
                     row = self.run.table(_BASELINE).iloc[item]
                     before = Text(row["text"], [int(t) for t in row["ids"]], row["language"])
                     heard, elsewhere = self._heard(item)
+                    changes = self._sets_as_changes(sets, item)
                     for i, text in self.writer.vary(heard, changes, elsewhere, before, self.batch):
                         verdict = asdict(self.judge.verdict(before, text, self.corpus[item]))
                         lines.append({"item": item, "set": i, "text": text.text} | verdict)
                         task.advance()
             self.run.write_part(_SETS, step, pd.DataFrame(lines))
         return pd.read_parquet(self.run.part(_SETS, step))
+
+    def _sets_as_changes(self, sets: Sequence[tuple[int, ...]], item: int) -> list[Change]:
+        reference = self._aligned(item)
+        members = [tuple(self.components[i] for i in of_set) for of_set in sets]
+        return [Change(components, reference, self.options.alpha) for components in members]
 
     # The price -------------------------------------------------------------------------------------------------------
 
