@@ -119,9 +119,9 @@ def looping(model: Any, count: int, folder: str) -> list[tuple[Any, str]]:
 
 
 def _heads(model: Any) -> list[Any]:
-    from otoscope.patching.components import components
+    from otoscope.patching.components import chosen_components
 
-    return components(model, "decoder", ("self_attn", "cross_attn"), blocks=False)
+    return chosen_components(model, ("decoder",), ("self_attn", "cross_attn"), heads=True)
 
 
 def _ours(

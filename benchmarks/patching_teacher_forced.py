@@ -67,9 +67,9 @@ def run() -> dict[str, Any]:
 
 
 def _cells(model: Any, positions: int) -> list[tuple[Any, int]]:
-    from otoscope.patching.components import components
+    from otoscope.patching.components import chosen_components
 
-    found = components(model, "decoder", ("self_attn", "cross_attn", "mlp", "resid"), heads=False)
+    found = chosen_components(model, ("decoder",), ("self_attn", "cross_attn", "mlp", "resid"), heads=False)
     return [(component, position) for component in found for position in range(positions)]
 
 

@@ -53,7 +53,12 @@ def patch(
         str | None,
         typer.Option(metavar="A,B", help="Of cross_attn, self_attn, mlp and resid. Default: all but resid."),
     ] = None,
-    heads: Annotated[bool, typer.Option("--heads", help="Single heads in place of whole blocks.")] = False,
+    heads: Annotated[
+        bool,
+        typer.Option(
+            "--heads", help="Single heads in place of whole attentions; mlp and resid, where named, whole."
+        ),
+    ] = False,
     stack: Annotated[
         str | None,
         typer.Option(
@@ -135,6 +140,11 @@ def patch(
         raise OptionError(
             "--token and --against belong to --outcome token.", "Add `--outcome token`, or leave them out."
         )
+    if outcome is OutcomeName.TOKEN and (out is not None or price or sets):
+        raise OptionError(
+            "--out, --price and --sets do not belong to --outcome token, which writes nothing again.",
+            "Leave them out, and keep the result with --json.",
+        )
     recordings = items(target)
     options = SweepOptions(
         stacks=_split(stack),  # type: ignore[arg-type]
@@ -156,7 +166,7 @@ def patch(
     if outcome is OutcomeName.TOKEN:
         from otoscope.patching.tokens import sweep_tokens
 
-        wanted = int(token) if token is not None and token.isdigit() else token
+        wanted = int(token) if token is not None and token.isdecimal() else token
         result = sweep_tokens(
             loaded, recordings, options, token=wanted, against=against, batch=common.batch
         ).to_dict()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -56,6 +57,14 @@ class Item:
         """
         for clip in windows(self.path, seconds, offset=self.offset, duration=self._limit()):
             yield self._described(clip)
+
+    def file_stamp(self) -> list[int]:
+        """Size and time of change of the recording's file, which tell that it is the same; nothing where there is no file."""
+        if self.audio_filepath:
+            with contextlib.suppress(OSError):
+                stat = self.path.stat()
+                return [stat.st_size, stat.st_mtime_ns]
+        return []
 
     def _limit(self) -> float | None:
         if not self.audio_filepath:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -283,6 +284,16 @@ class Model(HookedModel):
             "attention": self.attention,
             "device": str(self.device),
         }
+
+    def weights_digest(self) -> str:
+        """What tells the weights from others: the checkpoint's digest, or one of every parameter of a model made in memory."""
+        if self.origin.sha256:
+            return self.origin.sha256
+        digest = hashlib.sha256()
+        for name, parameter in sorted(self.hf.named_parameters()):
+            digest.update(name.encode())
+            digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
 
     def unembed(self, residual: Tensor) -> Tensor:
         """Logits that a residual stream of the main stack would give: final norm, unembedding, softcap where there is one.

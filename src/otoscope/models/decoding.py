@@ -258,6 +258,7 @@ def decode(
     seeds: Sequence[int] | None = None,
     filters: Sequence[LogitFilter] = (),
     align: bool = False,
+    written: int = 0,
 ) -> list[Decoded]:
     """Write the text of each row.
 
@@ -272,6 +273,7 @@ def decode(
         seeds: A seed a row, for sampling; None: `options.seed` plus the row.
         filters: Further logit filters, applied after the checkpoint's own; any Hugging Face logits processor will do.
         align: Also keep what alignment needs.
+        written: How many of the prompt's last tokens are text already: what must not begin a text may follow them.
 
     Returns:
         One result a row, in order.
@@ -291,7 +293,7 @@ def decode(
     with torch.no_grad(), model.hooks(tap.hooks if tap else ()):
         session = heard if isinstance(heard, DecoderSession) else DecoderSession(model, heard, clip_of_row)
         return _Loop(
-            model, session, prompts.to(model.device), options, limit, list(seeds), filters, tap
+            model, session, prompts.to(model.device), options, limit, list(seeds), filters, tap, written
         ).run()
 
 
@@ -308,10 +310,11 @@ class _Loop:
         seeds: list[int],
         filters: Sequence[LogitFilter],
         tap: _AlignmentTap | None,
+        written: int,
     ) -> None:
         self.model, self.session, self.prompts = model, session, prompts
         self.options, self.limit, self.tap = options, limit, tap
-        self.filters = [*suppressing(model, options, prompts.shape[1]), *filters]
+        self.filters = [*suppressing(model, options, prompts.shape[1] - written), *filters]
         self.rows = [_Row() for _ in range(len(prompts))]
         self.generators = (
             [torch.Generator().manual_seed(seed) for seed in seeds] if options.temperature > 0 else []

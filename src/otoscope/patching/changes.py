@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,16 @@ if TYPE_CHECKING:
     from otoscope.models.base import Model
 
 
+def check_alpha(alpha: float) -> None:
+    """Refuse a share that is no number.
+
+    Raises:
+        OptionError: It is infinite or NaN.
+    """
+    if not math.isfinite(alpha):
+        raise OptionError(f"alpha is {alpha}, which is no share.", "Give a finite number.")
+
+
 @dataclass(frozen=True)
 class Change:
     """Components whose output is patched: `(1 - alpha) * a + alpha * a_ref` (arXiv 2508.15882, component patching).
@@ -31,7 +42,8 @@ class Change:
         alpha: Share of the reference; may exceed 1. With `zero` and 1 it is ablation.
         random_direction: None, or the seed of a control: the output moves as far as the patch would move it, position by
             position, but in one random direction of the same space.
-        start: Index of the first written token that is patched, from 0; earlier ones are as the model wrote them.
+        start: Index of the first written token that is patched, from 0; earlier ones are as the model wrote them. From 0 on the
+            prompt's positions are patched, too, and the encoder always is.
     """
 
     components: tuple[Component, ...]
@@ -39,6 +51,9 @@ class Change:
     alpha: float = 1.0
     random_direction: int | None = None
     start: int = 0
+
+    def __post_init__(self) -> None:
+        check_alpha(self.alpha)
 
     def control(self, seed: int) -> Change:
         """The same in a random direction."""
@@ -158,11 +173,12 @@ class Patcher:
     def _from_the_start(
         self, cells: _Cells, chosen: list[int], a: Tensor, new: Tensor, visit: Visit
     ) -> Tensor:
-        starts = [cells.starts[i] for i in chosen]
-        if not any(starts) or visit.phase == "forward":
+        # What starts with the first token is patched in the prompt, too, whatever other rows do.
+        begins = [self.first + cells.starts[i] if cells.starts[i] else 0 for i in chosen]
+        if not any(begins) or visit.phase == "forward":
             return new
         position = visit.offset + torch.arange(a.shape[1], device=a.device)
-        reached = position >= self.first + torch.tensor(starts, device=a.device)[:, None]
+        reached = position >= torch.tensor(begins, device=a.device)[:, None]
         return torch.where(reached[..., None], new, a)
 
 

@@ -98,19 +98,14 @@ def components(
     model: Model,
     stack: Stack | None = None,
     parts: Iterable[str] | None = None,
-    *,
-    blocks: bool = True,
-    heads: bool = True,
 ) -> list[Component]:
-    """Components of a stack, layer by layer.
+    """Components of a stack, layer by layer: whole attention blocks, MLPs and residual streams, and single heads.
 
     Args:
         model: The model.
         stack: One of its stacks; None: the one that writes.
         parts: Of `self_attn`, `cross_attn`, `mlp` and `resid`; None: all but `resid`. In a stack with one attention `self_attn`
             and `attn` are the same.
-        blocks: Whole attention blocks, MLPs and residual streams.
-        heads: Single heads of the chosen attentions.
 
     Raises:
         OptionError: The model has no such stack, or there is no such part in it.
@@ -121,25 +116,14 @@ def components(
             f"{model.origin.name} has no stack {stack!r}.", f"Choose of: {', '.join(model.points.stacks)}."
         )
     chosen = _parts(stack, parts)
-    found = [
+    return [
         Component(stack, layer, part, head)
         for layer in range(_layers(model, stack))
         for part, head in [
-            *((part, None) for part in chosen if blocks),
-            *(
-                (p, h)
-                for p in chosen
-                if p in attention_parts(stack) and heads
-                for h in range(_heads(model, stack))
-            ),
+            *((part, None) for part in chosen),
+            *((p, h) for p in chosen if p in attention_parts(stack) for h in range(_heads(model, stack))),
         ]
     ]
-    if not found:
-        raise OptionError(
-            f"There is nothing to patch: {', '.join(chosen)} have no heads.",
-            "Choose self_attn or cross_attn, or leave --heads out.",
-        )
-    return found
 
 
 def _parts(stack: Stack, parts: Iterable[str] | None) -> list[Part]:
@@ -170,6 +154,8 @@ def chosen_components(
 ) -> list[Component]:
     """Single heads, or whole blocks, of several stacks; parts that a stack does not have are left out there.
 
+    With `heads`, parts that have none (MLPs, residual streams) are whole where they are named, and left out where no part is.
+
     Raises:
         OptionError: No stack has one of the parts.
     """
@@ -180,11 +166,16 @@ def chosen_components(
         known = {*attention_parts(stack), "self_attn", "attn", "mlp", "resid"}
         here = None if parts is None else [part for part in parts if part in known]
         if here is None or here:
-            found += components(model, stack, here, blocks=not heads, heads=heads)
+            every = components(model, stack, here)
+            found += [
+                c
+                for c in every
+                if (c.head is not None) == (heads and (parts is None or c.part in attention_parts(stack)))
+            ]
     missing = [part for part in parts or () if part not in PARTS]
     if missing or not found:
         raise OptionError(
-            f"There is no component {(missing or list(parts or ()))[0]!r} in {', '.join(stacks)}.",
+            f"There is no component {next(iter(missing or parts or ()), '')!r} in {', '.join(stacks)}.",
             f"Choose of: {', '.join(PARTS)}.",
         )
     return found

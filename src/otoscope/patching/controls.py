@@ -30,11 +30,33 @@ def others(resolved: np.ndarray, kinds: Sequence[Hashable]) -> np.ndarray:
     return out
 
 
+def shares(resolved: np.ndarray, kinds: Sequence[Hashable]) -> np.ndarray:
+    """Share of the components of a kind, each with itself, that resolve each item: what `tail` takes under the null.
+
+    If the components of a kind are alike, any of them is as likely as another to be among those that resolve an item. Were a
+    component left out of its own comparison, what it alone resolves would have probability 0, and one lucky item would do.
+
+    Args:
+        resolved: `(component, item)`, bool.
+        kinds: What each component may be compared with.
+
+    Returns:
+        `(component, item)`; NaN where a component has no other of its kind.
+    """
+    resolved = np.asarray(resolved, dtype=float)
+    out = np.full(resolved.shape, np.nan)
+    for kind in set(kinds):
+        rows = np.array([k == kind for k in kinds])
+        if rows.sum() > 1:
+            out[rows] = resolved[rows].mean(axis=0)
+    return out
+
+
 def tail(count: int, probabilities: np.ndarray) -> float:
     """Probability of at least `count` successes in independent trials with these probabilities (Poisson binomial), exact.
 
-    A component that resolves items no better than a random one draws each item with the probability that the others resolve
-    it, so that items which any disturbance resolves count for little.
+    A component that is like the others of its kind resolves each item with the share of them that do (see `shares`), so that
+    items which any disturbance resolves count for little.
 
     Args:
         count: Successes seen.
@@ -139,20 +161,20 @@ def greedy_set(
     return found
 
 
-def minimal_set(members: Sequence[_T], scores: Scores[_T], least: float) -> tuple[_T, ...]:
-    """A set from which no member can be taken without its score falling below `least`.
+def minimal_set(members: Sequence[_T], scores: Scores[_T], least: float) -> tuple[tuple[_T, ...], float]:
+    """A set, and its score, from which no member can be taken without its score falling below `least`.
 
     Args:
-        members: A set that reaches `least`.
+        members: A set that reaches just `least`.
         scores: What sets achieve.
         least: What the set must go on reaching.
     """
-    kept = tuple(members)
+    kept, score = tuple(members), least
     while len(kept) > 1:
         smaller = [tuple(m for m in kept if m != gone) for gone in kept]
         achieved = list(scores(smaller))
         best = int(np.argmax(achieved))
         if achieved[best] < least:
             break
-        kept = smaller[best]
-    return kept
+        kept, score = smaller[best], achieved[best]
+    return kept, score

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from otoscope.errors import OptionError
 from otoscope.models.decoding import Decoded, DecoderSession, batches, decode
 from otoscope.models.hearing import Heard
 from otoscope.patching.changes import Change, Patcher
@@ -99,14 +100,20 @@ def write_rows(
 
     Returns:
         One result a row; `ids` begin with the prefix, the other fields with what was written after it.
+
+    Raises:
+        OptionError: References differ, or one that is heard was not heard.
     """
     patcher = Patcher(model, [row.change for row in rows], prompts.shape[1])
+    if patcher.reference.is_heard and elsewhere is None:
+        raise OptionError("Nobody hears the reference.", "Give what the second copy hears as `elsewhere`.")
     with torch.no_grad():
         encoded, clip_of_row = _encoded(model, heard, rows, elsewhere, patcher)
         given = torch.tensor(list(prefix), dtype=torch.long, device=prompts.device).expand(len(rows), -1)
         with model.hooks(patcher.hooks("decoder")):
             session = _session(model, encoded, clip_of_row, rows, elsewhere, patcher)
-            decoded = decode(model, session, torch.cat([prompts, given], dim=1), options)
+            asked = torch.cat([prompts, given], dim=1)
+            decoded = decode(model, session, asked, options, written=len(prefix))
     length = prompts.shape[1]
     return [replace(d, prompt=d.prompt[:length], ids=[*prefix, *d.ids]) for d in decoded]
 

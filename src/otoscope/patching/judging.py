@@ -9,6 +9,7 @@ from typing import Literal, Protocol, get_args
 from otoscope.corpora import Item
 from otoscope.errors import OptionError
 from otoscope.outcomes import Detector, OutputType, error_rates, has_words, is_loop, normaliser, output_type
+from otoscope.outcomes.repetition import units
 
 Outcome = Literal["loop", "hallucination", "word", "token"]
 
@@ -37,7 +38,8 @@ class Verdict:
 
     Attributes:
         resolved: The outcome is gone.
-        collapsed: Hardly anything is left: less than five tokens, or less than a third of the words that were said.
+        collapsed: Hardly anything is left: less than five tokens, or less than a third of the words that were said (characters in
+            languages written without spaces).
         restored: Resolved and not collapsed; where it is known what was said, with a lower character error rate than before.
     """
 
@@ -48,6 +50,14 @@ class Verdict:
 
 class Judge(Protocol):
     """Decides about one kind of outcome."""
+
+    def check(self, corpus: Sequence[Item]) -> None:
+        """Refuse a corpus that cannot be judged.
+
+        Raises:
+            OptionError: An item lacks what is needed.
+        """
+        ...
 
     def has(self, text: Text, item: Item) -> bool:
         """Whether the text has the outcome."""
@@ -83,6 +93,9 @@ class LoopJudge:
 
     detector: Detector = "combined"
 
+    def check(self, corpus: Sequence[Item]) -> None:
+        """Any corpus will do."""
+
     def has(self, text: Text, item: Item) -> bool:
         """Whether the text loops though the reference does not."""
         said = item.text
@@ -98,6 +111,9 @@ class LoopJudge:
 @dataclass(frozen=True)
 class HallucinationJudge:
     """Words for a sound in which nobody speaks, or words that are not what was said (see `output_type`)."""
+
+    def check(self, corpus: Sequence[Item]) -> None:
+        """Any corpus will do."""
 
     def has(self, text: Text, item: Item) -> bool:
         """Whether the text is invented."""
@@ -118,26 +134,34 @@ class HallucinationJudge:
 class WordJudge:
     """Of two words that sound alike the one is written that was not said: labels `spoken` and `competing`."""
 
+    def check(self, corpus: Sequence[Item]) -> None:
+        """Every item needs both labels."""
+        for item in corpus:
+            if not is_ambiguous(item):
+                raise OptionError(
+                    f"{item.audio_filepath} lacks the label spoken or competing.",
+                    "Make a corpus with `otoscope corpus make ambiguous`, or label spoken and competing words.",
+                )
+
     def has(self, text: Text, item: Item) -> bool:
         """Whether the competing word is written and the spoken one is not."""
-        words = _words(text.text, text.language)
-        return self._named(item, "competing") in words and self._named(item, "spoken") not in words
+        spoken, competing = self._written(text, item)
+        return competing and not spoken
 
     def verdict(self, before: Text, after: Text, item: Item) -> Verdict:
         """Resolved: the spoken word is written, and the competing one is not."""
-        words = _words(after.text, after.language)
-        resolved = self._named(item, "spoken") in words and self._named(item, "competing") not in words
-        return _verdict(resolved, before, after, item)
+        spoken, competing = self._written(after, item)
+        return _verdict(spoken and not competing, before, after, item)
 
     @staticmethod
-    def _named(item: Item, label: str) -> str:
-        value = item.labels.get(label)
-        if not value:
-            raise OptionError(
-                f"{item.audio_filepath} has no label {label!r}.",
-                "Make a corpus with `otoscope corpus make ambiguous`, or label spoken and competing words.",
-            )
-        return normaliser("en")(str(value))
+    def _written(text: Text, item: Item) -> tuple[bool, bool]:
+        """Whether the spoken word is there, and the competing one; both are normalised like the text."""
+        plain = normaliser(item.language or text.language)
+        padded = f" {plain(text.text)} "
+        spoken, competing = (
+            f" {plain(str(item.labels[label]))} " in padded for label in ("spoken", "competing")
+        )
+        return spoken, competing
 
 
 def is_sound(item: Item) -> bool:
@@ -154,8 +178,8 @@ def collapsed(after: Text, reference: str | None) -> bool:
     """Whether hardly anything is left of a text."""
     if len(after.ids) < _FEW_TOKENS:
         return True
-    said = len(_words(reference or "", after.language))
-    return len(_words(after.text, after.language)) < _FEW_WORDS * said
+    said = len(units(reference or "", after.language))
+    return len(units(after.text, after.language)) < _FEW_WORDS * said
 
 
 def _verdict(resolved: bool, before: Text, after: Text, item: Item) -> Verdict:
@@ -170,7 +194,3 @@ def _nearer(before: Text, after: Text, item: Item) -> bool:
     language = item.language or after.language
     old, new = (error_rates([item.text], [t.text], language).cer for t in (before, after))
     return old is None or new is None or new < old
-
-
-def _words(text: str, language: str | None) -> list[str]:
-    return normaliser(language)(text).split()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ from otoscope.outcomes import (
 from otoscope.outcomes import Written as Judged
 from otoscope.patching.changes import Change
 from otoscope.patching.judging import is_sound
-from otoscope.patching.writing import Writer, Written, first_window
+from otoscope.patching.writing import Writer, Written
 from otoscope.progress import notice, track
 from otoscope.runs import Run
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from otoscope.audio import Clip
 
 PART = "price"
+_SHARD = 16  # recordings a part, whatever the batch, so that a job may go on with another
 SHIPPED = (
     "Priced on the {} shipped recordings alone: that shows gross damage at most. Give ordinary speech of your own "
     "with --price."
@@ -94,7 +96,7 @@ def price(
         writer: The model.
         corpus: Ordinary speech with its text; sounds without speech; genuine repetitions. Recordings longer than a window are
             left out.
-        changes: The edits.
+        changes: The edits, all with one reference.
         run: Where parts are kept.
         batch: Recordings at once.
         window: Length of a window in seconds.
@@ -102,42 +104,44 @@ def price(
     Returns:
         One JSON-ready card an edit; see `card`.
     """
-    skipped: list[str] = []
     with track("Pricing", len(corpus), "recordings") as task:
-        for number, chunk in enumerate(batches(enumerate(corpus), batch)):
+        for number, chunk in enumerate(batches(enumerate(corpus), _SHARD)):
             if not run.has_part(PART, number):
-                run.write_part(PART, number, _lines(writer, chunk, changes, window))
+                run.write_part(PART, number, _lines(writer, chunk, changes, batch, window))
             task.advance(len(chunk))
     table = run.table(PART)
-    skipped = (
-        [corpus[i].audio_filepath for i in range(len(corpus)) if i not in set(table["item"])]
-        if len(table)
-        else []
-    )
+    skipped = len(corpus) - len(set(table["item"]))
     if skipped:
-        notice(f"{len(skipped)} recordings could not be priced: unreadable, or longer than {window:g} s.")
+        notice(f"{skipped} recordings could not be priced: unreadable, or longer than {window:g} s.")
     return [card(corpus, table, i) for i in range(len(changes))]
 
 
 def _lines(
-    writer: Writer, chunk: Sequence[tuple[int, Item]], changes: Sequence[Change], window: float
+    writer: Writer, chunk: Sequence[tuple[int, Item]], changes: Sequence[Change], batch: int, window: float
 ) -> pd.DataFrame:
     import pandas as pd
 
-    clips = dict(_readable(chunk, window))
     lines: list[_Line] = []
-    if clips:
-        items_of = dict(chunk)
-        heard = [writer.hear(clip, items_of[i].language) for i, clip in clips.items()]
+    languages = {i: item.language for i, item in chunk}
+    for together in batches(_readable(chunk, window), batch):
+        clips = dict(together)
+        heard = [writer.hear(clip, languages[i]) for i, clip in clips.items()]
+        references = _references(writer, clips, changes)
         for edit, change in enumerate([None, *changes], start=-1):
-            elsewhere = None
-            if change is not None and change.reference.is_heard:
-                elsewhere = [writer.hear(change.reference.sound(clip, i), "en") for i, clip in clips.items()]
+            elsewhere = None if change is None else references
             start = time.perf_counter()
             written = writer.write(heard, change, elsewhere)
             seconds = (time.perf_counter() - start) / len(clips)
             lines += [_line(i, edit, text, seconds) for i, text in zip(clips, written, strict=True)]
     return pd.DataFrame(lines, columns=list(_Line.__dataclass_fields__))
+
+
+def _references(writer: Writer, clips: Mapping[int, Clip], changes: Sequence[Change]) -> list[Any] | None:
+    """What is heard of each clip's reference, the same for all edits; None where none is heard."""
+    reference = next((change.reference for change in changes), None)
+    if reference is None or not reference.is_heard:
+        return None
+    return [writer.hear(reference.sound(clip, i), "en") for i, clip in clips.items()]
 
 
 def _line(item: int, edit: int, text: Written, seconds: float) -> _Line:
@@ -156,12 +160,12 @@ def _line(item: int, edit: int, text: Written, seconds: float) -> _Line:
 def _readable(chunk: Sequence[tuple[int, Item]], window: float) -> Iterator[tuple[int, Clip]]:
     for i, item in chunk:
         try:
-            clip = first_window(item, window)
+            first, *more = islice(item.windows(window), 2)
         except AudioError as error:
             notice(f"{item.audio_filepath} is left out: {error.reason}")
             continue
-        if item.duration is None or item.duration <= window + 0.05:
-            yield i, clip
+        if not more:
+            yield i, first
 
 
 def card(corpus: Sequence[Item], table: pd.DataFrame, edit: int) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from otoscope.corpora import Item
 from otoscope.corpora.item import key_of
 from otoscope.outcomes import Rate
 from otoscope.patching.components import Component
-from otoscope.patching.controls import coverage, halves, holm, others, tail
+from otoscope.patching.controls import coverage, halves, holm, others, shares, tail
 from otoscope.versions import versions
 
 if TYPE_CHECKING:
@@ -29,8 +29,9 @@ _RANDOM_SETS = 500
 
 NOTES = (
     "resolved: the outcome is gone; restored: gone, the text has not collapsed, and it is nearer to what was said, where known.",
-    "random_rate: a random other component of the same kind on the same items; p_value: chance that such a one resolves at least "
-    "as many, item by item (exact, one-sided); direction_rate: the same activation moved as far in a random direction.",
+    "random_rate: a random other component of the same kind on the same items; p_value: chance that one drawn from all of its "
+    "kind anew for each item resolves at least as many (exact, one-sided); direction_rate: the same activation moved as far in a "
+    "random direction.",
     "Winners are chosen on the discovery half by what they restore, with Holm's correction over all components; the test half "
     "was not looked at for that.",
     "A component is patched off the distribution it was trained on, and others may make up for it.",
@@ -46,7 +47,7 @@ class Effect:
         restored: Items whose outcome was gone and whose text had not collapsed and was nearer to what was said.
         random: Rate at which a random other component of its kind resolves them; None without another.
         random_restored: The same for restoring.
-        p_value: Chance that a random component resolves as many; None without another.
+        p_value: Chance that a component drawn anew from its kind for every item resolves as many; None without another.
         restored_p_value: The same for restoring.
         direction: Items that were resolved by a move in a random direction; None where that control was left out.
         direction_restored: The same for restoring.
@@ -149,8 +150,9 @@ class PatchResult:
 
     @cached_property
     def lines(self) -> list[dict[str, Any]]:
-        """The baseline, one dict an item."""
-        return self.baseline.to_dict("records")  # type: ignore[call-overload, return-value]
+        """The baseline, one dict an item; what is missing is None, whatever the table makes of it."""
+        table = self.baseline.astype(object)
+        return table.where(table.notna(), None).to_dict("records")  # type: ignore[call-overload, return-value]
 
     # Counts ----------------------------------------------------------------------------------------------------------
 
@@ -209,15 +211,15 @@ class PatchResult:
         resolved, restored = (self.matrix(name)[:, items] for name in ("resolved", "restored"))
         control = self._controls(items)
         kinds = [(c.stack, c.kind) for c in self.components]
-        by_others = [others(m, kinds) for m in (resolved, restored)]
+        by_others, by_all = ([of(m, kinds) for m in (resolved, restored)] for of in (others, shares))
         return [
             Effect(
                 resolved=Rate.of(resolved[i].tolist()),
                 restored=Rate.of(restored[i].tolist()),
                 random=_mean(by_others[0][i]),
                 random_restored=_mean(by_others[1][i]),
-                p_value=_number(tail(int(resolved[i].sum()), by_others[0][i])),
-                restored_p_value=_number(tail(int(restored[i].sum()), by_others[1][i])),
+                p_value=_chance(resolved[i], by_all[0][i]),
+                restored_p_value=_chance(restored[i], by_all[1][i]),
                 direction=None if control is None else Rate.of(control[0][i].tolist()),
                 direction_restored=None if control is None else Rate.of(control[1][i].tolist()),
             )
@@ -334,6 +336,7 @@ class PatchResult:
         """The items that have the outcome."""
         return [
             {
+                "item": i,
                 "audio_filepath": self.names[i],
                 "text": self.lines[i]["text"],
                 "half": "discovery" if first else "test",
@@ -362,6 +365,10 @@ class PatchResult:
 def _group(item: Item, label: str, number: int) -> Hashable:
     value = item.labels.get(label)
     return number if value is None else key_of(value)
+
+
+def _chance(resolved: np.ndarray, shares: np.ndarray) -> float | None:
+    return _number(tail(int(resolved.sum()), shares)) if len(resolved) else None
 
 
 def _mean(values: np.ndarray) -> float | None:

@@ -25,7 +25,7 @@ from otoscope.models.transcribing import transcribe
 from otoscope.models.whisper import SpeechModel
 from otoscope.outcomes import Detector
 from otoscope.patching.aligning import frame_alignment
-from otoscope.patching.changes import Change
+from otoscope.patching.changes import Change, check_alpha
 from otoscope.patching.components import Component, Stack, chosen_components, main_stack
 from otoscope.patching.controls import greedy_set, minimal_set
 from otoscope.patching.judging import Judge, Outcome, Text, judge_of
@@ -40,6 +40,7 @@ from otoscope.patching.writing import (
     Writer,
     Written,
     first_window,
+    window_of,
     writer_of,
 )
 from otoscope.progress import track
@@ -93,6 +94,9 @@ class SweepOptions:
     language: str | None = None
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        check_alpha(self.alpha)
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         told = {k: v for k, v in asdict(replace(self, reference=Reference())).items() if k != "reference"}
@@ -137,6 +141,8 @@ def sweep_corpus(
     if not corpus:
         raise ManifestError("There are no recordings.", "Name at least one.")
     judge = judge_of(options.outcome, options.detector)
+    judge.check(corpus)
+    _check_reference(model, options.reference)
     chosen = chosen_components(model, options.stacks or (main_stack(model),), options.parts, options.heads)
     writer = writer_of(model, options.max_tokens, options.language)
     price_corpus = None if priced is None else priced_on(priced)
@@ -180,6 +186,16 @@ def write_corpus(
         return _Sweep(model, writer, judge, list(corpus), options, [], run, batch or model.batch).baseline()
 
 
+def _check_reference(model: Model, reference: Reference) -> None:
+    """Refuse a clip that does not fit into a window before anything runs."""
+    window = window_of(model)
+    if reference.clip is not None and reference.clip.duration > window:
+        raise AudioError(
+            f"The reference lasts {reference.clip.duration:.2f} s, one window holds {window:g} s.",
+            "Cut it, for instance with `Clip.span`.",
+        )
+
+
 def _settings(
     model: Model,
     corpus: Sequence[Item],
@@ -188,6 +204,7 @@ def _settings(
     priced: Sequence[Item] | None,
 ) -> dict[str, Any]:
     facts = {k: v for k, v in model.describe().items() if k not in ("device", "source")}
+    facts["sha256"] = model.weights_digest()
     clip = options.reference.clip
     return {
         "model": facts,
@@ -207,6 +224,7 @@ def _stamp(item: Item) -> list[Any]:
         item.text,
         item.language,
         sorted(item.labels.items()),
+        item.file_stamp(),
     ]
 
 
@@ -260,21 +278,26 @@ class _Sweep:
         import pandas as pd
 
         lines: dict[int, dict[str, Any]] = {}
+        for rows in batches(chunk, self.batch):
+            heard = self._readable(rows, lines)
+            for i, text in zip(heard, self.writer.write(list(heard.values()), None), strict=True):
+                has = self.judge.has(text, self.corpus[i])
+                lines[i] |= {"text": text.text, "ids": list(text.ids), "language": text.language, "has": has}
+        return pd.DataFrame(list(lines.values()))
+
+    def _readable(self, rows: Sequence[tuple[int, Item]], lines: dict[int, dict[str, Any]]) -> dict[int, Any]:
+        """What is heard of every item that can be read; begins the line of each."""
         heard: dict[int, Any] = {}
-        for i, item in chunk:
+        for i, item in rows:
             lines[i] = {"item": i, "text": None, "ids": [], "language": None, "has": False, "reason": None}
             try:
                 heard[i] = self.writer.hear(self._clip(item), item.language)
             except AudioError as error:
                 lines[i]["reason"] = f"{error.reason} {error.remedy}"
-        texts = self.writer.write(list(heard.values()), None) if heard else []
-        for i, text in zip(heard, texts, strict=True):
-            has = self.judge.has(text, self.corpus[i])
-            lines[i] |= {"text": text.text, "ids": list(text.ids), "language": text.language, "has": has}
-        return pd.DataFrame(list(lines.values()))
+        return heard
 
     def _clip(self, item: Item) -> Clip:
-        return first_window(item, getattr(self.model, "window_seconds", 30.0))
+        return first_window(item, window_of(self.model))
 
     # The sweep -------------------------------------------------------------------------------------------------------
 
@@ -314,8 +337,7 @@ class _Sweep:
     def _patched(self, item: int, baseline: pd.DataFrame, task: Any) -> pd.DataFrame:
         import pandas as pd
 
-        row = baseline.iloc[item]
-        before = Text(row["text"], [int(t) for t in row["ids"]], row["language"])
+        before = _text(baseline, item)
         heard, elsewhere = self._heard(item)
         lines = []
         for i, text in self.writer.vary(heard, self.changes(item), elsewhere, before, self.batch):
@@ -396,12 +418,12 @@ class _Sweep:
 
         grown = greedy_set(candidates, scores, len(candidates))
         members, best = grown[-1]
-        minimal = minimal_set(members, scores, best)
+        minimal, least = minimal_set(members, scores, best)
         told = [*(m for m, _ in grown), minimal]
         tested = scores(told, test) if test else [None] * len(told)
         lines = [
             {"components": [self.components[i].to_dict() for i in m], "discovery": d, "test": t}
-            for m, d, t in zip(told, [*(s for _, s in grown), best], tested, strict=True)
+            for m, d, t in zip(told, [*(s for _, s in grown), least], tested, strict=True)
         ]
         return {"greedy": lines[:-1], "minimal": lines[-1], "n_discovery": len(found), "n_test": len(test)}
 
@@ -411,10 +433,10 @@ class _Sweep:
 
         if not self.run.has_part(_SETS, step):
             lines: list[dict[str, Any]] = []
+            baseline = self.run.table(_BASELINE)
             with track("Patching sets", len(items) * len(sets), "texts") as task:
                 for item in items:
-                    row = self.run.table(_BASELINE).iloc[item]
-                    before = Text(row["text"], [int(t) for t in row["ids"]], row["language"])
+                    before = _text(baseline, item)
                     heard, elsewhere = self._heard(item)
                     changes = self._sets_as_changes(sets, item)
                     for i, text in self.writer.vary(heard, changes, elsewhere, before, self.batch):
@@ -436,13 +458,20 @@ class _Sweep:
         changes = [
             Change((self.components[i],), self.reference(), self.options.alpha) for i in result.winner_indices
         ]
-        cards = price(self.writer, corpus, changes, self.run, self.batch)
+        cards = price(self.writer, corpus, changes, self.run, self.batch, window_of(self.model))
         told = [w.to_dict() | {"card": card} for w, card in zip(result.winners, cards, strict=True)]
         return {
             "edits": told,
             "n_items": len(corpus),
             "note": None if given else SHIPPED.format(len(shipped())),
         }
+
+
+def _text(baseline: pd.DataFrame, item: int) -> Text:
+    """What was written of an item without a patch."""
+    row = baseline.iloc[item]
+    language = row["language"] if isinstance(row["language"], str) else None
+    return Text(row["text"], [int(t) for t in row["ids"]], language)
 
 
 def explain_empty(result: PatchResult) -> OptionError | None:

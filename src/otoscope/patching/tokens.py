@@ -11,7 +11,7 @@ import torch
 
 from otoscope.activations import Edit
 from otoscope.corpora import Item
-from otoscope.errors import AudioError, ModelError, OptionError
+from otoscope.errors import AudioError, EditError, ModelError, OptionError
 from otoscope.models.decoding import batches
 from otoscope.models.whisper import SpeechModel
 from otoscope.outcomes import bootstrap
@@ -21,12 +21,13 @@ from otoscope.patching.references import Reference
 from otoscope.patching.scene import Scene
 from otoscope.patching.sweeping import SweepOptions
 from otoscope.patching.writing import WhisperWriter, Written, first_window
-from otoscope.progress import notice, track
+from otoscope.progress import track
 from otoscope.versions import versions
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from otoscope.audio import Clip
     from otoscope.models.base import Model
 
 NOTES = (
@@ -176,6 +177,8 @@ def sweep_tokens(
             f"{model.origin.name} is no Whisper model.",
             "Use otoscope.patching.activation_patching in Python.",
         )
+    if model.open_hooks:
+        raise EditError("A hook or an edit is in place.", "Sweep outside of the block.")
     return _TokenSweep(model, corpus, options, token, against, batch or model.batch).run()
 
 
@@ -197,23 +200,32 @@ class _TokenSweep:
         )
         self.writer = WhisperWriter(model, options.max_tokens, model.check_language(options.language))
         self.skipped: list[dict[str, str]] = []
+        self.n_items = 0
 
     def run(self) -> TokenResult:
-        heard = dict(self._heard())
-        if not heard:
+        reference = self._reference()
+        chosen: list[Chosen] = []
+        parts = []
+        for (
+            i,
+            clip,
+            heard,
+            text,
+        ) in self._heard():  # one after another: what is heard of all would fill the memory
+            found = self._choose(i, text)
+            if found is not None:
+                chosen.append(found)
+                parts.append(self._item(found, clip, heard, text, reference))
+        if not self.n_items:
             raise AudioError(
                 f"None of the {len(self.corpus)} recordings can be read; the first: {self.skipped[0]['reason']}",
                 "Check them with `otoscope corpus check`.",
             )
-        chosen = [c for c in (self._choose(i, text) for i, (_, _, text) in heard.items()) if c]
         if not chosen:
             raise OptionError(
                 f"No recording has the token {self.token!r}.",
                 "See `otoscope transcribe` for what is written.",
             )
-        reference = self._reference(heard)
-        with track("Patching", 2 * len(self.components) * len(chosen), "patches") as task:
-            parts = [self._item(c, *heard[c.item], reference, task) for c in chosen]
         change, direction, resolved, restored = (np.stack(x, axis=1) for x in zip(*parts, strict=True))
         return TokenResult(
             self.model.describe(),
@@ -225,13 +237,14 @@ class _TokenSweep:
             direction,
             resolved,
             None if self.against is None else restored,
-            len(heard),
+            self.n_items,
             self.skipped,
         )
 
-    def _heard(self) -> Iterator[tuple[int, tuple[Any, Any, Written]]]:
-        """Clip, what was heard, and what was written, of every item that can be read."""
-        with track("Writing the corpus", len(self.corpus), "recordings") as task:
+    def _heard(self) -> Iterator[tuple[int, Clip, Any, Written]]:
+        """Number, clip, what was heard, and what was written, of every item that can be read."""
+        self.skipped, self.n_items = [], 0
+        with track("Patching tokens", len(self.corpus), "recordings") as task:
             for i, item in enumerate(self.corpus):
                 task.advance()
                 try:
@@ -240,11 +253,11 @@ class _TokenSweep:
                     self._skip(i, error.reason)
                     continue
                 heard = self.writer.hear(clip, item.language)
-                yield i, (clip, heard, self.writer.write([heard], None)[0])
+                self.n_items += 1
+                yield i, clip, heard, self.writer.write([heard], None)[0]
 
     def _skip(self, item: int, reason: str) -> None:
         self.skipped.append({"audio_filepath": self.corpus[item].audio_filepath, "reason": reason})
-        notice(f"{self.corpus[item].audio_filepath} is left out: {reason}")
 
     def _choose(self, item: int, text: Written) -> Chosen | None:
         index = self._index(text)
@@ -271,19 +284,18 @@ class _TokenSweep:
                     break
         return None
 
-    def _reference(self, heard: Mapping[int, Any]) -> Reference:
+    def _reference(self) -> Reference:
+        """The reference; corpus means are taken in a pass of their own."""
         reference = self.options.reference
         if reference.kind != "mean":
             return reference
         means = Means(self.model, self.components)
-        for clip, of_clip, text in heard.values():
+        for _, clip, of_clip, text in self._heard():
             prompt = self.model.prompt(of_clip.language)
             means.add(self.model.inputs([clip], [*prompt, *text.ids]), len(prompt) - 1, clip)
-        return reference.with_means(means.result())
+        return reference.with_means(means.result()) if self.n_items else reference
 
-    def _item(
-        self, c: Chosen, clip: Any, heard: Any, text: Written, reference: Reference, task: Any
-    ) -> tuple:
+    def _item(self, c: Chosen, clip: Clip, heard: Any, text: Written, reference: Reference) -> tuple:
         prompt = self.model.prompt(heard.language)
         tokens = torch.tensor([*prompt, *text.ids], device=self.model.device)
         scene = Scene.heard(self.model, heard.heard.encoded, tokens, heard.heard.audio)
@@ -302,7 +314,7 @@ class _TokenSweep:
         ]
         position = len(prompt) - 1 + c.index
         base = scene.logits([()], [position])[0, 0]
-        logits = self._logits(scene, [*patches, *controls], position, task)
+        logits = self._logits(scene, [*patches, *controls], position)
         change = _metric(logits, c) - _metric(base[None], c)
         count = len(patches)
         resolved = (logits[:count].argmax(dim=-1) != base.argmax()).cpu().numpy()
@@ -313,14 +325,13 @@ class _TokenSweep:
         )
         return change[:count].numpy(), change[count:].numpy(), resolved, won.bool().cpu().numpy()
 
-    def _logits(self, scene: Scene, edits: Sequence[Edit], position: int, task: Any) -> Tensor:
+    def _logits(self, scene: Scene, edits: Sequence[Edit], position: int) -> Tensor:
         """Logits `(edit, vocab)`; edits that start at the same layer ride together."""
         order = sorted(range(len(edits)), key=lambda i: scene.first_layer([edits[i]]))
         out: dict[int, Tensor] = {}
         for chunk in batches(order, self.batch):
             rows = scene.logits([[edits[i]] for i in chunk], [position])[:, 0]
             out |= dict(zip(chunk, rows, strict=True))
-            task.advance(len(chunk))
         return torch.stack([out[i] for i in range(len(edits))])
 
 

@@ -117,6 +117,8 @@ class WhisperWriter:
         elsewhere: Sequence[_WhisperHeard] | None = None,
     ) -> list[Written]:
         """See `Writer.write`."""
+        if not heard:
+            return []
         prompts = torch.tensor([self.model.prompt(h.language) for h in heard], device=self.model.device)
         rows = [Row(i, change) for i in range(len(heard))]
         other = None if elsewhere is None else [h.heard for h in elsewhere]
@@ -194,6 +196,11 @@ class AudioLanguageWriter:
 
     def _text(self, ids: list[int]) -> Written:
         return Written(self.model.tokenizer.decode(ids, skip_special_tokens=True).strip(), tuple(ids), None)
+
+
+def window_of(model: Model) -> float:
+    """Seconds that the model hears at once."""
+    return model.window_seconds if isinstance(model, SpeechModel) else 30.0
 
 
 def first_window(item: Item, seconds: float = 30.0) -> Clip:

@@ -6,7 +6,6 @@ fixed by the settings, so that a job that was killed and goes on gives the numbe
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from otoscope.corpora import Item
 from otoscope.errors import AudioError, EditError, ManifestError, ModelError, OptionError
@@ -196,7 +194,7 @@ def _settings(
     reads = isinstance(model, LanguageModel)
     settings = {
         "model": facts,
-        "weights": facts["sha256"] or _fingerprint(model),
+        "weights": model.weights_digest(),
         "number_of_items": len(items),
         "items_digest": _digest([_stamp(item, reads) for item in items]),
         "pools": {"encoder": list(pools.encoder), "decoder": list(pools.decoder)},
@@ -242,23 +240,10 @@ def _covers(there: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
     return same and more and (not asked["pools"]["decoder"] or there.get("decoding") == asked["decoding"])
 
 
-def _fingerprint(model: Model) -> str:
-    """Of weights that were made in memory: a digest of every parameter."""
-    digest = hashlib.sha256()
-    for name, parameter in sorted(model.hf.named_parameters()):
-        digest.update(name.encode())
-        digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
 def _stamp(item: Item, reads: bool) -> list[Any]:
     """What tells that an item is the same, file and all; its text where that is what the model reads."""
-    file: list[int] = []
-    if item.audio_filepath:
-        with contextlib.suppress(OSError):
-            stat = item.path.stat()
-            file = [stat.st_size, stat.st_mtime_ns]
-    return [item.audio_filepath, item.offset, item.duration, item.text if reads else None, file]
+    text = item.text if reads else None
+    return [item.audio_filepath, item.offset, item.duration, text, item.file_stamp()]
 
 
 def _digest(value: Any) -> str:
