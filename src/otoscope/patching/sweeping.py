@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from otoscope.corpora import Item
 from otoscope.errors import AudioError, EditError, ManifestError, OptionError
@@ -137,7 +138,7 @@ def sweep_corpus(
         raise ManifestError("There are no recordings.", "Name at least one.")
     judge = judge_of(options.outcome, options.detector)
     judge.check(corpus)
-    _check_reference(model, options.reference)
+    options.reference.check(window_of(model))
     chosen = chosen_components(model, options.stacks or (main_stack(model),), options.parts, options.heads)
     writer = writer_of(model, options.max_tokens, options.language)
     price_corpus = None if priced is None else priced_on(priced)
@@ -151,16 +152,6 @@ def sweep_corpus(
         if price_corpus is not None and result.winners:
             result = replace(result, price=sweep.price(result, price_corpus, bool(priced)))
         return result
-
-
-def _check_reference(model: Model, reference: Reference) -> None:
-    """Refuse a clip that does not fit into a window before anything runs."""
-    window = window_of(model)
-    if reference.clip is not None and reference.clip.duration > window:
-        raise AudioError(
-            f"The reference lasts {reference.clip.duration:.2f} s, one window holds {window:g} s.",
-            "Cut it, for instance with `Clip.span`.",
-        )
 
 
 def _settings(
@@ -347,7 +338,11 @@ class _Sweep:
             prompt = self.model.prompt(heard.language)
             return self.model.inputs([clip], [*prompt, *ids]), len(prompt) - 1
         assert isinstance(self.writer, AudioLanguageWriter)
-        return heard, heard["input_ids"].shape[1] - 1
+        first = heard["input_ids"].shape[1] - 1
+        added = torch.tensor([ids], dtype=torch.long, device=self.model.device)
+        told = torch.cat([heard["input_ids"], added], dim=1)
+        mask = torch.cat([heard["attention_mask"], torch.ones_like(added)], dim=1)
+        return heard | {"input_ids": told, "attention_mask": mask}, first
 
     # Sets that are applied at once -----------------------------------------------------------------------------------
 
