@@ -208,7 +208,11 @@ def test_another_sweep_in_the_same_directory_is_refused(patch, tmp_path, capsys)
 
 def test_help_loads_neither_torch_nor_transformers():
     told = "import sys; from otoscope.cli.main import main; main(['patch', '--help'])"
-    command = [sys.executable, "-c", f"{told}; print([m for m in ('torch', 'transformers') if m in sys.modules])"]
+    command = [
+        sys.executable,
+        "-c",
+        f"{told}; print([m for m in ('torch', 'transformers') if m in sys.modules])",
+    ]
     shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
     assert "--components" in shown
     assert shown.splitlines()[-1] == "[]"

@@ -120,11 +120,11 @@ def _any_direction(found: Any) -> Rate:
 
 def _by_bias(corpus: Sequence[Item], result: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """How often the other word is written, by what the sentence suggests."""
-    wrong = {item["audio_filepath"] for item in result["items"]}
+    wrong = {item["item"] for item in result["items"]}
     kinds = dict.fromkeys(str(item.labels.get("bias", "sentence")) for item in corpus)
     return {
         kind: Rate.of(
-            [i.audio_filepath in wrong for i in corpus if str(i.labels.get("bias", "sentence")) == kind]
+            [n in wrong for n, i in enumerate(corpus) if str(i.labels.get("bias", "sentence")) == kind]
         ).to_dict()
         for kind in kinds
     }
