@@ -104,7 +104,9 @@ def test_the_study_of_context_bias_patches_both_stacks_beside_random_directions(
     path.write_text("\n".join(map(json.dumps, [*labelled, lines[0]])))
     results = study_context_bias(model, [path], tmp_path / "out")
     assert list(results["sweeps"]) == [
-        f"{stack}, {way}" for way in ("blocks under white noise", "blocks zeroed") for stack in ("encoder", "decoder")
+        f"{stack}, {way}"
+        for way in ("blocks under white noise", "blocks zeroed")
+        for stack in ("encoder", "decoder")
     ]
     wrong = results["biases"]["wrong"]
     assert wrong["n"] == 4
