@@ -80,9 +80,9 @@ def test_a_price_that_stopped_goes_on_with_another_batch(writer, tmp_path, monke
 
     monkeypatch.setattr(Run, "write_part", once)
     with pytest.raises(KeyboardInterrupt):
-        priced(writer, items, changes, tmp_path / "part", batch=16)
+        priced(writer, items, changes, tmp_path / "part", batch=3)
     monkeypatch.undo()
-    again = priced(writer, items, changes, tmp_path / "part", batch=3)
+    again = priced(writer, items, changes, tmp_path / "part", batch=16)
     for a, b in zip(whole, again, strict=True):
         assert a | {"tokens_per_second": 0} == b | {"tokens_per_second": 0}
     assert whole[0]["n"] == 18
