@@ -48,7 +48,7 @@ class Means:
 
         def note(x: Tensor, hook: Visit) -> None:
             part = x[:, first:] if self.model.points[hook.name].stack == main else x[:, :frames]
-            rows = part.flatten(0, 1).double()
+            rows = part.flatten(0, 1).to("cpu", torch.float64)  # MPS has no float64
             self._sums[hook.name] = self._sums.get(hook.name, 0) + rows.sum(dim=0)  # type: ignore[operator]
             self._counts[hook.name] = self._counts.get(hook.name, 0) + len(rows)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from otoscope.audio import Clip, noises, read, silence, white_noise
-from otoscope.errors import OptionError
+from otoscope.errors import AudioError, OptionError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,6 +72,18 @@ class Reference:
     def is_heard(self) -> bool:
         """Whether a second copy of the model has to hear it."""
         return self.kind in ("noise", "silence", "clip")
+
+    def check(self, window: float) -> None:
+        """Refuse a clip that does not fit into a window of so many seconds.
+
+        Raises:
+            AudioError: It is longer.
+        """
+        if self.clip is not None and self.clip.duration > window:
+            raise AudioError(
+                f"The reference lasts {self.clip.duration:.2f} s, one window holds {window:g} s.",
+                "Cut it, for instance with `Clip.span`.",
+            )
 
     def sound(self, clip: Clip, number: int = 0) -> Clip:
         """What the second copy hears in place of a clip.

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from otoscope.corpora import Item
 from otoscope.errors import AudioError, EditError, ManifestError, OptionError
@@ -142,7 +143,7 @@ def sweep_corpus(
         raise ManifestError("There are no recordings.", "Name at least one.")
     judge = judge_of(options.outcome, options.detector)
     judge.check(corpus)
-    _check_reference(model, options.reference)
+    options.reference.check(window_of(model))
     chosen = chosen_components(model, options.stacks or (main_stack(model),), options.parts, options.heads)
     writer = writer_of(model, options.max_tokens, options.language)
     price_corpus = None if priced is None else priced_on(priced)
@@ -184,16 +185,6 @@ def write_corpus(
     )
     with Run.opened(out, "written", settings) as run:
         return _Sweep(model, writer, judge, list(corpus), options, [], run, batch or model.batch).baseline()
-
-
-def _check_reference(model: Model, reference: Reference) -> None:
-    """Refuse a clip that does not fit into a window before anything runs."""
-    window = window_of(model)
-    if reference.clip is not None and reference.clip.duration > window:
-        raise AudioError(
-            f"The reference lasts {reference.clip.duration:.2f} s, one window holds {window:g} s.",
-            "Cut it, for instance with `Clip.span`.",
-        )
 
 
 def _settings(
@@ -399,7 +390,11 @@ class _Sweep:
             prompt = self.model.prompt(heard.language)
             return self.model.inputs([clip], [*prompt, *ids]), len(prompt) - 1
         assert isinstance(self.writer, AudioLanguageWriter)
-        return heard, heard["input_ids"].shape[1] - 1
+        first = heard["input_ids"].shape[1] - 1
+        added = torch.tensor([ids], dtype=torch.long, device=self.model.device)
+        told = torch.cat([heard["input_ids"], added], dim=1)
+        mask = torch.cat([heard["attention_mask"], torch.ones_like(added)], dim=1)
+        return heard | {"input_ids": told, "attention_mask": mask}, first
 
     # Sets that are applied at once -----------------------------------------------------------------------------------
 
@@ -478,7 +473,7 @@ def explain_empty(result: PatchResult) -> OptionError | None:
     """What to do about a corpus in which nothing has the outcome; None if something has."""
     if result.n_outcome:
         return None
-    what = {"loop": "loops", "hallucination": "is invented", "word": "has the competing word"}
+    what = {"loop": "loops", "hallucination": "has invented text", "word": "has the competing word"}
     remedy = {
         "loop": "Make one with `otoscope corpus make loops`, raise --max-tokens, or choose another --loop-detector.",
         "hallucination": "Make one with `otoscope corpus make nonspeech`.",
@@ -486,5 +481,5 @@ def explain_empty(result: PatchResult) -> OptionError | None:
     }
     word = what[result.options.outcome]
     return OptionError(
-        f"No clip of this manifest {word}: {result.n_items} were written.", remedy[result.options.outcome]
+        f"No clip of this manifest {word} (written: {result.n_items}).", remedy[result.options.outcome]
     )

@@ -179,6 +179,7 @@ def sweep_tokens(
         )
     if model.open_hooks:
         raise EditError("A hook or an edit is in place.", "Sweep outside of the block.")
+    options.reference.check(model.window_seconds)
     return _TokenSweep(model, corpus, options, token, against, batch or model.batch).run()
 
 

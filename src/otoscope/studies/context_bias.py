@@ -142,11 +142,11 @@ def _any_direction(found: Any) -> Rate:
 
 def _by_bias(corpus: Sequence[Item], written: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """How often the other word is written, by what the sentence suggests."""
-    wrong = {corpus[i].audio_filepath for i, has in zip(written["item"], written["has"], strict=True) if has}
+    wrong = {int(i) for i, has in zip(written["item"], written["has"], strict=True) if has}
     kinds = dict.fromkeys(str(item.labels.get("bias", "sentence")) for item in corpus)
     return {
         kind: Rate.of(
-            [i.audio_filepath in wrong for i in corpus if str(i.labels.get("bias", "sentence")) == kind]
+            [n in wrong for n, i in enumerate(corpus) if str(i.labels.get("bias", "sentence")) == kind]
         ).to_dict()
         for kind in kinds
     }

@@ -160,11 +160,11 @@ def _corpora(
 
 def _by_kind(tried: Sequence[Item], result: Mapping[str, Any]) -> dict[str, list[int]]:
     """Of every kind of recording how many loop, and how many there are."""
-    looping = {item["audio_filepath"] for item in result["items"]}
+    looping = {item["item"] for item in result["items"]}
     out: dict[str, list[int]] = {}
-    for item in tried:
+    for i, item in enumerate(tried):
         count = out.setdefault(str(item.labels.get("kind", "recording")), [0, 0])
-        count[0] += item.audio_filepath in looping
+        count[0] += i in looping
         count[1] += 1
     return out
 
