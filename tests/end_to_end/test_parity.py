@@ -6,6 +6,7 @@ import torch
 
 import otoscope as oto
 from otoscope.activations import Edit
+from otoscope.audio import silence
 from otoscope.corpora import read_manifest
 from otoscope.errors import EditError
 from otoscope.models.decoding import decode
@@ -34,6 +35,15 @@ def test_greedy_tokens_equal_generate_on_twenty_recordings(name, shared_audio, r
     assert ours == generated(model, clips, 8)
     assert ours[:6] == generated(model, clips[:6], 1)
     assert ours[:6] == [oto.transcribe(model, clip).ids for clip in clips[:6]]
+
+
+def test_features_made_one_by_one_are_those_the_extractor_makes_of_the_batch(tiny_en):
+    names = ("jfk", "austen-0870", "austen-0880", "austen-0890")
+    clips = [*(oto.read(oto.sample(name)) for name in names), silence(0.4)]
+    whole = tiny_en.processor.feature_extractor(
+        [clip.samples for clip in clips], sampling_rate=16000, return_tensors="pt"
+    )
+    assert torch.equal(tiny_en.features(clips), whole["input_features"])
 
 
 @pytest.mark.parametrize("name", ["tiny_en", "base"])

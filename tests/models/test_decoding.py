@@ -124,6 +124,23 @@ ROW_EDITS = [
 ]
 
 
+def test_rows_that_go_on_take_no_new_memory_and_leave_what_was_heard_as_it_was(model, encoded):
+    before = encoded.clone()
+    session = DecoderSession(model, encoded)
+    with torch.no_grad():
+        session.step(prompts(model, CLIPS))
+    parts = (session.cache.self_attention_cache, session.cache.cross_attention_cache)
+    layers = [layer for part in parts for layer in part.layers]
+    whole = [(layer.keys, layer.keys.clone()) for layer in layers]
+    session.keep([1, 4, 5])
+    session.keep([0, 2])
+    assert session.rows == [1, 5]
+    for layer, (keys, copy) in zip(layers, whole, strict=True):
+        assert torch.equal(layer.keys, copy[[1, 5]])
+        assert layer.keys.data_ptr() == keys.data_ptr()
+    assert torch.equal(encoded, before)
+
+
 def test_edits_stay_with_their_rows_after_others_have_left(model, encoded):
     with model.editing(*ROW_EDITS):
         together = decode(model, encoded, prompts(model, CLIPS))

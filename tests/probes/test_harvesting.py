@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -70,6 +71,20 @@ def test_a_job_that_was_interrupted_goes_on_and_gives_the_same_numbers(
     monkeypatch.undo()
     monkeypatch.setattr(harvesting, "SHARD", 2)
     assert same(whole, harvest(tiny_en, spans(), tmp_path / "part", BOTH, batch=2))
+
+
+def test_a_shard_that_is_written_is_no_longer_held(tiny_en, tmp_path, small_shards, monkeypatch):
+    held, hear = [], harvesting._transcribe
+
+    def counting(*args):
+        for heard in hear(*args):
+            yield heard
+            gc.collect()
+            held.append(sum(type(there) is harvesting._Heard for there in gc.get_objects()))
+
+    monkeypatch.setattr(harvesting, "_transcribe", counting)
+    harvest(tiny_en, spans(), tmp_path / "s", BOTH, batch=2)
+    assert held == [1, 2] * 3
 
 
 KILLED = """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import numpy as np
 import pytest
 import torch
@@ -75,6 +77,23 @@ def test_watching_changes_no_text_and_leaves_no_hook(tiny_en, clips):
     watched = [t.ids for t in transcribe_all(tiny_en, clips, watcher=Pooler(tiny_en, ("mean",), ALL))]
     assert watched == plain
     assert tiny_en.open_hooks == 0
+
+
+def tensors() -> dict[int, int]:
+    """Bytes by address of all memory that tensors hold."""
+    gc.collect()
+    there = [x.untyped_storage() for x in gc.get_objects() if issubclass(type(x), torch.Tensor)]
+    return {memory.data_ptr(): memory.nbytes() for memory in there}
+
+
+@pytest.mark.weights
+def test_of_a_batch_its_vectors_are_kept_and_no_buffers_of_the_model(tiny_en, clips):
+    before = tensors()
+    pooler = Pooler(tiny_en, ("mean", "max", "last"), ALL)
+    list(transcribe_all(tiny_en, clips, batch=3, watcher=pooler))
+    kept = sum(size for address, size in tensors().items() if address not in before)
+    vectors = [pooler.take(i, [True]) for i in range(3)]
+    assert kept < 1.1 * sum(vector.nbytes for row in vectors for vector in row.values())
 
 
 @pytest.mark.weights

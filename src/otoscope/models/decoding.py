@@ -144,13 +144,13 @@ class DecoderSession:
             ).last_hidden_state
 
     def keep(self, local: Sequence[int]) -> None:
-        """Go on with these rows (indices into the present ones) only."""
-        index = torch.tensor(local, device=self.encoded.device)
+        """Go on with these rows (ascending indices into the present ones) only, once tokens have been read."""
         self.rows = [self.rows[i] for i in local]
-        self.encoded = _take(self.encoded, index)
+        # The cache has its keys and values by now, and its length alone counts.
+        self.encoded = self.encoded[: len(local)]
         for part in (self.cache.self_attention_cache, self.cache.cross_attention_cache):
             for layer in part.layers:
-                _set(layer, _take(layer.keys, index), _take(layer.values, index))  # type: ignore[union-attr]
+                _set(layer, _take(layer.keys, local), _take(layer.values, local))  # type: ignore[union-attr]
 
 
 @lru_cache
@@ -171,9 +171,16 @@ def _spread(x: Tensor, index: Tensor | None) -> Tensor:
     return x.expand(len(index), *x.shape[1:]) if len(x) == 1 else x[index]
 
 
-def _take(x: Tensor, index: Tensor) -> Tensor:
-    """Rows of `x`; rows that share memory go on sharing it."""
-    return x[: len(index)] if x.stride(0) == 0 else x[index]
+def _take(x: Tensor, local: Sequence[int]) -> Tensor:
+    """Rows of a cache, moved to its front; rows that share memory go on sharing it.
+
+    Not copied: copies of ever fewer rows, tens of megabytes each, would leave the heap in pieces that fit nothing else.
+    """
+    if x.stride(0) != 0:
+        for place, row in enumerate(local):
+            if place != row:
+                x[place] = x[row]
+    return x[: len(local)]
 
 
 @dataclass

@@ -194,10 +194,14 @@ class SpeechModel(Model):
                     f"{clip.source or 'The clip'} lasts {clip.duration:.2f} s, one window holds {self.window_seconds:g} s.",
                     "Cut it with clip.span(start, end), or transcribe it, which goes window by window.",
                 )
-        batch = self.processor.feature_extractor(
-            [clip.samples for clip in clips], sampling_rate=16000, return_tensors="pt", device="cpu"
+        # One by one: the same bits in less time, and no buffers of the size of the batch.
+        rows = (
+            self.processor.feature_extractor(
+                clip.samples, sampling_rate=16000, return_tensors="pt", device="cpu"
+            )
+            for clip in clips
         )
-        return batch["input_features"].to(self.device, self.dtype)
+        return torch.cat([row["input_features"] for row in rows]).to(self.device, self.dtype)
 
     def encode(self, features: Tensor) -> Tensor:
         """Encoder output `(batch, frame, d_model)` after its final norm: what every cross-attention reads."""

@@ -130,8 +130,8 @@ def harvest(
             for first in missing:
                 part = items[first : first + size]
                 texts = _texts(written, first, size)
-                heard = list(_harvest(model, part, pools, options, batch or model.batch, texts))
-                store.append(first // size, *_shard(part, first, heard))
+                heard = _harvest(model, part, pools, options, batch or model.batch, texts)
+                store.append(first // size, *_shard(part, first, list(heard)))  # one shard in memory, not two
                 task.advance(len(part))
     return _readable(ActivationStore.read_from(path), len(items))
 

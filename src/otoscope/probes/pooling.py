@@ -52,7 +52,7 @@ def stack_points(model: Model, stack: str) -> list[str]:
     return [name for name in model.points if name.startswith(prefix) and name.endswith(".hook_resid_post")]
 
 
-def pool_spans(x: Tensor, spans: Sequence[slice], pools: Sequence[str]) -> dict[str, list[Tensor]]:
+def pool_spans(x: Tensor, spans: Sequence[slice], pools: Sequence[str]) -> dict[str, list[np.ndarray]]:
     """Pool each row over its own span of positions.
 
     Args:
@@ -61,16 +61,21 @@ def pool_spans(x: Tensor, spans: Sequence[slice], pools: Sequence[str]) -> dict[
         pools: Of `mean`, `max`, `last`, `frames`.
 
     Returns:
-        For each pool one `(d,)` (or `(pos, d)` for `frames`) a row, in float32.
+        For each pool one `(d,)` (or `(pos, d)` for `frames`) a row, in float32; none shares memory with `x`.
     """
     rows = [x[i, span].float() for i, span in enumerate(spans)]
     ways = {
-        "mean": lambda r: r.mean(dim=0),
-        "max": lambda r: r.amax(dim=0),
-        "last": lambda r: r[-1].clone(),
-        "frames": lambda r: r.clone(),
+        "mean": lambda: _together([row.mean(dim=0) for row in rows]),
+        "max": lambda: _together([row.amax(dim=0) for row in rows]),
+        "last": lambda: _together([row[-1] for row in rows]),
+        "frames": lambda: [row.clone().cpu().numpy() for row in rows],
     }
-    return {pool: [ways[pool](row) for row in rows] for pool in pools}
+    return {pool: ways[pool]() for pool in pools}
+
+
+def _together(vectors: list[Tensor]) -> list[np.ndarray]:
+    """The vectors of a batch in one piece: what outlives it must not lie scattered between the model's buffers."""
+    return list(torch.stack(vectors).cpu().numpy())
 
 
 def pool_forward(
@@ -97,7 +102,7 @@ def pool_forward(
         def pool(x: Tensor, hook: Visit) -> None:
             for way, vectors in pool_spans(x, spans[stack], pools).items():
                 for row, vector in zip(out, vectors, strict=True):
-                    row[f"{stack}.{way}.{layer}"] = vector.cpu().numpy()
+                    row[f"{stack}.{way}.{layer}"] = vector
 
         return stack_points(model, stack)[layer], pool
 
@@ -107,50 +112,62 @@ def pool_forward(
     return out
 
 
-@dataclass(eq=False)
 class _Written:
-    """Running pools of one row's decoder states, `(layer, d)` each; a state counts once its token is known."""
+    """Running pools of a batch's decoder states; a state counts once its token is known.
 
-    text: Tensor | None = None  # sum over the states that wrote text
-    most: Tensor | None = None
-    count: int = 0
-    last: Tensor | None = None  # the state that wrote the last text token
-    end: Tensor | None = None  # the newest state
+    They lie in one block that is made before the model runs. States kept as they come would each hold a whole step's, and lie
+    scattered between the model's buffers, so that the heap grew with every shard.
 
-    def take(self, state: Tensor) -> None:
-        """Note a new state: the one before it, it turns out, wrote text."""
-        if self.end is not None:
-            self._wrote_text(self.end)
-        self.end = state
+    Args:
+        shape: `(row, layer, d)`.
+        device: Where the states are.
+    """
 
-    def _wrote_text(self, state: Tensor) -> None:
-        self.text = state.clone() if self.text is None else self.text.add_(state)
-        self.most = state.clone() if self.most is None else torch.maximum(self.most, state)
-        self.last, self.count = state, self.count + 1
+    def __init__(self, shape: tuple[int, int, int], device: torch.device) -> None:
+        self.sum, self.most, self.last, self.newest = torch.zeros((4, *shape), device=device)
+        self.most.fill_(-torch.inf)
+        self.counts = [0] * shape[0]
+        self._begun = False
 
-    def pools(self, finished: bool) -> tuple[dict[str, Tensor], int]:
+    def take(self, rows: Sequence[int], states: Tensor) -> None:
+        """Note new states `(row, layer, d)`: those before them, it turns out, wrote text."""
+        if self._begun:
+            self._wrote_text(rows)
+        self.newest[rows] = states
+        self._begun = True
+
+    def _wrote_text(self, rows: Sequence[int]) -> None:
+        states = self.newest[rows]
+        self.sum[rows] += states
+        self.most[rows] = torch.maximum(self.most[rows], states)
+        self.last[rows] = states
+        for row in rows:
+            self.counts[row] += 1
+
+    def pools(self, row: int, finished: bool) -> tuple[dict[str, Tensor], int]:
         """`(layer, d)` by pool, and the number of states behind the mean."""
-        assert self.end is not None
         if not finished:  # it ran out of room: the newest state wrote text, too
-            self._wrote_text(self.end)
-        if self.text is None or self.most is None or self.last is None:
-            return dict.fromkeys(("mean", "max", "last", "end"), self.end), 1
+            self._wrote_text([row])
+        count = self.counts[row]
+        if not count:
+            return dict.fromkeys(("mean", "max", "last", "end"), self.newest[row]), 1
         return {
-            "mean": self.text / self.count,
-            "max": self.most,
-            "last": self.last,
-            "end": self.end,
-        }, self.count
+            "mean": self.sum[row].div_(count),
+            "max": self.most[row],
+            "last": self.last[row],
+            "end": self.newest[row],
+        }, count
 
 
 @dataclass(eq=False)
 class _Row:
     """What is read from one window."""
 
+    number: int  # in its batch
     frames: int
     speech: Tensor  # (frame,) whether it is loud enough
     vectors: Vectors
-    written: _Written = field(default_factory=_Written)
+    written: _Written | None
     ended: bool = False
 
 
@@ -190,12 +207,13 @@ class Pooler:
         """Read one batch; see `Watcher`."""
         frames = [frames_of(self.model, window.clip) for window in windows]
         heard = zip(frames, loud_frames(features, frames), mel_statistics(features, frames), strict=True)
-        rows = [_Row(n, loud, {MEL: mel}) for n, loud, mel in heard]
+        written = self._written(len(windows)) if self.decoder else None
+        rows = [_Row(i, n, loud, {MEL: mel}, written) for i, (n, loud, mel) in enumerate(heard)]
         step = _Step()
         hooks = [(name, self._hearing(rows, layer)) for layer, name in self._points("encoder", self.encoder)]
         hooks += [(name, _stepping(step, layer)) for layer, name in self._points("decoder", self.decoder)]
         with self.model.hooks(hooks):
-            yield self._filters(rows, step, windows)
+            yield [] if written is None else self._filters(rows, step, written, windows)
         for window, row in zip(windows, rows, strict=True):
             self._done[window.recording, window.number] = row
 
@@ -207,33 +225,35 @@ class Pooler:
             plain = [pool for pool in self.encoder if pool != "speech"]
             pools = pool_spans(x, [slice(0, row.frames) for row in rows], plain)
             if "speech" in self.encoder:
-                pools["speech"] = [
-                    x[i, : row.frames][row.speech].float().mean(dim=0) for i, row in enumerate(rows)
-                ]
+                loud = (x[i, : row.frames][row.speech].float() for i, row in enumerate(rows))
+                pools["speech"] = _together([frames.mean(dim=0) for frames in loud])
             for pool, vectors in pools.items():
                 for row, vector in zip(rows, vectors, strict=True):
-                    row.vectors[f"encoder.{pool}.{layer}"] = vector.cpu().numpy()
+                    row.vectors[f"encoder.{pool}.{layer}"] = vector
 
         return hear
 
-    def _filters(self, rows: Sequence[_Row], step: _Step, windows: Sequence[Window]) -> list[LogitFilter]:
-        if not self.decoder:
-            return []
-        follow = self._following(rows, step)
+    def _written(self, rows: int) -> _Written:
+        return _Written((rows, self._layers, self.model.config.d_model), self.model.device)
+
+    def _filters(
+        self, rows: Sequence[_Row], step: _Step, written: _Written, windows: Sequence[Window]
+    ) -> list[LogitFilter]:
+        follow = self._following(rows, step, written)
         if self.texts is None:
             return [follow]
         texts = [self.texts.get((window.recording, window.number), ()) for window in windows]
         return [follow, _forcing(texts, self.model.end_token, step)]
 
-    def _following(self, rows: Sequence[_Row], step: _Step) -> LogitFilter:
+    def _following(self, rows: Sequence[_Row], step: _Step, written: _Written) -> LogitFilter:
         """Called once every layer of a step has been read; an end token that is fed tells that a row had ended before it."""
 
         def follow(tokens: Tensor, logits: Tensor) -> Tensor:
-            states = torch.stack([step.states[i] for i in range(self._layers)], dim=1).float()
-            for i, token, state in zip(step.rows, tokens[:, -1].tolist(), states, strict=True):
+            for i, token in zip(step.rows, tokens[:, -1].tolist(), strict=True):
                 rows[i].ended |= token == self.model.end_token and step.done > 0
-                if not rows[i].ended:
-                    rows[i].written.take(state)
+            places = [place for place, i in enumerate(step.rows) if not rows[i].ended]
+            states = torch.stack([step.states[layer] for layer in range(self._layers)], dim=1)
+            written.take([step.rows[place] for place in places], states[places].float())
             step.done += 1
             return logits
 
@@ -258,7 +278,8 @@ class Pooler:
 
     def _add_written(self, row: _Row, finished: bool) -> int:
         """Add the decoder's pools to a row's vectors; the number of states behind the mean."""
-        pools, count = row.written.pools(finished)
+        assert row.written is not None
+        pools, count = row.written.pools(row.number, finished)
         for pool in self.decoder:
             row.vectors |= {f"decoder.{pool}.{i}": v for i, v in enumerate(pools[pool].cpu().numpy())}
         return count
