@@ -16,10 +16,16 @@ from otoscope.errors import AudioError, EditError, ModelError, OptionError
 from otoscope.patching.references import Reference
 from otoscope.patching.scene import Scene
 from otoscope.patching.sweeping import SweepOptions
-from otoscope.patching.tokens import in_random_direction, outputs, patch_of, sweep_tokens
+from otoscope.patching.tokens import in_random_direction, patch_of, sweep_tokens
 from otoscope.patching.writing import writer_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def outputs(scene, components):
+    names = sorted({component.point for component in components})
+    cache = scene.read(names)
+    return {name: cache[name][0] for name in names}
 
 
 @pytest.fixture(scope="module")

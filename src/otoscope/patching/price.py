@@ -186,7 +186,7 @@ def card(corpus: Sequence[Item], table: pd.DataFrame, edit: int) -> dict[str, An
     speech = [i for i in common if corpus[i].text and not is_sound(corpus[i]) and not is_repeat(corpus[i])]
     repeats = [i for i in common if is_repeat(corpus[i])]
     sounds = [i for i in common if is_sound(corpus[i])]
-    untold = [i for i in common if corpus[i].text is None]
+    untold = [i for i in common if corpus[i].text is None and not is_repeat(corpus[i])]
     return {
         "n": len(common),
         "speech": _speech(corpus, before, after, speech),
