@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from otoscope.circuits.sources import Sources
-    from otoscope.circuits.tape import AttentionTape, MlpTape, Tape
+    from otoscope.circuits.tape import AttentionTape, FrozenNorm, MlpTape, Tape
     from otoscope.dictionaries.base import Dictionary
-    from otoscope.models.wiring import BlockWiring
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +50,9 @@ class Seeds:
     @classmethod
     def join(cls, parts: Sequence[Seeds]) -> Seeds:
         """All of them, one after another."""
-        return cls(*(torch.cat([getattr(p, name) for p in parts]) for name in ("depth", "pos", "vector", "own")))
+        return cls(
+            *(torch.cat([getattr(p, name) for p in parts]) for name in ("depth", "pos", "vector", "own"))
+        )
 
 
 def feature_seeds(tape: Tape, dictionary: Dictionary, sources: Sources, columns: Tensor) -> Seeds:
@@ -110,26 +111,31 @@ class Sweep:
             total effects of tokens, positions and biases. For exact dictionaries.
     """
 
-    def __init__(self, tape: Tape, dictionary: Dictionary, sources: Sources, *, through: bool = False) -> None:
+    def __init__(
+        self, tape: Tape, dictionary: Dictionary, sources: Sources, *, through: bool = False
+    ) -> None:
         self.tape, self.dictionary, self.sources, self.through = tape, dictionary, sources, through
         self._constants = [_value_constant(a) for a in tape.attention]
 
-    def rows(self, seeds: Seeds) -> Tensor:
+    def rows(self, seeds: Seeds, out: Tensor | None = None) -> Tensor:
         """The full rows of a batch of targets.
 
         Args:
-            seeds: Targets, in any order.
+            seeds: Targets; fastest when those that read deepest come first and those of one batch are near in position.
+            out: `(n or more, column)` memory to use, or None.
 
         Returns:
             `(n, column)`, each row summing to its target.
         """
         order = torch.argsort(seeds.depth, descending=True, stable=True)
         ordered = seeds[order]
-        out = ordered.vector.new_zeros(len(ordered), self.sources.columns)
+        shape = (len(ordered), self.sources.columns)
+        out = ordered.vector.new_zeros(shape) if out is None else out[: len(ordered)].zero_()
         with torch.no_grad():
             self._descend(ordered, out)
             out[:, : self.sources.features] *= self.sources.activation
-            out[:, -1] += ordered.own
+            column = self.sources.biases + ordered.depth // 2  # a target's own constant counts for its layer
+            out[torch.arange(len(ordered)), column] += ordered.own
         return out if torch.equal(order, torch.arange(len(order))) else out[order.argsort()]
 
     def _descend(self, seeds: Seeds, out: Tensor) -> None:
@@ -188,16 +194,24 @@ class Sweep:
         return self._skipped(g, layer, bias)
 
     def _read_features(self, g: Tensor, layer: int, written: int, out: Tensor) -> None:
-        """One matrix product a position: seeds times the write vectors of the features active there."""
+        """Seeds times the write vectors of the active features, one matrix product a position."""
         active, start = self.sources.actives[layer], self.sources.starts[layer]
-        every = self.dictionary.decoder(layer, written, None) if active.dense else None
+        if active.dense:
+            self._read_dense(g, layer, written, out)
+            return
         bounds = active.starts.tolist()
         for pos in range(len(g)):
             first, last = bounds[pos], bounds[pos + 1]
-            if first == last:
-                continue
-            rows = every if every is not None else self.dictionary.decoder(layer, written, active.feature[first:last])
-            out[: g.shape[1], start + first : start + last].addmm_(g[pos], rows.T)
+            if first < last:
+                rows = self.dictionary.decoder(layer, written, active.feature[first:last])
+                out[: g.shape[1], start + first : start + last].addmm_(g[pos], rows.T)
+
+    def _read_dense(self, g: Tensor, layer: int, written: int, out: Tensor) -> None:
+        """The same where all features are active at all positions: one matrix product."""
+        every, start = self.dictionary.decoder(layer, written, None), self.sources.starts[layer]
+        read = g.flatten(0, 1) @ every.T
+        there = out[: g.shape[1], start : start + len(g) * len(every)].unflatten(1, (len(g), -1))
+        there += read.view(len(g), g.shape[1], -1).transpose(0, 1)
 
     def _skipped(self, g: Tensor, layer: int, bias: Tensor) -> Tensor | float:
         skip, mlp = self.dictionary.skip(layer), self.tape.mlp[layer]
@@ -208,7 +222,9 @@ class Sweep:
             return at_input
         if self.dictionary.reads == "normalized":
             pos = torch.arange(len(g))
-            return torch.stack([mlp.norm.division_adjoint_at(pos[i : i + 1], at_input[i]) for i in range(len(g))])
+            return torch.stack(
+                [mlp.norm.division_adjoint_at(pos[i : i + 1], at_input[i]) for i in range(len(g))]
+            )
         if mlp.norm.bias is not None:
             bias += at_input.sum(dim=0) @ mlp.norm.bias
         return mlp.norm.adjoint(at_input)
@@ -233,7 +249,9 @@ class Sweep:
 
     def _read_start(self, g: Tensor, out: Tensor) -> None:
         s, count = self.sources, len(g)
-        out[: g.shape[1], s.tokens : s.tokens + count] = torch.einsum("pnd,pd->np", g, self.tape.embed[:count])
+        out[: g.shape[1], s.tokens : s.tokens + count] = torch.einsum(
+            "pnd,pd->np", g, self.tape.embed[:count]
+        )
         if s.positions is not None and self.tape.positions is not None:
             read = torch.einsum("pnd,pd->np", g, self.tape.positions[:count])
             out[: g.shape[1], s.positions : s.positions + count] = read
@@ -265,10 +283,8 @@ def _value_constant(a: AttentionTape) -> Tensor | None:
     return constant
 
 
-def _before_post_norm(post: object, g: Tensor, bias: Tensor) -> Tensor:
-    from otoscope.circuits.tape import FrozenNorm
-
-    if not isinstance(post, FrozenNorm):
+def _before_post_norm(post: FrozenNorm | None, g: Tensor, bias: Tensor) -> Tensor:
+    if post is None:
         return g
     if post.bias is not None:
         bias += g.sum(dim=0) @ post.bias

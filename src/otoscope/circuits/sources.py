@@ -1,7 +1,7 @@
 """The sources of attribution: what writes into the stream, and the columns they have in a row of the full matrix.
 
 Columns, in this order: active features by layer, position and feature; errors by layer and position; tokens; learned
-positions; biases by layer. The last bias column is the target's own constant.
+positions; biases by layer, a target's own constant among them. The last bias column is the final norm's.
 """
 
 from __future__ import annotations
@@ -97,7 +97,9 @@ def find_sources(tape: Tape, dictionary: Dictionary, *, first_position: bool = T
     errors = None
     if not dictionary.exact:
         outputs = [feature_output(dictionary, mlp) for mlp in tape.mlp]
-        missed = [dictionary.error(actives, n, x, y) for n, (x, y) in enumerate(zip(inputs, outputs, strict=True))]
+        missed = [
+            dictionary.error(actives, n, x, y) for n, (x, y) in enumerate(zip(inputs, outputs, strict=True))
+        ]
         errors = torch.stack(missed)
         _require_fit(dictionary, errors, torch.stack(outputs))
     if not first_position:

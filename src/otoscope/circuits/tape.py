@@ -169,7 +169,16 @@ def record(model: Model, ids: Tensor) -> Tape:
     positions = cache[wiring.positions][0] if wiring.positions else None
     embed = cache[wiring.embed][0]
     tape = Tape(
-        ids, wiring.stream, tuple(attention), tuple(mlp), final, embed, positions, last, output.logits[0], wiring
+        ids,
+        wiring.stream,
+        tuple(attention),
+        tuple(mlp),
+        final,
+        embed,
+        positions,
+        last,
+        output.logits[0],
+        wiring,
     )
     _require_additive(tape)
     return tape
@@ -245,7 +254,9 @@ def frozen_norm(module: nn.Module, x: Tensor, y: Tensor) -> FrozenNorm:
         frozen = FrozenNorm(torch.where(safe, y / torch.where(safe, x, 1.0), 0.0), scale, False, None)
         _require_norm(module, frozen)
     if not torch.allclose(frozen(x), y, rtol=1e-3, atol=1e-3 * float(y.abs().max())):
-        raise ModelError(f"{type(module).__name__} is no norm whose scale can be frozen.", "Trace another model.")
+        raise ModelError(
+            f"{type(module).__name__} is no norm whose scale can be frozen.", "Trace another model."
+        )
     return frozen
 
 
@@ -256,7 +267,9 @@ def _require_norm(module: nn.Module, frozen: FrozenNorm) -> None:
     counts = seen.sum(dim=0).clamp_min(1)
     mean = gains.sum(dim=0) / counts
     if ((gains - mean) * seen).abs().max() > 1e-2 * gains.abs().max():
-        raise ModelError(f"{type(module).__name__} is no norm whose scale can be frozen.", "Trace another model.")
+        raise ModelError(
+            f"{type(module).__name__} is no norm whose scale can be frozen.", "Trace another model."
+        )
 
 
 def _require_finite(model: Model, logits: Tensor) -> None:
@@ -264,7 +277,9 @@ def _require_finite(model: Model, logits: Tensor) -> None:
         return
     bad = [name for name, weight in model.hf.named_parameters() if not torch.isfinite(weight).all()]
     where = f"The weights {', '.join(bad[:3])} of {model.origin.name} hold" if bad else "The logits hold"
-    raise ModelError(f"{where} values that are not finite.", "Fetch the weights again, or load them in float32.")
+    raise ModelError(
+        f"{where} values that are not finite.", "Fetch the weights again, or load them in float32."
+    )
 
 
 def _require_additive(tape: Tape) -> None:

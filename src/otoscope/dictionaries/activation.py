@@ -37,7 +37,9 @@ class Activation:
 
     def __post_init__(self) -> None:
         if self.kind in ("topk", "batchtopk") and not (self.k and self.k > 0):
-            raise DictionaryError(f"A {self.kind} dictionary needs k, not {self.k}.", "Say how many features stay on.")
+            raise DictionaryError(
+                f"A {self.kind} dictionary needs k, not {self.k}.", "Say how many features stay on."
+            )
         if self.kind == "jumprelu" and self.threshold is None:
             raise DictionaryError("A jumprelu dictionary needs thresholds.", "Add the tensor `threshold`.")
 
@@ -45,10 +47,12 @@ class Activation:
         """Activations of pre-activations `(pos, feature)`."""
         if self.kind == "relu":
             return z.relu()
-        if self.kind == "jumprelu":
+        if self.kind == "jumprelu" and self.threshold is not None:
             return z * (z > self.threshold)
         kept = torch.zeros_like(z)
-        flat, k = (z, min(int(self.k or 0), z.shape[-1])) if self.kind == "topk" else (z.flatten(), self._budget(z))
+        flat, k = (
+            (z, min(int(self.k or 0), z.shape[-1])) if self.kind == "topk" else (z.flatten(), self._budget(z))
+        )
         best = flat.topk(k, dim=-1)
         values = best.values if self.signed else best.values.relu()
         return kept.view(flat.shape).scatter_(-1, best.indices, values).view(z.shape)

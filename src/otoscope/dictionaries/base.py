@@ -66,7 +66,9 @@ class Active:
 
     def only(self, keep: Tensor) -> Active:
         """The entries of a boolean mask `(n,)`."""
-        counts = torch.zeros(len(self.starts) - 1, dtype=torch.int64).index_add_(0, self.pos[keep], keep[keep].long())
+        counts = torch.zeros(len(self.starts) - 1, dtype=torch.int64).index_add_(
+            0, self.pos[keep], keep[keep].long()
+        )
         starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
         return Active(self.layer, starts, self.feature[keep], self.activation[keep], self.slopes[keep])
 
@@ -176,6 +178,17 @@ class Dictionary(ABC):
         )
         return vector, constant  # type: ignore[return-value]
 
+    def activations(self, layer: int, x: Tensor, pos: Tensor, feature: Tensor) -> Tensor:
+        """Activations `(n,)` of some features at some of the inputs `(pos, d_in)`; zero where a feature is not active."""
+        active, size = self.encode(layer, x), self.size(layer)
+        if active.dense:
+            return active.activation.view(-1, size)[pos, feature]
+        keys, wanted = active.pos * size + active.feature, pos * size + feature
+        at = torch.searchsorted(keys, wanted).clamp_max(max(len(keys) - 1, 0))
+        if not len(keys):
+            return x.new_zeros(len(wanted))
+        return torch.where(keys[at] == wanted, active.activation[at], 0.0)
+
     def written(self, active: Active, out: int) -> Tensor:
         """What the active features of one layer write into layer `out`: `(pos, d_out)`."""
         if active.dense:
@@ -241,7 +254,9 @@ def require_finite(name: str, tensor: Tensor) -> None:
         DictionaryError: They do.
     """
     if not torch.isfinite(tensor).all():
-        raise DictionaryError(f"{name} of the dictionary holds values that are not finite.", "Fetch or train it again.")
+        raise DictionaryError(
+            f"{name} of the dictionary holds values that are not finite.", "Fetch or train it again."
+        )
 
 
 @dataclass(frozen=True)

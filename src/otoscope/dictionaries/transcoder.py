@@ -92,7 +92,9 @@ class TranscoderSet(Dictionary):
     ) -> None:
         given = dict(transcoders) if isinstance(transcoders, Mapping) else dict(enumerate(transcoders))
         if not given:
-            raise DictionaryError("The dictionary has no layer.", "Name a folder with at least one transcoder.")
+            raise DictionaryError(
+                "The dictionary has no layer.", "Name a folder with at least one transcoder."
+            )
         widths = {len(t.b_dec) for t in given.values()} | {t.w_enc.shape[1] for t in given.values()}
         if len(widths) > 1:
             raise DictionaryError(

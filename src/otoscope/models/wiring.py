@@ -140,7 +140,8 @@ def stack_wiring(model: Model) -> StackWiring:
     own = [name for name, point in points.items() if point.stack == stream]
     if any("cross_attn" in name for name in own):
         raise ModelError(
-            f"{model.origin.name} writes by cross-attention, which has no wiring yet.", "Use a language model."
+            f"{model.origin.name} writes by cross-attention, which has no wiring yet.",
+            "Use a language model.",
         )
     count = len(model.hf.get_submodule(points.layers[stream]))  # type: ignore[arg-type]
 
