@@ -56,7 +56,7 @@ def test_direct_effects_of_groups_and_negative_values_are_linear():
     graph = trace(model, IDS, 4, dictionary=Random().cross_layer(), settings=SOME)
     nodes = graph.nodes.of(FEATURE)[:6]
     single = direct_effects(graph, changes_of(graph, nodes, -3.0))
-    group = direct_effects(graph, [sum(changes_of(graph, nodes, -3.0), [])])
+    group = direct_effects(graph, [[one for row in changes_of(graph, nodes, -3.0) for one in row]])
     later = graph.nodes.layer[graph.row_nodes] > graph.nodes.layer[nodes].max()
     close(group[0, later], single[:, later].sum(axis=0))
     ablated = direct_effects(graph, changes_of(graph, nodes, 0.0))

@@ -56,7 +56,7 @@ def strongest_paths(graph: AttributionGraph, count: int = _PATHS) -> list[Path]:
             continue
         entries = slice(shares.indptr[row], shares.indptr[row + 1])
         steps = np.asarray(shares.data[entries])
-        for i in np.argsort(-steps, kind="stable")[: 4 * count]:
+        for i in np.argsort(steps, kind="stable")[::-1][: 4 * count]:
             step = float(steps[i])
             if step:
                 heapq.heappush(ahead, (share * step, (int(shares.indices[entries][i]), *nodes)))
