@@ -14,6 +14,7 @@ from otoscope.cli.lens import lens
 from otoscope.cli.models import models
 from otoscope.cli.probe import probe
 from otoscope.cli.study import study
+from otoscope.cli.trace import trace
 from otoscope.cli.transcribe import transcribe
 
 app = typer.Typer(
@@ -23,6 +24,7 @@ app.command()(explain)
 app.command()(transcribe)
 app.command()(lens)
 app.command()(probe)
+app.command()(trace)
 app.command()(study)
 app.add_typer(models)
 app.add_typer(corpus)
