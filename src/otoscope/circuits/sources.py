@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from otoscope.dictionaries.base import Active, Dictionary
-from otoscope.errors import DictionaryError
+from otoscope.errors import DictionaryError, GraphError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,6 +63,43 @@ class Sources:
             pos[here] = torch.searchsorted(active.starts[1:], local, right=True)
             feature[here] = active.feature[local]
         return layer, pos, feature
+
+    def column(self, layer: int, pos: int, feature: int) -> int:
+        """Column of an active feature.
+
+        Raises:
+            GraphError: It is not active there.
+        """
+        active = self.actives[layer]
+        here = active.at(pos)
+        found = (active.feature[here] == feature).nonzero().flatten()
+        if not len(found):
+            raise GraphError(
+                f"Feature {feature} of layer {layer} is not active at position {pos}.", "Choose another."
+            )
+        return self.starts[layer] + here.start + int(found[0])
+
+    def names(self, columns: Tensor) -> list[str]:
+        """Node ids of columns."""
+        count, features = len(self.actives[0].starts) - 1, columns[columns < self.features]
+        entries = zip(*(x.tolist() for x in self.entries(features)), strict=True)
+        named = {
+            column: f"feature/{l}/{p}/{f}"
+            for column, (l, p, f) in zip(features.tolist(), entries, strict=True)
+        }
+        return [named.get(column) or self._other_name(column, count) for column in columns.tolist()]
+
+    def _other_name(self, column: int, count: int) -> str:
+        if column < self.tokens:
+            layer, pos = divmod(column - self.features, count)
+            return f"error/{layer}/{pos}"
+        if column < self.tokens + count:
+            return f"token/{column - self.tokens}"
+        return (
+            f"position/{column - self.tokens - count}"
+            if column < self.biases
+            else f"bias/{column - self.biases}"
+        )
 
 
 def feature_input(dictionary: Dictionary, mlp: MlpTape) -> Tensor:

@@ -89,6 +89,7 @@ class Tracer:
         tape: The forward pass.
         sources: What writes into the stream.
         sweep: Makes rows.
+        targets: What the last graph was made for.
 
     Raises:
         OptionError: The prompt is empty or longer than the context.
@@ -114,6 +115,7 @@ class Tracer:
             self.sources: Sources = find_sources(self.tape, self.dictionary, first_position=not plain)
         self.sweep = Sweep(self.tape, self.dictionary, self.sources)
         self.ids = ids
+        self.targets: tuple[Target, ...] = ()
 
     def graph(self, targets: str | int | Target | Sequence[str | int | Target] = "top") -> AttributionGraph:
         """Trace targets.
@@ -125,6 +127,7 @@ class Tracer:
             OptionError: A target does not exist.
         """
         chosen = choose_targets(self.model, self.tape, targets)
+        self.targets = tuple(chosen)
         with torch.no_grad():
             store, columns = self._expand(chosen)
         return self._assembled(store, columns, chosen)
