@@ -194,17 +194,17 @@ class Sweep:
         return self._skipped(g, layer, bias)
 
     def _read_features(self, g: Tensor, layer: int, written: int, out: Tensor) -> None:
-        """Seeds times the write vectors of the active features, one matrix product a position."""
-        active, start = self.sources.actives[layer], self.sources.starts[layer]
+        """Seeds times the write vectors of the features that are active at each position."""
+        active = self.sources.actives[layer]
         if active.dense:
             self._read_dense(g, layer, written, out)
             return
-        bounds = active.starts.tolist()
-        for pos in range(len(g)):
-            first, last = bounds[pos], bounds[pos + 1]
-            if first < last:
-                rows = self.dictionary.decoder(layer, written, active.feature[first:last])
-                out[: g.shape[1], start + first : start + last].addmm_(g[pos], rows.T)
+        start, seeds = self.sources.starts[layer], g.shape[1]
+        for first, last in active.chunks(len(g), g.shape[2] + seeds):
+            here = slice(int(active.starts[first]), int(active.starts[last]))
+            rows = self.dictionary.decoder(layer, written, active.feature[here])
+            read = _by_position(rows, active.starts[first : last + 1], g[first:last])
+            out[:seeds, start + here.start : start + here.stop] += read.T
 
     def _read_dense(self, g: Tensor, layer: int, written: int, out: Tensor) -> None:
         """The same where all features are active at all positions: one matrix product."""
@@ -273,6 +273,20 @@ def moved_to_keys(a: AttentionTape, u: Tensor) -> Tensor:
     pattern = a.pattern[:, :pos, :pos].reshape(kv, groups * pos, pos)
     moved = torch.bmm(pattern.transpose(1, 2), heads)
     return moved.view(kv, pos, n, -1).permute(1, 2, 0, 3).reshape(pos, n, -1)
+
+
+def _by_position(rows: Tensor, starts: Tensor, g: Tensor) -> Tensor:
+    """Each position's rows `(feature, d)` times its seeds `(pos, seed, d)`, as one product: `(feature, seed)`.
+
+    Positions with fewer features than others are filled up, which costs less than a product for each.
+    """
+    counts = starts.diff()
+    most = int(counts.max())
+    pos = torch.repeat_interleave(torch.arange(len(counts)), counts)
+    slot = pos * most + torch.arange(len(rows)) - (starts[:-1] - starts[0])[pos]
+    filled = rows.new_zeros(len(counts) * most, rows.shape[1]).index_copy_(0, slot, rows)
+    read = torch.bmm(filled.view(len(counts), most, -1), g.transpose(1, 2))
+    return read.flatten(0, 1)[slot]
 
 
 def _value_constant(a: AttentionTape) -> Tensor | None:

@@ -84,8 +84,8 @@ class Sources:
         count, features = len(self.actives[0].starts) - 1, columns[columns < self.features]
         entries = zip(*(x.tolist() for x in self.entries(features)), strict=True)
         named = {
-            column: f"feature/{l}/{p}/{f}"
-            for column, (l, p, f) in zip(features.tolist(), entries, strict=True)
+            column: f"feature/{layer}/{pos}/{feature}"
+            for column, (layer, pos, feature) in zip(features.tolist(), entries, strict=True)
         }
         return [named.get(column) or self._other_name(column, count) for column in columns.tolist()]
 

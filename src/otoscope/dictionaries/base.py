@@ -11,7 +11,7 @@ the model's own neurons (the secant slope of their activation function; two read
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,6 +29,9 @@ Reads = Literal["mlp_in", "normalized", "resid_mid"]
 
 Writes = Literal["mlp_raw", "mlp_out"]
 """Where features write: before a post-norm of the MLP, or after it (the same place in families without one)."""
+
+_CHUNK = 2**23
+"""Numbers in a moderate piece of memory: 32 MB in float32."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +66,29 @@ class Active:
     def at(self, pos: int) -> slice:
         """The entries of one position."""
         return slice(int(self.starts[pos]), int(self.starts[pos + 1]))
+
+    def chunks(self, positions: int, width: int) -> Iterator[tuple[int, int]]:
+        """Runs of the first positions whose features, each with `width` numbers, fit into a moderate piece of memory.
+
+        Args:
+            positions: How many of the positions.
+            width: Numbers a feature needs.
+
+        Yields:
+            First position and the one after the last; runs without features are left out.
+        """
+        counts = self.starts.diff()[:positions].tolist()
+        first, most = 0, 0
+        for pos, count in enumerate(counts):
+            fuller = max(most, count)
+            if pos > first and (pos + 1 - first) * fuller * width > _CHUNK:
+                if most:
+                    yield first, pos
+                first, most = pos, count
+            else:
+                most = fuller
+        if most:
+            yield first, len(counts)
 
     def only(self, keep: Tensor) -> Active:
         """The entries of a boolean mask `(n,)`."""
@@ -194,9 +220,11 @@ class Dictionary(ABC):
         if active.dense:
             return active.activation.view(len(active.starts) - 1, -1) @ self.decoder(active.layer, out, None)
         total = active.activation.new_zeros(len(active.starts) - 1, self.width)
-        for pos in range(len(total)):
-            here = active.at(pos)
-            total[pos] = active.activation[here] @ self.decoder(active.layer, out, active.feature[here])
+        pos = active.pos
+        for first, last in active.chunks(len(total), self.width):
+            here = slice(int(active.starts[first]), int(active.starts[last]))
+            rows = self.decoder(active.layer, out, active.feature[here]) * active.activation[here, None]
+            total.index_add_(0, pos[here], rows)
         return total
 
     def reconstruct(self, actives: Sequence[Active], out: int, x: Tensor) -> Tensor:
