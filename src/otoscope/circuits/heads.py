@@ -141,11 +141,11 @@ def _writes(graph: AttributionGraph, tracer: Tracer, source: str) -> dict[int, T
     for out, vector in vectors.items():
         raw = torch.zeros_like(tape.embed)
         raw[pos] = vector
-        found[out] = _after(tape.mlp[out], raw, tracer.dictionary.writes)
+        found[out] = after_post_norm(tape.mlp[out], raw, tracer.dictionary.writes)
     return found
 
 
-def _after(mlp: MlpTape, raw: Tensor, writes: str) -> Tensor:
+def after_post_norm(mlp: MlpTape, raw: Tensor, writes: str) -> Tensor:
     """Through the MLP's post-norm, where features write before it."""
     return raw if writes == "mlp_out" or mlp.post is None else linear(mlp.post, raw)
 
@@ -175,4 +175,4 @@ def _skipped(tracer: Tracer, layer: int, stream: Tensor) -> Tensor:
         x = linear(mlp.norm, stream)
     elif tracer.dictionary.reads == "normalized":
         x = mlp.norm.scale * (stream - stream.mean(dim=-1, keepdim=True) if mlp.norm.centred else stream)
-    return _after(mlp, x @ skip.T, tracer.dictionary.writes)
+    return after_post_norm(mlp, x @ skip.T, tracer.dictionary.writes)

@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from otoscope.circuits.graph import BIAS, ERROR, FEATURE, POSITION, TARGET, TOKEN
+from otoscope.circuits.heads import after_post_norm, linear
 from otoscope.circuits.influence import normalised
 
 if TYPE_CHECKING:
-    from otoscope.circuits.graph import AttributionGraph
+    from torch import Tensor
 
-_PATHS, _NODES = 8, 8
+    from otoscope.circuits.graph import AttributionGraph
+    from otoscope.circuits.tracer import Tracer
+
+_PATHS, _NODES, _DIRECT, _TOKENS = 6, 8, 5, 3
 
 
 @dataclass(frozen=True)
@@ -104,8 +108,10 @@ def _lines(graph: AttributionGraph) -> Iterator[str]:
         yield f"{told.get('prompt', '')!r} -> {target.label!r}{p}"
     features = int((graph.nodes.kind == FEATURE).sum())
     kind = told.get("dictionary", {}).get("kind", "unknown")
-    yield f"{features} of {told.get('active_features', features)} active features ({kind}), {len(graph.weights)} edges"
+    yield f"{features} of {told.get('active_features', features)} active features ({kind}); layers and positions from 0"
     yield ""
+    for i in range(len(graph.targets)):
+        yield from _direct_lines(graph, i)
     yield "Strongest paths (share of what the targets read):"
     for path in strongest_paths(graph):
         sign = "for" if path.sign > 0 else "against"
@@ -115,9 +121,51 @@ def _lines(graph: AttributionGraph) -> Iterator[str]:
     influence = graph.influence()
     features_first = graph.nodes.of(FEATURE)
     for i in features_first[np.argsort(-influence[features_first], kind="stable")[:_NODES]]:
-        yield f"  {100 * influence[i]:6.2f} %  {node_words(graph, i)}, activation {graph.nodes.activation[i]:.2f}"
+        yield f"  {100 * influence[i]:6.2f} %  {node_words(graph, i)}{_promoted(graph, int(i))}"
     yield ""
     yield (
         f"replacement {scores.replacement:.3f}, completeness {scores.completeness:.3f}; "
         f"{100 * scores.rest:.0f} % of the influence ends in what is in no node"
     )
+
+
+def _direct_lines(graph: AttributionGraph, target: int) -> Iterator[str]:
+    """What speaks for and against a target without a feature in between."""
+    row = len(graph.rest) - len(graph.targets) + target
+    entries = slice(graph.indptr[row], graph.indptr[row + 1])
+    weights, sources = graph.weights[entries], graph.indices[entries]
+    yield f"{graph.targets[target].label!r} reads {graph.values[row]:.2f} logits above the mean; directly"
+    for words, order in (("for it", np.argsort(-weights)), ("against it", np.argsort(weights))):
+        yield f"  {words}:"
+        for i in order[:_DIRECT]:
+            node = int(sources[i])
+            yield f"  {weights[i]:+8.2f}  {node_words(graph, node)}{_promoted(graph, node)}"
+    yield ""
+
+
+def _promoted(graph: AttributionGraph, node: int) -> str:
+    """The tokens that a feature writes toward, where the model is at hand: `, writes ' Paris'`."""
+    tracer = graph.tracer
+    if tracer is None or tracer.model.tokenizer is None or graph.nodes.kind[node] != FEATURE:
+        return ""
+    scores = promoted_tokens(tracer, graph, node)
+    tokens = [repr(tracer.model.tokenizer.decode([int(i)])) for i in scores.topk(_TOKENS).indices]
+    return f", writes {' '.join(tokens)}"
+
+
+def promoted_tokens(tracer: Tracer, graph: AttributionGraph, node: int) -> Tensor:
+    """`(vocab,)` what a feature's own write vector, times its activation, adds to each logit if nothing else reads it.
+
+    The final norm's scale is that of the feature's position (a logit lens of the feature).
+    """
+    import torch
+
+    n, tape, dictionary = graph.nodes, tracer.tape, tracer.dictionary
+    layer, pos, feature = int(n.layer[node]), int(n.pos[node]), torch.tensor([int(n.feature[node])])
+    written = torch.zeros_like(tape.embed)
+    for out in dictionary.targets(layer):
+        raw = torch.zeros_like(written)
+        raw[pos] = float(n.activation[node]) * dictionary.decoder(layer, out, feature)[0]
+        written += after_post_norm(tape.mlp[out], raw, dictionary.writes)
+    with torch.no_grad():
+        return linear(tape.final, written)[pos] @ tape.wiring.unembedding.weight.T  # type: ignore[operator,union-attr]
