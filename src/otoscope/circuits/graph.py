@@ -307,7 +307,9 @@ class AttributionGraph:
 
     def __repr__(self) -> str:
         counts = {KINDS[k]: int((self.nodes.kind == k).sum()) for k in range(len(KINDS))}
-        told = ", ".join(f"{n} {kind}s" for kind, n in counts.items() if n)
+        told = ", ".join(
+            f"{n} {kind}{'es' if kind.endswith('s') else 's'}" for kind, n in counts.items() if n
+        )
         return f"AttributionGraph({told}; {len(self.weights)} edges)"
 
     def _repr_html_(self) -> str:
