@@ -39,14 +39,14 @@ class Comparison:
         predicted: `(n,)`.
         measured: `(n,)`.
         interval: Whether `to_dict` gives a bootstrap interval.
-        baselines: Other predictions of the same changes, by name: `(n,)` each.
+        baselines: By name, another prediction and what it is compared with: `(n,)` each.
         seed: Of the interval.
     """
 
     predicted: np.ndarray
     measured: np.ndarray
     interval: bool = False
-    baselines: dict[str, np.ndarray] = field(default_factory=dict)
+    baselines: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     seed: int = 0
 
     @property
@@ -59,9 +59,7 @@ class Comparison:
         told: dict[str, Any] = {"n": len(self.measured), "correlation": self.correlation}
         if self.interval:
             told["ci_low"], told["ci_high"] = self._bounds()
-            told["baselines"] = {
-                name: _finite(_correlation(values, self.measured)) for name, values in self.baselines.items()
-            }
+            told["baselines"] = {name: _finite(_correlation(*pair)) for name, pair in self.baselines.items()}
         return told
 
     def _bounds(self) -> tuple[float | None, float | None]:
@@ -321,30 +319,19 @@ def _free(
     targets: list[Target],
     seed: int,
 ) -> Comparison:
-    predicted = -path_sums(graph)[:, nodes].T
+    predicted = -path_sums(graph)[:, nodes].T.ravel()
     first = len(graph.values) - len(targets)
     edges = -graph.matrix[first:, nodes].toarray().T
     activation = np.repeat(-graph.nodes.activation[nodes][:, None], len(targets), axis=1)
     gradient = -activation_times_gradient(graph, tracer, nodes, targets)
+    changes = measured.ravel()
     baselines = {
-        "activation_x_gradient": gradient.ravel(),
-        "activation": activation.ravel(),
-        "direct_edge": edges.ravel(),
+        "activation_x_gradient": (gradient.ravel(), changes),
+        "activation": (activation.ravel(), changes),
+        "direct_edge": (edges.ravel(), changes),
+        "random_features": (predicted, by_others.ravel()),
     }
-    result = Comparison(predicted.ravel(), measured.ravel(), True, baselines, seed)
-    return _WithRandom(result.predicted, result.measured, True, baselines, seed, by_others.ravel())
-
-
-@dataclass(frozen=True, eq=False)
-class _WithRandom(Comparison):
-    """With what random features of equal activation did."""
-
-    by_others: np.ndarray = field(default_factory=lambda: np.zeros(0))
-
-    def to_dict(self) -> dict[str, Any]:
-        told = super().to_dict()
-        told["baselines"]["random_features"] = _finite(_correlation(self.predicted, self.by_others))
-        return told
+    return Comparison(predicted, changes, True, baselines, seed)
 
 
 def activation_times_gradient(
