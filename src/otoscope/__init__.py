@@ -35,12 +35,13 @@ _DOORS = {
     "items": "otoscope.corpora",
     "probe": "otoscope.probes.corpus:probe_corpus",
     "save_page": "otoscope.views.page",
+    "trace": "otoscope.circuits.tracer",
     "OtoscopeError": "otoscope.errors",
 }
 
 __all__ = [
     "ActivationCache", "Clip", "DecodeOptions", "Edit", "HookPoint", "OtoscopeError", "Transcript", "__version__",
-    "explain", "items", "load_model", "mix", "probe", "read", "sample", "save_page", "silence", "transcribe",
+    "explain", "items", "load_model", "mix", "probe", "read", "sample", "save_page", "silence", "trace", "transcribe",
     "transcribe_all", "white_noise",
 ]  # fmt: skip
 
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from otoscope.activations import ActivationCache, Edit, HookPoint
     from otoscope.audio import Clip, mix, read, silence, white_noise
     from otoscope.audio.samples import sample
+    from otoscope.circuits.tracer import trace
     from otoscope.corpora import items
     from otoscope.errors import OtoscopeError
     from otoscope.models.loading import load_model

@@ -49,3 +49,11 @@ class OptionError(OtoscopeError):
 
 class OutputError(OtoscopeError):
     """A result that cannot be written (full disk, read-only folder)."""
+
+
+class DictionaryError(OtoscopeError):
+    """A dictionary of features that cannot be read, or that is of another model."""
+
+
+class GraphError(OtoscopeError):
+    """An attribution graph that cannot be made, read or asked what it is asked."""

@@ -15,6 +15,7 @@ from otoscope.cli.models import models
 from otoscope.cli.patch import patch
 from otoscope.cli.probe import probe
 from otoscope.cli.study import study
+from otoscope.cli.trace import trace
 from otoscope.cli.transcribe import transcribe
 
 app = typer.Typer(
@@ -25,6 +26,7 @@ app.command()(transcribe)
 app.command()(lens)
 app.command()(probe)
 app.command()(patch)
+app.command()(trace)
 app.command()(study)
 app.add_typer(models)
 app.add_typer(corpus)

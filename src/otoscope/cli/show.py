@@ -45,19 +45,20 @@ def table(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def write_json(data: Any, target: str) -> None:
+def write_json(data: Any, target: str, indent: int | None = 1) -> None:
     """Write JSON in UTF-8 to a file, whole or not at all, or to stdout.
 
     Args:
         data: Plain JSON values without NaN.
         target: A path, or "-" for stdout.
+        indent: Spaces a level, or None for one line (a large result, which nobody reads).
 
     Raises:
         OutputError: The file cannot be written.
     """
     from otoscope.files import atomic_write
 
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, indent=indent) + "\n"
     # File names need not be Unicode: "backslashreplace" writes their unpaired surrogates as JSON spells them.
     encoded = text.encode("utf-8", "backslashreplace")
     if target == "-":

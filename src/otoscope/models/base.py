@@ -79,7 +79,7 @@ class BlockSpec:
     """Everything that names the points of one stack of layers; `block_points` turns it into `HookPoint`s.
 
     Paths are relative to the layer. `attn_out` and `mlp_out` are where the sublayer's contribution leaves it (after a
-    post-norm where the family has one).
+    post-norm where the family has one). `resid_mid` is None where attention and MLP read the stream side by side.
     """
 
     prefix: str
@@ -94,7 +94,7 @@ class BlockSpec:
     d_mlp: int
     attentions: tuple[AttentionModule, ...]
     norms: tuple[tuple[str, str], ...]
-    resid_mid: str
+    resid_mid: str | None
     mlp_in: str
     mlp_down: str
     attn_out: str
@@ -135,7 +135,8 @@ def _layer_points(s: BlockSpec, layer: int) -> list[HookPoint]:
             out.append(point("hook_resid_mid_cross", str(s.resid_mid_cross), "input", in_place=True))
         else:
             out.append(point("hook_attn_out", s.attn_out, "output"))
-            out.append(point("hook_resid_mid", s.resid_mid, "input", in_place=True))
+            if s.resid_mid is not None:
+                out.append(point("hook_resid_mid", s.resid_mid, "input", in_place=True))
     last = f"ln{len(s.attentions) + 1}"
     out.append(point(f"{last}.hook_out", norms[last], "output"))
     out.append(point("mlp.hook_pre", s.mlp_in, "output", hidden, s.d_mlp))

@@ -1,0 +1,315 @@
+"""The adjoint sweep: rows of the attribution matrix, from the targets down to the embeddings, without autograd.
+
+A row is the part of a target that each source supplies, `A[t, s] = v_s . (J^T u_t)`, with J the Jacobian of the frozen
+affine map from the source's place to the target's. The sweep carries `g = J^T u` for many targets at once, as one tensor
+`(pos, seed, d)`: downwards, from each target's own depth on, and only at positions up to it. All seeds share the patterns
+and weights of one tape, and every contraction is a dense matrix product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from otoscope.errors import GraphError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from otoscope.circuits.sources import Sources
+    from otoscope.circuits.tape import AttentionTape, FrozenNorm, MlpTape, Tape
+    from otoscope.dictionaries.base import Dictionary
+
+
+@dataclass(frozen=True, eq=False)
+class Seeds:
+    """Targets as vectors in the stream.
+
+    Attributes:
+        depth: `(n,)` where each reads: `2 l` before layer `l`, `2 l + 1` between its attention and its MLP, `2 L` after the
+            last layer.
+        pos: `(n,)` position.
+        vector: `(n, d)`, after the norm's adjoint: the target is `vector . stream + own`.
+        own: `(n,)` constant.
+    """
+
+    depth: Tensor
+    pos: Tensor
+    vector: Tensor
+    own: Tensor
+
+    def __len__(self) -> int:
+        return len(self.pos)
+
+    def __getitem__(self, index: Tensor) -> Seeds:
+        return Seeds(self.depth[index], self.pos[index], self.vector[index], self.own[index])
+
+    @classmethod
+    def join(cls, parts: Sequence[Seeds]) -> Seeds:
+        """All of them, one after another."""
+        return cls(
+            *(torch.cat([getattr(p, name) for p in parts]) for name in ("depth", "pos", "vector", "own"))
+        )
+
+
+def feature_seeds(tape: Tape, dictionary: Dictionary, sources: Sources, columns: Tensor) -> Seeds:
+    """Features as targets: the readings of their activations."""
+    layers = sources.layer_of(columns)
+    vector = tape.embed.new_empty(len(columns), tape.embed.shape[1])
+    own, pos = tape.embed.new_empty(len(columns)), torch.empty_like(columns)
+    for layer in layers.unique().tolist():
+        here = layers == layer
+        entries = columns[here] - sources.starts[layer]
+        pos[here] = sources.entries(columns[here])[1]
+        read, constant = dictionary.directions(sources.actives[layer], entries)
+        vector[here], own[here] = _through_norm(dictionary.reads, tape.mlp[layer], pos[here], read, constant)
+    parallel = torch.tensor([block.parallel for block in tape.wiring.blocks])
+    return Seeds(2 * layers + (~parallel[layers]).long(), pos, vector, own)
+
+
+def _through_norm(
+    reads: str, mlp: MlpTape, pos: Tensor, read: Tensor, constant: Tensor
+) -> tuple[Tensor, Tensor]:
+    if reads == "resid_mid":
+        return read, constant
+    if reads == "normalized":
+        return mlp.norm.division_adjoint_at(pos, read), constant
+    own = constant if mlp.norm.bias is None else constant + read @ mlp.norm.bias
+    return mlp.norm.adjoint_at(pos, read), own
+
+
+def final_seeds(tape: Tape, pos: Tensor, directions: Tensor, constant: Tensor | None = None) -> Seeds:
+    """Directions `(n, d)` after the final norm as targets, such as rows of the unembedding."""
+    own = directions.new_zeros(len(pos)) if constant is None else constant
+    if tape.final.bias is not None:
+        own = own + directions @ tape.final.bias
+    return Seeds(torch.full_like(pos, 2 * tape.layers), pos, tape.final.adjoint_at(pos, directions), own)
+
+
+def stream_seeds(tape: Tape, layer: int, pos: Tensor, directions: Tensor) -> Seeds:
+    """Directions `(n, d)` of the stream before a layer as targets; layer L is the stream after the last.
+
+    Raises:
+        GraphError: There is no such layer.
+    """
+    if not 0 <= layer <= tape.layers:
+        raise GraphError(f"There is no stream before layer {layer}.", f"Choose 0 to {tape.layers}.")
+    return Seeds(torch.full_like(pos, 2 * layer), pos, directions, directions.new_zeros(len(pos)))
+
+
+class Sweep:
+    """Rows for one tape and one dictionary.
+
+    Args:
+        tape: The prompt's forward pass.
+        dictionary: Features.
+        sources: Its columns.
+        through: Let the adjoint pass through the MLPs by their frozen slopes instead of reading features: rows are then
+            total effects of tokens, positions and biases. For exact dictionaries.
+    """
+
+    def __init__(
+        self, tape: Tape, dictionary: Dictionary, sources: Sources, *, through: bool = False
+    ) -> None:
+        self.tape, self.dictionary, self.sources, self.through = tape, dictionary, sources, through
+        self._constants = [_value_constant(a) for a in tape.attention]
+
+    def rows(self, seeds: Seeds, out: Tensor | None = None) -> Tensor:
+        """The full rows of a batch of targets.
+
+        Args:
+            seeds: Targets; fastest when those that read deepest come first and those of one batch are near in position.
+            out: `(n or more, column)` memory to use, or None.
+
+        Returns:
+            `(n, column)`, each row summing to its target.
+        """
+        order = torch.argsort(seeds.depth, descending=True, stable=True)
+        ordered = seeds[order]
+        shape = (len(ordered), self.sources.columns)
+        out = ordered.vector.new_zeros(shape) if out is None else out[: len(ordered)].zero_()
+        with torch.no_grad():
+            self._descend(ordered, out)
+            out[:, : self.sources.features] *= self.sources.activation
+            column = self.sources.biases + ordered.depth // 2  # a target's own constant counts for its layer
+            out[torch.arange(len(ordered)), column] += ordered.own
+        return out if torch.equal(order, torch.arange(len(order))) else out[order.argsort()]
+
+    def _descend(self, seeds: Seeds, out: Tensor) -> None:
+        g = seeds.vector.new_zeros(0, 0, seeds.vector.shape[1])
+        depths = seeds.depth.tolist()
+        for depth in range(max(depths, default=0), -1, -1):
+            joining = depths.count(depth)
+            if joining:
+                g = _joined(g, seeds, g.shape[1], joining)
+            if depth and g.shape[1]:
+                g = self._below(g, depth, out)
+        self._read_start(g, out)
+
+    def _below(self, g: Tensor, depth: int, out: Tensor) -> Tensor:
+        """The adjoint one half-layer further down; reads the sources that it passes."""
+        layer, half = divmod(depth - 1, 2)
+        if self.tape.wiring.blocks[layer].parallel:
+            if not half:  # attention and MLP were both passed on the way from the next layer
+                return g
+            return g + self._attention(g, layer, out) + self._mlp(g, layer, out)
+        return g + (self._mlp(g, layer, out) if half else self._attention(g, layer, out))
+
+    # Attention -------------------------------------------------------------------------------------------------------
+
+    def _attention(self, g: Tensor, layer: int, out: Tensor) -> Tensor:
+        """Pull back through one attention part, beside the residual path."""
+        a, w, n = self.tape.attention[layer], self.tape.attention[layer].wiring, g.shape[1]
+        bias = out[:n, self.sources.biases + layer]
+        g = _before_post_norm(a.post, g, bias)
+        if w.o.bias is not None:
+            bias += g.sum(dim=0) @ w.o.bias
+        c = moved_to_keys(a, g @ w.o.weight)
+        constant = self._constants[layer]
+        if constant is not None:
+            bias += c.sum(dim=0) @ constant
+        return a.norm.adjoint(c @ w.v.weight)
+
+    # MLPs ------------------------------------------------------------------------------------------------------------
+
+    def _mlp(self, g: Tensor, layer: int, out: Tensor) -> Tensor | float:
+        """Read what writes at one MLP, and pull back through what passes it (a skip path)."""
+        mlp, n = self.tape.mlp[layer], g.shape[1]
+        bias = out[:n, self.sources.biases + layer]
+        if self.dictionary.writes == "mlp_raw":
+            g = _before_post_norm(mlp.post, g, bias)
+        constant = self.dictionary.bias(layer)
+        if constant is not None:
+            bias += g.sum(dim=0) @ constant
+        if self.through:
+            return self._passed(g, layer, bias)
+        for source in self.dictionary.sources(layer):
+            self._read_features(g, source, layer, out)
+        if self.sources.errors is not None:
+            at = self.sources.features + layer * len(self.tape)
+            out[:n, at : at + len(g)] = torch.einsum("pnd,pd->np", g, self.sources.errors[layer, : len(g)])
+        return self._skipped(g, layer, bias)
+
+    def _read_features(self, g: Tensor, layer: int, written: int, out: Tensor) -> None:
+        """Seeds times the write vectors of the features that are active at each position."""
+        active = self.sources.actives[layer]
+        if active.dense:
+            self._read_dense(g, layer, written, out)
+            return
+        start, seeds = self.sources.starts[layer], g.shape[1]
+        for first, last in active.chunks(len(g), g.shape[2] + seeds):
+            here = slice(int(active.starts[first]), int(active.starts[last]))
+            rows = self.dictionary.decoder(layer, written, active.feature[here])
+            read = _by_position(rows, active.starts[first : last + 1], g[first:last])
+            out[:seeds, start + here.start : start + here.stop] += read.T
+
+    def _read_dense(self, g: Tensor, layer: int, written: int, out: Tensor) -> None:
+        """The same where all features are active at all positions: one matrix product."""
+        every, start = self.dictionary.decoder(layer, written, None), self.sources.starts[layer]
+        read = g.flatten(0, 1) @ every.T
+        there = out[: g.shape[1], start : start + len(g) * len(every)].unflatten(1, (len(g), -1))
+        there += read.view(len(g), g.shape[1], -1).transpose(0, 1)
+
+    def _skipped(self, g: Tensor, layer: int, bias: Tensor) -> Tensor | float:
+        skip, mlp = self.dictionary.skip(layer), self.tape.mlp[layer]
+        if skip is None:
+            return 0.0
+        at_input = g @ skip
+        if self.dictionary.reads == "resid_mid":
+            return at_input
+        if self.dictionary.reads == "normalized":
+            pos = torch.arange(len(g))
+            return torch.stack(
+                [mlp.norm.division_adjoint_at(pos[i : i + 1], at_input[i]) for i in range(len(g))]
+            )
+        if mlp.norm.bias is not None:
+            bias += at_input.sum(dim=0) @ mlp.norm.bias
+        return mlp.norm.adjoint(at_input)
+
+    def _passed(self, g: Tensor, layer: int, bias: Tensor) -> Tensor:
+        """Through every neuron by its slope."""
+        active, mlp = self.sources.actives[layer], self.tape.mlp[layer]
+        at_neurons = g @ self.dictionary.decoder(layer, layer, None).T
+        total = torch.zeros_like(g)
+        for k, reading in enumerate(self.dictionary.readings(layer)):
+            slopes = at_neurons.new_zeros(len(self.tape), at_neurons.shape[-1])
+            slopes[active.pos, active.feature] = active.slopes[:, k]
+            passed = at_neurons * slopes[: len(g), None]
+            if reading.bias is not None:
+                bias += passed.sum(dim=0) @ reading.bias
+            total += passed @ reading.weight
+        if mlp.norm.bias is not None:
+            bias += total.sum(dim=0) @ mlp.norm.bias
+        return mlp.norm.adjoint(total)
+
+    # Start of the stream ---------------------------------------------------------------------------------------------
+
+    def _read_start(self, g: Tensor, out: Tensor) -> None:
+        s, count = self.sources, len(g)
+        out[: g.shape[1], s.tokens : s.tokens + count] = torch.einsum(
+            "pnd,pd->np", g, self.tape.embed[:count]
+        )
+        if s.positions is not None and self.tape.positions is not None:
+            read = torch.einsum("pnd,pd->np", g, self.tape.positions[:count])
+            out[: g.shape[1], s.positions : s.positions + count] = read
+
+
+def moved_to_keys(a: AttentionTape, u: Tensor) -> Tensor:
+    """From the heads' outputs back to the values they moved, `c[k] = sum_q pattern[q, k] u[q]`.
+
+    Args:
+        a: The attention part.
+        u: `(pos, n, head * d_head)`.
+
+    Returns:
+        `(pos, n, kv_head * d_head)`; the query heads that share a value head are summed.
+    """
+    kv, groups = a.wiring.kv_heads, a.wiring.heads // a.wiring.kv_heads
+    pos, n, _ = u.shape
+    heads = u.view(pos, n, kv, groups, -1).permute(2, 3, 0, 1, 4).reshape(kv, groups * pos, -1)
+    pattern = a.pattern[:, :pos, :pos].reshape(kv, groups * pos, pos)
+    moved = torch.bmm(pattern.transpose(1, 2), heads)
+    return moved.view(kv, pos, n, -1).permute(1, 2, 0, 3).reshape(pos, n, -1)
+
+
+def _by_position(rows: Tensor, starts: Tensor, g: Tensor) -> Tensor:
+    """Each position's rows `(feature, d)` times its seeds `(pos, seed, d)`, as one product: `(feature, seed)`.
+
+    Positions with fewer features than others are filled up, which costs less than a product for each.
+    """
+    counts = starts.diff()
+    most = int(counts.max())
+    pos = torch.repeat_interleave(torch.arange(len(counts)), counts)
+    slot = pos * most + torch.arange(len(rows)) - (starts[:-1] - starts[0])[pos]
+    filled = rows.new_zeros(len(counts) * most, rows.shape[1]).index_copy_(0, slot, rows)
+    read = torch.bmm(filled.view(len(counts), most, -1), g.transpose(1, 2))
+    return read.flatten(0, 1)[slot]
+
+
+def _value_constant(a: AttentionTape) -> Tensor | None:
+    """`(kv_head * d_head,)`: what the norm's bias and the value bias put into every value."""
+    w, constant = a.wiring.v, a.wiring.v.bias
+    if a.norm.bias is not None:
+        constant = w.weight @ a.norm.bias + (0.0 if constant is None else constant)
+    return constant
+
+
+def _before_post_norm(post: FrozenNorm | None, g: Tensor, bias: Tensor) -> Tensor:
+    if post is None:
+        return g
+    if post.bias is not None:
+        bias += g.sum(dim=0) @ post.bias
+    return post.adjoint(g)
+
+
+def _joined(g: Tensor, seeds: Seeds, first: int, count: int) -> Tensor:
+    """Seeds that begin at this depth, beside those from above."""
+    pos = seeds.pos[first : first + count]
+    length = max(len(g), int(pos.max()) + 1)
+    new = g.new_zeros(length, first + count, g.shape[-1])
+    new[: len(g), :first] = g
+    new[pos, torch.arange(first, first + count)] = seeds.vector[first : first + count]
+    return new

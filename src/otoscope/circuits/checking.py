@@ -1,0 +1,379 @@
+"""Is the graph true? Its predictions beside what happens when features are taken away.
+
+`direct`: with everything frozen, each edge must be the change it predicts. That is a test of the arithmetic.
+`free`: the model reacts as it does, and the change of the target is compared with the graph's sum over all paths. That is the
+scientific claim, and it may fail: patterns, scales and gates move when a feature goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from otoscope.circuits.graph import FEATURE, AttributionGraph
+from otoscope.circuits.influence import path_sums
+from otoscope.circuits.interventions import Freeze, Intervention, Row, intervening
+from otoscope.circuits.targets import Target, target_values
+from otoscope.errors import GraphError
+from otoscope.outcomes import bootstrap
+from otoscope.progress import track
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from otoscope.circuits.tracer import Tracer
+
+_ROWS = 16
+"""Interventions run at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Predicted and measured changes.
+
+    Attributes:
+        predicted: `(n,)`.
+        measured: `(n,)`.
+        interval: Whether `to_dict` gives a bootstrap interval.
+        baselines: By name, another prediction and what it is compared with: `(n,)` each.
+        seed: Of the interval.
+    """
+
+    predicted: np.ndarray
+    measured: np.ndarray
+    interval: bool = False
+    baselines: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    seed: int = 0
+
+    @property
+    def correlation(self) -> float | None:
+        """Pearson's, or None where one side does not vary."""
+        return _finite(_correlation(self.predicted, self.measured))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: `n`, `correlation`, and where asked for `ci_low`, `ci_high` and `baselines`."""
+        told: dict[str, Any] = {"n": len(self.measured), "correlation": self.correlation}
+        if self.interval:
+            told["ci_low"], told["ci_high"] = self._bounds()
+            told["baselines"] = {name: _finite(_correlation(*pair)) for name, pair in self.baselines.items()}
+        return told
+
+    def _bounds(self) -> tuple[float | None, float | None]:
+        try:
+            return bootstrap(_correlation, self.predicted, self.measured, seed=self.seed)
+        except ValueError:
+            return None, None
+
+
+@dataclass(frozen=True, eq=False)
+class Check:
+    """A faithfulness report of one graph.
+
+    Attributes:
+        features: Ids of the features that were ablated.
+        direct: Everything frozen: every edge of these features.
+        free: The model reacting: the targets' changes against sums over paths. Baselines: `activation_x_gradient` (of the real
+            model), `activation`, `direct_edge` (the edge to the target alone), and `random_features`: what is measured when,
+            in place of each feature, a random one of nearly the same activation goes, compared with the same prediction.
+        top_effect: Mean absolute change of the targets by these features.
+        random_effect: The same by the random ones.
+        seed: Of the random features and the interval.
+    """
+
+    features: tuple[str, ...]
+    direct: Comparison
+    free: Comparison
+    top_effect: float
+    random_effect: float
+    seed: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: `direct` and `free`, the features, mean effects and the seed."""
+        effects = {"top": self.top_effect, "random": self.random_effect}
+        return {
+            "direct": self.direct.to_dict(),
+            "free": self.free.to_dict() | {"mean_absolute_effect": effects},
+            "features": list(self.features),
+            "seed": self.seed,
+        }
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        told = self.to_dict()
+        rows = "".join(
+            f"<tr><th>{name}</th><td>{escape(str(told[name]))}</td></tr>" for name in ("direct", "free")
+        )
+        return f"<table>{rows}</table>"
+
+
+def check(graph: AttributionGraph, features: int = 64, seed: int = 0) -> Check:
+    """Ablate the most influential features, and random ones of equal activation.
+
+    Args:
+        graph: A graph with its tracer.
+        features: How many.
+        seed: Of the random features and the interval.
+
+    Raises:
+        GraphError: The graph has no tracer, no features, or a target inside the stack.
+    """
+    tracer = graph.tracer
+    if tracer is None:
+        raise GraphError("A graph that was read from a file cannot be checked.", "Trace the prompt again.")
+    targets = _targets(graph, tracer)
+    nodes = _top_features(graph, features)
+    if not len(nodes):
+        raise GraphError("The graph has no features to ablate.", "Trace with more nodes.")
+    others = _random_features(graph, tracer, nodes, seed)
+    top = [_ablation(graph, node) for node in nodes]
+    direct = _direct(graph, tracer, nodes, top, targets)
+    changes = react(tracer, [*top, *others], targets)  # (intervention, target)
+    measured, by_others = changes[: len(nodes)], changes[len(nodes) :]
+    free = _free(graph, tracer, nodes, measured, by_others, targets, seed)
+    effects = np.abs(measured).mean(), np.abs(by_others).mean()
+    return Check(
+        tuple(graph.names[node] for node in nodes), direct, free, float(effects[0]), float(effects[1]), seed
+    )
+
+
+def _targets(graph: AttributionGraph, tracer: Tracer) -> list[Target]:
+    from otoscope.circuits.targets import token_target
+
+    if any(target.token is None for target in graph.targets):
+        raise GraphError("Only graphs of tokens can be checked.", "Trace a token.")
+    return [token_target(tracer.model, tracer.tape, int(t.token or 0), t.pos) for t in graph.targets]
+
+
+def _top_features(graph: AttributionGraph, count: int) -> np.ndarray:
+    """Nodes of the most influential features that are not silent."""
+    nodes = graph.nodes.of(FEATURE)
+    influence = graph.influence()[nodes]
+    return nodes[np.argsort(-influence, kind="stable")[:count]]
+
+
+def _ablation(graph: AttributionGraph, node: int) -> Row:
+    n = graph.nodes
+    return [Intervention.ablate(int(n.layer[node]), int(n.feature[node]), (int(n.pos[node]),))]
+
+
+_NEAREST = 10
+"""A random feature is drawn from so many of the nearest in activation."""
+
+
+def _random_features(graph: AttributionGraph, tracer: Tracer, nodes: np.ndarray, seed: int) -> list[Row]:
+    """For each feature one outside the graph, of the same layer and position and nearly the same activation."""
+    rng, n = np.random.default_rng(seed), graph.nodes
+    taken = {(int(n.layer[i]), int(n.pos[i]), int(n.feature[i])) for i in n.of(FEATURE)}
+    rows: list[Row] = []
+    for node in nodes:
+        layer, pos = int(n.layer[node]), int(n.pos[node])
+        active = tracer.sources.actives[layer]
+        here = active.at(pos)
+        distance = np.abs(active.activation[here].abs().double().numpy() - abs(n.activation[node]))
+        free = [
+            i
+            for i in np.argsort(distance, kind="stable")
+            if (layer, pos, int(active.feature[here][i])) not in taken
+        ]
+        if free:
+            chosen = int(active.feature[here][rng.choice(free[:_NEAREST])])
+            taken.add((layer, pos, chosen))
+            rows.append([Intervention.ablate(layer, chosen, (pos,))])
+        else:
+            rows.append([])  # all features of this place are in the graph: nothing is done
+    return rows
+
+
+# Running -----------------------------------------------------------------------------------------------------------------
+
+
+def react(
+    tracer: Tracer, rows: Sequence[Row], targets: Sequence[Target], freeze: Freeze = "none"
+) -> np.ndarray:
+    """How targets change under interventions, one row each, on the traced prompt.
+
+    Args:
+        tracer: The prompt's.
+        rows: Interventions.
+        targets: Tokens or directions after the final norm.
+        freeze: What may not react.
+
+    Returns:
+        `(row, target)` changes.
+    """
+    clean = _run(tracer, [[]], freeze)[0]
+    before = target_values(tracer.tape, targets, clean)
+    changes = []
+    with track("Ablating", len(rows), "interventions") as task:
+        for at in range(0, len(rows), _ROWS):
+            final, _ = _run(tracer, rows[at : at + _ROWS], freeze)
+            changes.append(target_values(tracer.tape, targets, final) - before)
+            task.advance(len(rows[at : at + _ROWS]))
+    return torch.cat(changes).double().numpy()
+
+
+def _run(tracer: Tracer, rows: Sequence[Row], freeze: Freeze) -> tuple[Tensor, dict[int, Tensor]]:
+    """Final norm's output `(row, pos, d)` and what features read, by layer."""
+    wiring, model = tracer.tape.wiring, tracer.model
+    reads = "ln2.hook_out" if tracer.dictionary.reads == "mlp_in" else "hook_resid_mid"
+    final = next(
+        name
+        for name, p in model.points.items()
+        if p.stack == wiring.stream and name.endswith("ln_final.hook_out")
+    )
+    names = [f"{wiring.prefix}.{block.layer}.{reads}" for block in wiring.blocks] if freeze == "all" else []
+    inputs = model.inputs(tracer.ids.expand(len(rows), -1))  # type: ignore[attr-defined]
+    frozen = {"tape": tracer.tape, "sources": tracer.sources, "freeze": freeze}
+    # What reads comes after what freezes: hooks of one module run in the order they are placed in.
+    with (
+        torch.no_grad(),
+        intervening(model, tracer.dictionary, rows, **frozen),
+        model.capturing([final, *names]) as cache,
+    ):
+        model.hf.base_model(**inputs, use_cache=False)
+    return cache[final], {layer: cache[name] for layer, name in enumerate(names)}
+
+
+# Comparing ---------------------------------------------------------------------------------------------------------------
+
+
+def direct_effects(graph: AttributionGraph, rows: Sequence[Row]) -> np.ndarray:
+    """How every row of the graph changes under interventions, everything else frozen: `(intervention, row)`.
+
+    Raises:
+        GraphError: The graph has no tracer.
+    """
+    if graph.tracer is None:
+        raise GraphError("A graph that was read from a file has no model to run.", "Trace the prompt again.")
+    tracer, targets = graph.tracer, _targets(graph, graph.tracer)
+    readings = _Readings(graph, tracer)
+    final, inputs = _run(tracer, [[]], "all")
+    before = readings.of(inputs)
+    values = target_values(tracer.tape, targets, final)
+    changes = []
+    for at in range(0, len(rows), _ROWS):
+        final, inputs = _run(tracer, rows[at : at + _ROWS], "all")
+        features = readings.of(inputs) - before
+        changes.append(torch.cat([features, target_values(tracer.tape, targets, final) - values], dim=1))
+    return torch.cat(changes).double().numpy()
+
+
+class _Readings:
+    """The frozen readings of a graph's features."""
+
+    def __init__(self, graph: AttributionGraph, tracer: Tracer) -> None:
+        n, nodes = graph.nodes, graph.nodes.of(FEATURE)
+        self.tracer, self.layers = tracer, torch.from_numpy(n.layer[nodes].astype(np.int64))
+        self.pos = torch.from_numpy(n.pos[nodes].astype(np.int64))
+        self._vectors: dict[int, tuple[Tensor, Tensor]] = {}
+        features = torch.from_numpy(n.feature[nodes])
+        for layer in self.layers.unique().tolist():
+            here = self.layers == layer
+            active, size = tracer.sources.actives[layer], tracer.dictionary.size(layer)
+            entries = torch.searchsorted(
+                active.pos * size + active.feature, self.pos[here] * size + features[here]
+            )
+            self._vectors[layer] = (here, tracer.dictionary.directions(active, entries)[0])
+
+    def of(self, inputs: dict[int, Tensor]) -> Tensor:
+        """`(row, feature)`, up to each feature's constant."""
+        rows = len(next(iter(inputs.values())))
+        out = self.tracer.tape.embed.new_zeros(rows, len(self.layers))
+        for layer, (here, vectors) in self._vectors.items():
+            x = inputs[layer][:, self.pos[here]]
+            if self.tracer.dictionary.reads == "normalized":
+                norm = self.tracer.tape.mlp[layer].norm
+                x = (x - x.mean(dim=-1, keepdim=True) if norm.centred else x) * norm.scale[self.pos[here]]
+            out[:, here] = (x * vectors).sum(dim=-1)
+        return out
+
+
+def _direct(
+    graph: AttributionGraph, tracer: Tracer, nodes: np.ndarray, rows: Sequence[Row], targets: list[Target]
+) -> Comparison:
+    """Every pair of an ablated feature and a row that may depend on it."""
+    measured = direct_effects(graph, rows)
+    predicted = -graph.matrix[:, nodes].toarray().T
+    later = _may_depend(graph, nodes)
+    return Comparison(predicted[later], measured[later])
+
+
+def _may_depend(graph: AttributionGraph, nodes: np.ndarray) -> np.ndarray:
+    """`(node, row)` whether the row reads above the node's layer and not before its position."""
+    n, rows = graph.nodes, graph.row_nodes
+    above = n.layer[rows][None] > n.layer[nodes][:, None]
+    return above & (n.pos[rows][None] >= n.pos[nodes][:, None])
+
+
+def _free(
+    graph: AttributionGraph,
+    tracer: Tracer,
+    nodes: np.ndarray,
+    measured: np.ndarray,
+    by_others: np.ndarray,
+    targets: list[Target],
+    seed: int,
+) -> Comparison:
+    predicted = -path_sums(graph)[:, nodes].T.ravel()
+    first = len(graph.values) - len(targets)
+    edges = -graph.matrix[first:, nodes].toarray().T
+    activation = np.repeat(-graph.nodes.activation[nodes][:, None], len(targets), axis=1)
+    gradient = -activation_times_gradient(graph, tracer, nodes, targets)
+    changes = measured.ravel()
+    baselines = {
+        "activation_x_gradient": (gradient.ravel(), changes),
+        "activation": (activation.ravel(), changes),
+        "direct_edge": (edges.ravel(), changes),
+        "random_features": (predicted, by_others.ravel()),
+    }
+    return Comparison(predicted, changes, True, baselines, seed)
+
+
+def activation_times_gradient(
+    graph: AttributionGraph, tracer: Tracer, nodes: np.ndarray, targets: Sequence[Target]
+) -> np.ndarray:
+    """`(node, target)`: activation times the gradient of the real, unfrozen model."""
+    dictionary, n = tracer.dictionary, graph.nodes
+    gradients = [_output_gradients(tracer, target) for target in targets]
+    table = np.zeros((len(nodes), len(targets)))
+    for i, node in enumerate(nodes):
+        layer, pos, feature = int(n.layer[node]), int(n.pos[node]), torch.tensor([int(n.feature[node])])
+        for out in dictionary.targets(layer):
+            vector = dictionary.decoder(layer, out, feature)[0]
+            table[i] += [float(g[out][pos] @ vector) for g in gradients]
+    return table * n.activation[nodes][:, None]
+
+
+def _output_gradients(tracer: Tracer, target: Target) -> list[Tensor]:
+    """Gradient of a target at the place every MLP writes to: a list of `(pos, d)`."""
+    wiring, model = tracer.tape.wiring, tracer.model
+    leaves = [torch.zeros_like(mlp.raw, requires_grad=True) for mlp in tracer.tape.mlp]
+    handles = []
+    for block, leaf in zip(wiring.blocks, leaves, strict=True):
+        after = tracer.dictionary.writes == "mlp_out" and block.mlp.post_norm is not None
+        module = block.mlp.post_norm if after else block.mlp.down_module
+        assert module is not None
+        handles.append(module.register_forward_hook(lambda _m, _a, out, leaf=leaf: out + leaf))
+    try:
+        with torch.enable_grad():
+            final = model.hf.base_model(**model.inputs(tracer.ids[None]), use_cache=False).last_hidden_state  # type: ignore[attr-defined]
+            value = target_values(tracer.tape, [target], final).sum()
+            return list(torch.autograd.grad(value, leaves))
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+    if len(a) < 2 or a.std() == 0 or b.std() == 0:
+        return float("nan")
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

@@ -1,0 +1,171 @@
+"""A graph in words: what was said, what carried it, and the strongest paths from the prompt to the word."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from otoscope.circuits.graph import BIAS, ERROR, FEATURE, POSITION, TARGET, TOKEN
+from otoscope.circuits.heads import after_post_norm, linear
+from otoscope.circuits.influence import normalised
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from otoscope.circuits.graph import AttributionGraph
+    from otoscope.circuits.tracer import Tracer
+
+_PATHS, _NODES, _DIRECT, _TOKENS = 6, 8, 5, 3
+
+
+@dataclass(frozen=True)
+class Path:
+    """One way from a source to a target.
+
+    Attributes:
+        nodes: Node indices, source first.
+        share: Product of the edges' shares: the part of the target's inputs that comes this way.
+        sign: 1 if it speaks for the target, -1 against.
+    """
+
+    nodes: tuple[int, ...]
+    share: float
+    sign: int
+
+
+def strongest_paths(graph: AttributionGraph, count: int = _PATHS) -> list[Path]:
+    """Paths from inputs (tokens, positions, biases, errors) to a target, the largest share first.
+
+    Best first search from the targets down: shares only shrink along a path, so the first that arrive are the largest.
+    """
+    shares, row_of = normalised(graph), {int(node): row for row, node in enumerate(graph.row_nodes)}
+    first = len(graph.rest) - len(graph.targets)
+    total = float(graph.target_weights.sum()) or 1.0
+    ahead: list[tuple[float, tuple[int, ...]]] = [
+        (-float(graph.target_weights[row]) / total, (int(graph.row_nodes[row]),))
+        for row in range(first, len(graph.rest))
+    ]
+    heapq.heapify(ahead)
+    found: list[Path] = []
+    while ahead and len(found) < count:
+        share, nodes = heapq.heappop(ahead)
+        row = row_of.get(nodes[0])
+        if row is None:
+            found.append(Path(nodes, -share, _sign(graph, nodes, row_of)))
+            continue
+        entries = slice(shares.indptr[row], shares.indptr[row + 1])
+        steps = np.asarray(shares.data[entries])
+        for i in np.argsort(steps, kind="stable")[::-1][: 4 * count]:
+            step = float(steps[i])
+            if step:
+                heapq.heappush(ahead, (share * step, (int(shares.indices[entries][i]), *nodes)))
+    return found
+
+
+def _sign(graph: AttributionGraph, nodes: tuple[int, ...], row_of: dict[int, int]) -> int:
+    """Of the product of edges over the activations that they supply."""
+    sign = 1.0
+    for source, target in pairwise(nodes):
+        row = row_of[target]
+        entries = slice(graph.indptr[row], graph.indptr[row + 1])
+        weight = graph.weights[entries][np.flatnonzero(graph.indices[entries] == source)[0]]
+        last = target == nodes[-1]
+        sign *= np.sign(weight) * (1.0 if last else np.sign(graph.values[row]) or 1.0)
+    return int(sign) or 1
+
+
+def node_words(graph: AttributionGraph, i: int) -> str:
+    """A node as a person would name it."""
+    n, kind = graph.nodes, int(graph.nodes.kind[i])
+    layer, pos = int(n.layer[i]), int(n.pos[i])
+    where = f"at {_token(graph, pos)}" if 0 <= pos < len(graph.tokens) else ""
+    if kind == FEATURE:
+        return f"L{layer} feature {n.feature[i]} {where}"
+    if kind == TARGET:
+        return f"says {graph.targets[int(i - n.of(TARGET)[0])].label!r}"
+    words = {ERROR: f"L{layer} error {where}", TOKEN: _token(graph, pos), BIAS: f"L{layer} bias"}
+    return words.get(kind, f"position {pos}" if kind == POSITION else graph.names[i])
+
+
+def _token(graph: AttributionGraph, pos: int) -> str:
+    return f"{graph.tokens[pos]!r} ({pos})"
+
+
+def summary_lines(graph: AttributionGraph) -> list[str]:
+    """The whole summary."""
+    return list(_lines(graph))
+
+
+def _lines(graph: AttributionGraph) -> Iterator[str]:
+    told, scores = graph.record, graph.scores()
+    for target in graph.targets:
+        p = "" if target.probability is None else f" (p = {target.probability:.3f})"
+        yield f"{told.get('prompt', '')!r} -> {target.label!r}{p}"
+    features = int((graph.nodes.kind == FEATURE).sum())
+    kind = told.get("dictionary", {}).get("kind", "unknown")
+    yield f"{features} of {told.get('active_features', features)} active features ({kind}); layers and positions from 0"
+    yield ""
+    for i in range(len(graph.targets)):
+        yield from _direct_lines(graph, i)
+    yield "Strongest paths (share of what the targets read):"
+    for path in strongest_paths(graph):
+        sign = "for" if path.sign > 0 else "against"
+        yield f"  {100 * path.share:6.2f} % {sign:<8}{' -> '.join(node_words(graph, i) for i in path.nodes)}"
+    yield ""
+    yield "Features with most influence:"
+    influence = graph.influence()
+    features_first = graph.nodes.of(FEATURE)
+    for i in features_first[np.argsort(-influence[features_first], kind="stable")[:_NODES]]:
+        yield f"  {100 * influence[i]:6.2f} %  {node_words(graph, i)}{_promoted(graph, int(i))}"
+    yield ""
+    yield (
+        f"replacement {scores.replacement:.3f}, completeness {scores.completeness:.3f}; "
+        f"{100 * scores.rest:.0f} % of the influence ends in what is in no node"
+    )
+
+
+def _direct_lines(graph: AttributionGraph, target: int) -> Iterator[str]:
+    """What speaks for and against a target without a feature in between."""
+    row = len(graph.rest) - len(graph.targets) + target
+    entries = slice(graph.indptr[row], graph.indptr[row + 1])
+    weights, sources = graph.weights[entries], graph.indices[entries]
+    yield f"{graph.targets[target].label!r} reads {graph.values[row]:.2f} logits above the mean; directly"
+    for words, order in (("for it", np.argsort(-weights)), ("against it", np.argsort(weights))):
+        yield f"  {words}:"
+        for i in order[:_DIRECT]:
+            node = int(sources[i])
+            yield f"  {weights[i]:+8.2f}  {node_words(graph, node)}{_promoted(graph, node)}"
+    yield ""
+
+
+def _promoted(graph: AttributionGraph, node: int) -> str:
+    """The tokens that a feature writes toward, where the model is at hand: `, writes ' Paris'`."""
+    tracer = graph.tracer
+    if tracer is None or tracer.model.tokenizer is None or graph.nodes.kind[node] != FEATURE:
+        return ""
+    scores = promoted_tokens(tracer, graph, node)
+    tokens = [repr(tracer.model.tokenizer.decode([int(i)])) for i in scores.topk(_TOKENS).indices]
+    return f", writes {' '.join(tokens)}"
+
+
+def promoted_tokens(tracer: Tracer, graph: AttributionGraph, node: int) -> Tensor:
+    """`(vocab,)` what a feature's own write vector, times its activation, adds to each logit if nothing else reads it.
+
+    The final norm's scale is that of the feature's position (a logit lens of the feature).
+    """
+    import torch
+
+    n, tape, dictionary = graph.nodes, tracer.tape, tracer.dictionary
+    layer, pos, feature = int(n.layer[node]), int(n.pos[node]), torch.tensor([int(n.feature[node])])
+    written = torch.zeros_like(tape.embed)
+    for out in dictionary.targets(layer):
+        raw = torch.zeros_like(written)
+        raw[pos] = float(n.activation[node]) * dictionary.decoder(layer, out, feature)[0]
+        written += after_post_norm(tape.mlp[out], raw, dictionary.writes)
+    with torch.no_grad():
+        return linear(tape.final, written)[pos] @ tape.wiring.unembedding.weight.T  # type: ignore[operator,union-attr]

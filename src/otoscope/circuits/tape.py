@@ -1,0 +1,310 @@
+"""The tape: one forward pass of the untouched model, and of it only what the linear replacement needs.
+
+The local replacement model of Ameisen et al. 2025 ("Circuit Tracing: Revealing Computational Graphs in Language Models")
+freezes attention patterns and norm scales at the values they had for one prompt. What remains is affine in the residual
+stream: norms multiply by a recorded factor, heads move values by a recorded pattern, projections and biases are themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from otoscope.errors import GraphError, ModelError, OptionError
+from otoscope.models.wiring import AttentionWiring, BlockWiring, StackWiring, stack_wiring
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from otoscope.models.base import Model
+
+
+@dataclass(frozen=True, eq=False)
+class FrozenNorm:
+    """A norm with its scale held fixed: `y = factor * centre(x) + bias`.
+
+    Attributes:
+        factor: `(pos, d)` gain over denominator.
+        scale: `(pos, 1)` one over the denominator, without the gain.
+        centred: Whether the mean is subtracted (LayerNorm).
+        bias: `(d,)` or None.
+    """
+
+    factor: Tensor
+    scale: Tensor
+    centred: bool
+    bias: Tensor | None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The frozen affine map of `(..., pos, d)`."""
+        y = self.factor * (x - x.mean(dim=-1, keepdim=True) if self.centred else x)
+        return y if self.bias is None else y + self.bias
+
+    def adjoint(self, g: Tensor) -> Tensor:
+        """Of `(pos, n, d)`, for the first positions."""
+        return self._centre(g * self.factor[: len(g), None])
+
+    def adjoint_at(self, pos: Tensor, v: Tensor) -> Tensor:
+        """Of vectors `(n, d)`, each at its position."""
+        return self._centre(v * self.factor[pos])
+
+    def division_adjoint_at(self, pos: Tensor, v: Tensor) -> Tensor:
+        """The same without gain and bias, for what reads right after the division."""
+        return self._centre(v * self.scale[pos])
+
+    def _centre(self, g: Tensor) -> Tensor:
+        return g - g.mean(dim=-1, keepdim=True) if self.centred else g
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionTape:
+    """One attention part.
+
+    Attributes:
+        norm: Of its input.
+        post: Its post-norm, or None.
+        pattern: `(head, query, key)`.
+        x: `(pos, d)` its input, after the norm.
+        wiring: Its weights.
+    """
+
+    norm: FrozenNorm
+    post: FrozenNorm | None
+    pattern: Tensor
+    x: Tensor
+    wiring: AttentionWiring
+
+    def values(self) -> Tensor:
+        """`(pos, kv_head, d_head)`."""
+        return self.wiring.v(self.x).unflatten(-1, (self.wiring.kv_heads, -1))
+
+
+@dataclass(frozen=True, eq=False)
+class MlpTape:
+    """One MLP.
+
+    Attributes:
+        norm: Of its input.
+        post: Its post-norm, or None.
+        stream: `(pos, d)` the stream that it reads, before the norm.
+        x: `(pos, d)` its input, after the norm.
+        raw: `(pos, d)` its output before the post-norm.
+        out: `(pos, d)` what it adds to the stream.
+    """
+
+    norm: FrozenNorm
+    post: FrozenNorm | None
+    stream: Tensor
+    x: Tensor
+    raw: Tensor
+    out: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Tape:
+    """One prompt's forward pass.
+
+    Attributes:
+        ids: `(pos,)` token ids.
+        stream: Name of the stack: `text`.
+        attention: Of every layer.
+        mlp: Of every layer.
+        final: The norm after the last layer.
+        embed: `(pos, d)` token embeddings, as they enter the stream.
+        positions: `(pos, d)` learned positions, or None.
+        last: `(pos, d)` stream after the last layer.
+        logits: `(pos, vocab)`.
+        wiring: Of the stack.
+    """
+
+    ids: Tensor
+    stream: str
+    attention: tuple[AttentionTape, ...]
+    mlp: tuple[MlpTape, ...]
+    final: FrozenNorm
+    embed: Tensor
+    positions: Tensor | None
+    last: Tensor
+    logits: Tensor
+    wiring: StackWiring = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def layers(self) -> int:
+        """Number of layers."""
+        return len(self.mlp)
+
+
+def record(model: Model, ids: Tensor) -> Tape:
+    """Run the model once on `(pos,)` token ids and keep what the linear replacement needs.
+
+    Raises:
+        OptionError: The model runs in half precision.
+        ModelError: Its weights give values that are not finite, or a norm is not a norm that can be frozen.
+        GraphError: The stream is not the sum of its parts.
+    """
+    if model.dtype not in (torch.float32, torch.float64):
+        raise OptionError(
+            f"{model.origin.name} runs in {str(model.dtype).removeprefix('torch.')}, too coarse to sum small parts.",
+            "Load it with dtype float32 (--dtype float32).",
+        )
+    wiring = stack_wiring(model)
+    norms, raws = _Watched(_norms_of(wiring)), _Watched(b.mlp.down_module for b in wiring.blocks)
+    names = [wiring.embed, *(f"{block.attention.name}.hook_pattern" for block in wiring.blocks)]
+    names += [wiring.positions] if wiring.positions else []
+    with norms.watching(), raws.watching():
+        output, cache = model.run_with_cache(model.inputs(ids[None]), names)  # type: ignore[attr-defined]
+    _require_finite(model, output.logits)
+    attention, mlp = [], []
+    for block in wiring.blocks:
+        attention.append(_attention_tape(block.attention, norms, cache))
+        mlp.append(_mlp_tape(block, norms, raws))
+    final, last, _ = norms.frozen(wiring.final_norm)
+    positions = cache[wiring.positions][0] if wiring.positions else None
+    embed = cache[wiring.embed][0]
+    tape = Tape(
+        ids,
+        wiring.stream,
+        tuple(attention),
+        tuple(mlp),
+        final,
+        embed,
+        positions,
+        last,
+        output.logits[0],
+        wiring,
+    )
+    _require_additive(tape)
+    return tape
+
+
+class _Watched:
+    """Input and output of modules during one forward pass of a single row."""
+
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        self._modules = list(modules)
+        self._seen: dict[int, tuple[Tensor, Tensor]] = {}
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        handles = [module.register_forward_hook(self._keep, with_kwargs=True) for module in self._modules]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _keep(self, module: nn.Module, args: tuple, kwargs: dict[str, Any], out: Tensor) -> None:
+        x = args[0] if args else kwargs["hidden_states"]
+        self._seen[id(module)] = (x.detach()[0].clone(), out.detach()[0].clone())
+
+    def __getitem__(self, module: nn.Module) -> tuple[Tensor, Tensor]:
+        return self._seen[id(module)]
+
+    def frozen(self, module: nn.Module) -> tuple[FrozenNorm, Tensor, Tensor]:
+        """A norm, its input and its output."""
+        x, y = self[module]
+        return frozen_norm(module, x, y), x, y
+
+
+def _norms_of(wiring: StackWiring) -> Iterator[nn.Module]:
+    yield wiring.final_norm
+    for block in wiring.blocks:
+        both = (block.attention.norm, block.attention.post_norm, block.mlp.norm, block.mlp.post_norm)
+        yield from (norm for norm in both if norm is not None)
+
+
+def _attention_tape(wiring: AttentionWiring, norms: _Watched, cache: Any) -> AttentionTape:
+    norm, _, x = norms.frozen(wiring.norm)
+    post = norms.frozen(wiring.post_norm)[0] if wiring.post_norm is not None else None
+    return AttentionTape(norm, post, cache[f"{wiring.name}.hook_pattern"][0], x, wiring)
+
+
+def _mlp_tape(block: BlockWiring, norms: _Watched, raws: _Watched) -> MlpTape:
+    norm, stream, x = norms.frozen(block.mlp.norm)
+    raw = raws[block.mlp.down_module][1]
+    if block.mlp.post_norm is None:
+        return MlpTape(norm, None, stream, x, raw, raw)
+    post, _, out = norms.frozen(block.mlp.post_norm)
+    return MlpTape(norm, post, stream, x, raw, out)
+
+
+def frozen_norm(module: nn.Module, x: Tensor, y: Tensor) -> FrozenNorm:
+    """What a norm multiplied each coordinate by.
+
+    RMSNorms of Transformers compute in float32 whatever the model's precision, and some store their gains minus one. So their
+    factor is taken as output over input, rounding included; where the input is zero it does not matter.
+
+    Raises:
+        ModelError: The module scales and shifts in some other way.
+    """
+    if isinstance(module, torch.nn.LayerNorm):
+        scale = (x.var(dim=-1, unbiased=False, keepdim=True) + module.eps).rsqrt()
+        frozen = FrozenNorm(scale * module.weight.detach(), scale, True, module.bias.detach())
+    else:
+        eps = getattr(module, "variance_epsilon", getattr(module, "eps", 0.0))
+        scale = (x.square().mean(dim=-1, keepdim=True) + eps).rsqrt()
+        safe = x.abs() > torch.finfo(x.dtype).tiny ** 0.5
+        frozen = FrozenNorm(torch.where(safe, y / torch.where(safe, x, 1.0), 0.0), scale, False, None)
+        _require_norm(module, frozen)
+    if not torch.allclose(frozen(x), y, rtol=1e-3, atol=1e-3 * float(y.abs().max())):
+        raise ModelError(
+            f"{type(module).__name__} is no norm whose scale can be frozen.", "Trace another model."
+        )
+    return frozen
+
+
+def _require_norm(module: nn.Module, frozen: FrozenNorm) -> None:
+    """The factor of an RMSNorm is a gain, the same at all positions, times the scale."""
+    gains = frozen.factor / frozen.scale
+    seen = gains != 0
+    counts = seen.sum(dim=0).clamp_min(1)
+    mean = gains.sum(dim=0) / counts
+    if ((gains - mean) * seen).abs().max() > 1e-2 * gains.abs().max():
+        raise ModelError(
+            f"{type(module).__name__} is no norm whose scale can be frozen.", "Trace another model."
+        )
+
+
+def _require_finite(model: Model, logits: Tensor) -> None:
+    if torch.isfinite(logits).all():
+        return
+    bad = [name for name, weight in model.hf.named_parameters() if not torch.isfinite(weight).all()]
+    where = f"The weights {', '.join(bad[:3])} of {model.origin.name} hold" if bad else "The logits hold"
+    raise ModelError(
+        f"{where} values that are not finite.", "Fetch the weights again, or load them in float32."
+    )
+
+
+def _require_additive(tape: Tape) -> None:
+    """The stream before the last norm is the embeddings and everything that was written."""
+    start = tape.embed if tape.positions is None else tape.embed + tape.positions
+    total = start + sum(m.out for m in tape.mlp)
+    for attention in tape.attention:
+        total = total + attention_out(attention)
+    if not torch.allclose(total, tape.last, rtol=1e-3, atol=1e-3 * float(tape.last.abs().max())):
+        raise GraphError(
+            "The stream is not the sum of what attention and MLPs write.",
+            "This architecture has a path that tracing does not know.",
+        )
+
+
+def attention_out(tape: AttentionTape, x: Tensor | None = None) -> Tensor:
+    """What an attention part adds to the stream, pattern and scales frozen.
+
+    Args:
+        tape: The part.
+        x: Its normed input `(..., pos, d)`; None: the recorded one.
+    """
+    w = tape.wiring
+    v = w.v(tape.x if x is None else x).unflatten(-1, (w.kv_heads, -1))
+    v = v.repeat_interleave(w.heads // w.kv_heads, dim=-2)
+    z = torch.einsum("hqk,...khd->...qhd", tape.pattern, v)
+    out = w.o(z.flatten(-2))
+    return out if tape.post is None else tape.post(out)

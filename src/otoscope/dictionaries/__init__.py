@@ -1,0 +1,1 @@
+"""Features: what a model computes with, as directions that are read and written."""

@@ -1,0 +1,55 @@
+"""`load_dictionary`: from a name or a folder to features."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from otoscope.dictionaries.neurons import NeuronBasis
+from otoscope.errors import DictionaryError
+
+if TYPE_CHECKING:
+    from otoscope.dictionaries.base import Dictionary
+    from otoscope.models.base import Model
+
+NEURONS = "neurons"
+
+
+def load_dictionary(name: str | Path, model: Model) -> Dictionary:
+    """Features for a model.
+
+    Args:
+        name: `neurons` for the model's own, `neurons:frozen`, `neurons:up` or `neurons:half` to say what of a gated neuron is
+            frozen, or a folder: otoscope's own format, circuit-tracer's, SAELens' or Gemma Scope's.
+        model: The model they are for.
+
+    Raises:
+        DictionaryError: There is no such dictionary, it is damaged, or it is of another model.
+    """
+    kind, _, gate = str(name).partition(":")
+    if kind == NEURONS:
+        return NeuronBasis(model, gate) if gate else NeuronBasis(model)  # type: ignore[arg-type]
+    dictionary = _from_folder(Path(name), model)
+    dictionary.check(model)
+    return dictionary
+
+
+def _from_folder(folder: Path, model: Model) -> Dictionary:
+    from otoscope.dictionaries.formats import circuit_tracer, gemma_scope, own, sae_lens
+
+    if not folder.is_dir():
+        raise DictionaryError(
+            f"There is no dictionary {folder}.", f"Name a folder, or {NEURONS} for the model's own."
+        )
+    if (folder / own.HEADER).exists():
+        return own.load_own(folder, model.dtype)
+    if (folder / circuit_tracer.CONFIG).exists():
+        return circuit_tracer.load_circuit_tracer(folder, model.dtype)
+    if next(folder.rglob(sae_lens.CONFIG), None):
+        return sae_lens.load_sae_lens(folder, model.dtype)
+    if any(next(folder.rglob(f"*.{ending}"), None) for ending in ("npz", "safetensors")):
+        return gemma_scope.load_gemma_scope(folder, model.dtype)
+    raise DictionaryError(
+        f"{folder} holds no dictionary: no {own.HEADER}, {circuit_tracer.CONFIG}, {sae_lens.CONFIG} or .npz.",
+        "Name a folder in one of these formats.",
+    )
