@@ -245,7 +245,8 @@ class HookedModel:
         ids = kwargs.get("inputs_embeds") if ids is None else ids
         ids = args[0] if ids is None and args else ids
         new = 0 if ids is None else ids.shape[1]
-        cache = kwargs.get("past_key_values")
+        # Transformers 5.24 calls the argument `cache`.
+        cache = kwargs.get("cache") if kwargs.get("cache") is not None else kwargs.get("past_key_values")
         uncached = kwargs.get("use_cache") is False or (cache is None and not kwargs.get("use_cache"))
         past = None if uncached and cache is None else (0 if cache is None else int(cache.get_seq_length()))
         # Only a speech recogniser asks for the language; in Hugging Face's `generate` by one token without a cache.
