@@ -92,10 +92,11 @@ def test_a_batch_of_interventions_is_the_same_as_one_by_one():
         np.testing.assert_allclose(together, alone, rtol=1e-8, atol=1e-12)
 
 
-def test_an_open_ended_change_goes_on_while_the_model_writes():
+@pytest.mark.parametrize("positions", [None, (10, 12)])
+def test_a_change_goes_on_while_the_model_writes_or_waits_for_its_positions(positions):
     model = model_of("llama")
     dictionary = NeuronBasis(model)
-    change = [Intervention.set(1, 5, 40.0)]
+    change = [Intervention.set(1, 5, 40.0, positions)]
     inputs = model.inputs(torch.tensor([IDS]))
     with intervening(model, dictionary, [change]):
         written = model.generate(**inputs, max_new_tokens=6, do_sample=False)
