@@ -26,6 +26,7 @@ NOT_RUN = [
     ("docs/studies/hallucination.md", "it takes about ten minutes on two cores"),
     ("docs/studies/lens.md", "it takes some minutes on two cores"),
     ("docs/studies/probes.md", "it takes about an hour on two cores"),
+    ("docs/studies/repetition.md", "it takes about an hour on two cores"),
 ]
 
 _FENCE = re.compile(r"^( *)```([\w.-]+)[^\n]*\n(.*?)^\1```$", re.M | re.S)
