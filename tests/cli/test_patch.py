@@ -62,7 +62,7 @@ def test_a_sweep_is_told_written_and_drawn(patch, manifest, tmp_path, capsys):
     assert patch("--components", "cross_attn,self_attn,mlp", "--heads", "--sets", 2, *out) == 0
     shown, _ = capsys.readouterr()
     assert "counted from 0" in shown
-    assert "random component" in shown
+    assert "random" in shown
     data = json.loads(files[0].read_text())
     assert {"n_items", "baseline_outcome_rate", "effects", "price"} <= data.keys()
     assert len(data["effects"]) == 2 * (6 + 6 + 1)

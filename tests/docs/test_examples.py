@@ -88,12 +88,16 @@ def workplace(tmp_path, monkeypatch) -> Path:
 
 def require_same(shown: str, printed: str, where: str) -> None:
     """Text must be equal up to spacing, whole numbers equal, others equal to two digits or in the last one shown."""
-    expected, got = _lines(shown), _lines(printed)
-    if expected[-1:] == [_ANY_LINES]:
-        expected = expected[:-1]
-        got = got[: len(expected)]
-    same = len(expected) == len(got) and all(_same_line(a, b) for a, b in zip(expected, got, strict=True))
-    assert same, f"{where} shows\n{shown}\nbut prints\n{printed}"
+    assert _follows(_lines(shown), _lines(printed)), f"{where} shows\n{shown}\nbut prints\n{printed}"
+
+
+def _follows(expected: list[str], got: list[str]) -> bool:
+    """Whether the lines are the same, where a line of "…" stands for any lines, or none."""
+    if expected[:1] == [_ANY_LINES]:
+        return any(_follows(expected[1:], got[i:]) for i in range(len(got) + 1))
+    if not expected or not got:
+        return not expected and not got
+    return _same_line(expected[0], got[0]) and _follows(expected[1:], got[1:])
 
 
 def _lines(text: str) -> list[str]:
@@ -126,6 +130,8 @@ def _same_number(shown: str, printed: str) -> bool:
         ("D3 head", "D2 head", False),
         ("a\n…", "a\nb\nc", True),
         ("a\n…", "b\na", False),
+        ("a\n…\nd", "a\nb\nc\nd", True),
+        ("a\n…\nd", "a\nb\nc", False),
         ("a\nb", "a", False),
     ],
 )
