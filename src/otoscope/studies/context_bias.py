@@ -81,7 +81,7 @@ def study_context_bias(
             out=out / "written",
             batch=batch,
         )
-        misled = [i for i, item in enumerate(corpus) if item.labels.get("bias", "misleading") == "misleading"]
+        misled = _misled(corpus)
         there = written.iloc[misled].assign(item=range(len(misled)))
         stacks: list[Stack] = list(reversed(model.points.stacks))  # type: ignore[arg-type]
         sweeps = {}
@@ -133,6 +133,12 @@ def _corpus(data: Sequence[Path | str], folder: Path, seed: int) -> list[Item]:
             "Make a corpus with `otoscope corpus make ambiguous`.",
         )
     return corpus
+
+
+def _misled(corpus: Sequence[Item]) -> list[int]:
+    """Items whose sentence suggests the other word; all, where the corpus does not tell."""
+    misled = [i for i, item in enumerate(corpus) if item.labels.get("bias") == "misleading"]
+    return misled or list(range(len(corpus)))
 
 
 def _any_direction(found: Any) -> Rate:
