@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from otoscope.models.decoding import batches
 from otoscope.patching.components import Component
 from otoscope.patching.scene import Scene
 from otoscope.progress import track
@@ -32,11 +31,10 @@ def ablate(scene: Scene, chosen: Sequence[Component], first: int, batch: int) ->
     Returns:
         `(component, token)`, float32, on the CPU, in the order of `chosen`.
     """
-    edits = [component.zeroed() for component in chosen]
-    order = sorted(range(len(chosen)), key=lambda i: scene.first_layer([edits[i]]))
+    edits = [[component.zeroed()] for component in chosen]
     out = torch.empty(len(chosen), len(scene.tokens) - first)
     with track("Zeroing components", len(chosen), "components") as task:
-        for chunk in batches(order, batch):
-            out[chunk] = scene.logprobs([[edits[i]] for i in chunk], first).cpu()
+        for chunk in scene.chunks(edits, batch):
+            out[chunk] = scene.logprobs([edits[i] for i in chunk], first).cpu()
             task.advance(len(chunk))
     return out

@@ -6,16 +6,17 @@ ride in one batch, one a row; and only the positions that a metric reads are une
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from otoscope.activations import Edit
 from otoscope.errors import OptionError
-from otoscope.models.decoding import DecoderSession
+from otoscope.models.decoding import DecoderSession, batches
 from otoscope.models.replay import FITS_SEAM, Replay
 from otoscope.models.whisper import SpeechModel
 
@@ -204,6 +205,17 @@ class Scene:
     def first_layer(self, edits: Iterable[Edit]) -> tuple[str, int]:
         """Stack and layer that a row with these edits must start at; without edits, the last layer."""
         return self._first(self.model.points[edit.point] for edit in edits)
+
+    def chunks(self, edits: Sequence[Sequence[Edit]], size: int) -> Iterator[list[int]]:
+        """Rows that should run together, at most `size` at once, by their number.
+
+        Decoder rows ride together from the lowest of their layers, which costs little; encoder rows, whose layers cost most, only
+        with those that begin at the same one.
+        """
+        starts = [self.first_layer(of_row) for of_row in edits]
+        order = sorted(range(len(edits)), key=lambda i: starts[i])
+        apart = groupby(order, key=lambda i: starts[i] if starts[i][0] == "encoder" else None)
+        return (chunk for _, rows in apart for chunk in batches(rows, size))
 
     def _first(self, points: Iterable[HookPoint]) -> tuple[str, int]:
         places = list(points)

@@ -12,7 +12,6 @@ import torch
 from otoscope.activations import Edit
 from otoscope.corpora import Item
 from otoscope.errors import AudioError, EditError, ModelError, OptionError
-from otoscope.models.decoding import batches
 from otoscope.models.whisper import SpeechModel
 from otoscope.outcomes import bootstrap
 from otoscope.patching.components import Component, chosen_components, main_stack
@@ -328,10 +327,10 @@ class _TokenSweep:
 
     def _logits(self, scene: Scene, edits: Sequence[Edit], position: int) -> Tensor:
         """Logits `(edit, vocab)`; edits that start at the same layer ride together."""
-        order = sorted(range(len(edits)), key=lambda i: scene.first_layer([edits[i]]))
+        rows_of = [[edit] for edit in edits]
         out: dict[int, Tensor] = {}
-        for chunk in batches(order, self.batch):
-            rows = scene.logits([[edits[i]] for i in chunk], [position])[:, 0]
+        for chunk in scene.chunks(rows_of, self.batch):
+            rows = scene.logits([rows_of[i] for i in chunk], [position])[:, 0]
             out |= dict(zip(chunk, rows, strict=True))
         return torch.stack([out[i] for i in range(len(edits))])
 
