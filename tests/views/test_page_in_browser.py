@@ -124,6 +124,15 @@ def test_the_keyboard_alone_reaches_tokens_grids_and_sound(open_page, doc):
     assert chosen(page) == 6
 
 
+def test_keys_that_come_faster_than_the_page_is_drawn_all_count(open_page, doc):
+    page = open_page(doc, "#token=5")
+    page.evaluate(
+        "for (let i = 0; i < 2; i++) document.body.dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowRight', bubbles: true}))"
+    )
+    page.wait_for_function("document.querySelector('main').dataset.token === '7'", timeout=2000)
+    assert page.url.endswith("#token=7")
+
+
 def test_playing_moves_the_sound_the_clock_and_the_cursor(open_page, doc):
     page = open_page(doc)
     before = page.locator(".cursor").bounding_box()["x"]

@@ -2,7 +2,7 @@
 
 import "./page.css";
 import { render } from "preact";
-import { useCallback, useEffect, useState } from "preact/hooks";
+import { useCallback, useLayoutEffect, useRef, useState } from "preact/hooks";
 import type { ExplainDoc } from "./contract.ts";
 import { readDocument } from "./host.ts";
 import { AblationPanel } from "./panels/ablation.tsx";
@@ -17,17 +17,24 @@ import { hashOf, initialToken, tokenInHash } from "./state.ts";
 function Page({ doc }: { doc: ExplainDoc }) {
   const count = doc.transcript.tokens.length;
   const [token, setToken] = useState(() => initialToken(doc, location.hash));
+  // The choice as of now: a second key can come before the first one's is drawn.
+  const latest = useRef(token);
+  const choose = useCallback((next: number) => {
+    latest.current = next;
+    setToken(next);
+  }, []);
   const select = useCallback((next: number) => {
     if (next < 0 || next >= count) return;
-    setToken(next);
+    choose(next);
     location.hash = hashOf(next);
-  }, [count]);
-  useEffect(() => {
-    const onHash = () => setToken((current) => tokenInHash(location.hash, count) ?? current);
+  }, [count, choose]);
+  const step = useCallback((by: number) => select(latest.current + by), [select]);
+  useLayoutEffect(() => {
+    const onHash = () => choose(tokenInHash(location.hash, count) ?? latest.current);
     addEventListener("hashchange", onHash);
     return () => removeEventListener("hashchange", onHash);
-  }, [count]);
-  useStepKeys(token, select);
+  }, [count, choose]);
+  useStepKeys(token, step);
   const shared = { doc, token, select };
   return (
     <main data-token={token}>
@@ -43,19 +50,19 @@ function Page({ doc }: { doc: ExplainDoc }) {
 }
 
 /** Left and right arrows step through the tokens, and the focus follows where it was on a token. */
-function useStepKeys(token: number, select: (token: number) => void): void {
-  useEffect(() => {
+function useStepKeys(token: number, step: (by: number) => void): void {
+  useLayoutEffect(() => {
     const onKeyDown = (event: KeyboardEvent) => {
-      const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+      const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
       const target = event.target as HTMLElement;
-      if (!step || event.altKey || event.ctrlKey || event.metaKey || target.closest(".scroll, .bench")) return;
+      if (!by || event.altKey || event.ctrlKey || event.metaKey || target.closest(".scroll, .bench")) return;
       event.preventDefault();
-      select(token + step);
+      step(by);
     };
     document.addEventListener("keydown", onKeyDown);
     return () => document.removeEventListener("keydown", onKeyDown);
-  }, [token, select]);
-  useEffect(() => {
+  }, [step]);
+  useLayoutEffect(() => {
     if (document.activeElement?.classList.contains("token")) {
       document.querySelector<HTMLElement>(".token[aria-selected=true]")?.focus();
     }
