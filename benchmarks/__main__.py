@@ -22,6 +22,7 @@ NAMES = (
     "probing",
     "patching_generative",
     "patching_teacher_forced",
+    "tracing",
     "parity_tiny_en",
     "parity_base",
 )

@@ -132,22 +132,23 @@ def test_autograd_through_the_frozen_model_gives_the_same_rows(case):
         torch.testing.assert_close(row[at : at + len(IDS)], errors, rtol=1e-9, atol=1e-11)
 
 
-@pytest.mark.parametrize("gate", ["frozen", "up", "half"])
-def test_the_sum_over_all_paths_of_neurons_is_one_sweep_through_their_slopes(gate):
-    """With all neurons expanded, signed paths from tokens to a logit add up to the total effect."""
-    case = Case("llama")
-    case.use(NeuronBasis(case.model, gate))
-    seeds, s = case.seeds(), case.sources
-    logit = seeds[torch.tensor([len(case.columns)])]
-    through = Sweep(case.tape, case.dictionary, s, through=True).rows(logit)[0]
-    every = torch.arange(s.features)
-    full = case.sweep.rows(feature_seeds(case.tape, case.dictionary, s, every))
-    relative = full / s.activation[:, None]
-    carried, total = case.sweep.rows(logit)[0], 0
-    for _ in range(LAYERS + 1):
-        total = total + carried[s.features :]
-        carried = carried[: s.features] @ relative
-    torch.testing.assert_close(through[s.features :], total, rtol=1e-9, atol=1e-11)
+def test_the_sum_over_all_paths_is_one_sweep_through_the_features(case):
+    """With all features expanded, signed paths from any source to a logit add up to its total effect."""
+    for name, dictionary in dictionaries(case.model).items():
+        case.use(dictionary)
+        s = case.sources
+        logit = case.seeds()[torch.tensor([len(case.columns)])]
+        through = Sweep(case.tape, dictionary, s, through=True).rows(logit)[0]
+        full = case.sweep.rows(feature_seeds(case.tape, dictionary, s, torch.arange(s.features)))
+        relative = full / s.activation[:, None]
+        direct = case.sweep.rows(logit)[0]
+        carried, total = direct, torch.zeros_like(direct)
+        for _ in range(LAYERS + 1):
+            total = total + carried
+            carried = carried[: s.features] @ relative
+        assert not carried.any(), name
+        torch.testing.assert_close(through, total, rtol=1e-9, atol=1e-11, msg=name)
+        torch.testing.assert_close(through[s.features :].sum(), direct.sum(), rtol=1e-9, atol=1e-11, msg=name)
 
 
 def test_reading_the_stream_below_or_above_the_model_is_refused():

@@ -159,6 +159,6 @@ def test_a_check_reports_direct_exactly_and_free_with_interval_and_baselines(fam
     assert told["free"]["n"] == 60
     assert told["free"]["ci_low"] <= told["free"]["correlation"] <= told["free"]["ci_high"]
     assert set(told["free"]["baselines"]) == {
-        "activation_x_gradient", "activation", "direct_edge", "random_features",
+        "activation_x_gradient", "activation", "direct_edge", "paths_within_graph", "random_features",
     }  # fmt: skip
     assert graph.check(30).to_dict() == told

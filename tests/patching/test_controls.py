@@ -7,7 +7,17 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 
-from otoscope.patching.controls import coverage, greedy_set, halves, holm, minimal_set, others, shares, tail
+from otoscope.patching.controls import (
+    coverage,
+    greedy_set,
+    halves,
+    holm,
+    minimal_set,
+    others,
+    shares,
+    tail,
+    tail_of_mean,
+)
 
 
 def test_the_tail_equals_an_enumeration_of_all_outcomes():
@@ -148,3 +158,30 @@ def test_a_minimal_set_has_no_member_to_spare_and_tells_its_own_score():
         if len(kept) < 4:
             assert score == worth[frozenset(kept)] >= least
     assert minimal_set("abc", scores, 4) == (("b", "c"), 5)
+
+
+def test_the_tail_of_a_mean_equals_an_enumeration_and_drawing_comes_near():
+    changes = np.random.default_rng(0).normal(size=(4, 5)) + np.array([[2.0], [0], [0], [0]])
+    means = [np.mean([changes[i, j] for j, i in enumerate(drawn)]) for drawn in product(range(4), repeat=5)]
+    expected = [np.mean(np.abs(means) >= abs(row.mean()) - 1e-12) for row in changes]
+    np.testing.assert_allclose(tail_of_mean(changes, 0), expected)
+    np.testing.assert_allclose(tail_of_mean(changes, 0, draws=1000), expected, atol=0.05)
+    assert tail_of_mean(changes, 0, draws=1000) == tail_of_mean(changes, 0, draws=1000)
+
+
+def test_the_tail_of_a_mean_is_never_nothing():
+    assert tail_of_mean(np.array([[9.0], [0], [0], [0]]), 0)[0] == 1 / 4
+    strong = np.vstack([np.full(40, 9.0), np.zeros((7, 40))])
+    assert tail_of_mean(strong, 0, draws=999)[0] == 1 / 1000
+    assert np.isnan(tail_of_mean(np.ones((1, 3)), 0)).all()
+    assert np.isnan(tail_of_mean(np.ones((3, 0)), 0)).all()
+
+
+def test_where_nothing_is_to_be_found_means_stand_out_no_more_often_than_promised():
+    rng = np.random.default_rng(1)
+    runs, false = 200, 0
+    for run in range(runs):
+        scale = rng.exponential(size=8)  # items differ in how much anything does
+        changes = rng.standard_t(3, size=(12, 8)) * scale
+        false += min(holm(tail_of_mean(changes, run, draws=2000))) <= 0.05
+    assert false / runs <= 0.05 + 2 * (0.05 * 0.95 / runs) ** 0.5

@@ -45,6 +45,11 @@ def test_what_was_said_so_is_no_loop():
     assert not judge_of("loop").has(written(LOOP), item(LOOP))
 
 
+@pytest.mark.parametrize("detector", ["compression", "ngram"])
+def test_a_single_detector_is_taken_at_its_word_whatever_was_said(detector):
+    assert judge_of("loop", detector).has(written(LOOP), item(LOOP))
+
+
 def test_hardly_any_text_resolves_but_restores_nothing():
     judge = judge_of("loop")
     for after in (written(""), written("Oh well."), written("The bridge, to be sure.", tokens=4)):

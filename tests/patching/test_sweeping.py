@@ -18,12 +18,14 @@ from tests.patching.worlds import hearing_qwen, hearing_whisper, spans
 
 from otoscope.activations import Edit
 from otoscope.audio import white_noise
+from otoscope.audio.samples import sample
 from otoscope.corpora import Item
 from otoscope.errors import AudioError, EditError, ManifestError, ModelError, OptionError, OutputError
 from otoscope.outcomes import compression_ratio
 from otoscope.patching import sweeping
 from otoscope.patching.references import Reference
 from otoscope.patching.sweeping import SweepOptions, explain_empty, sweep_corpus
+from otoscope.patching.writing import heard_of
 from otoscope.runs import Run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -293,3 +295,13 @@ def test_what_cannot_be_swept_is_refused_before_any_work(model, tmp_path, monkey
     ):
         sweep(model, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_was_said_in_a_long_recording_is_not_what_its_first_window_is_judged_by():
+    """jfk is 11 s long."""
+    whole = Item("jfk.flac", sample("jfk"), text="And so my fellow Americans", language="en")
+    assert heard_of(whole, 30.0) is whole
+    assert heard_of(whole, 5.0).text is None
+    assert heard_of(replace(whole, offset=7.0), 5.0).text is not None
+    assert heard_of(replace(whole, duration=4.0), 5.0).text is not None
+    assert heard_of(replace(whole, text=""), 5.0).text == ""

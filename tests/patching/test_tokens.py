@@ -13,6 +13,7 @@ from otoscope.activations import Edit
 from otoscope.audio import white_noise
 from otoscope.corpora import Item
 from otoscope.errors import AudioError, EditError, ModelError, OptionError
+from otoscope.patching import tokens
 from otoscope.patching.references import Reference
 from otoscope.patching.scene import Scene
 from otoscope.patching.sweeping import SweepOptions
@@ -26,6 +27,12 @@ def outputs(scene, components):
     names = sorted({component.point for component in components})
     cache = scene.read(names)
     return {name: cache[name][0] for name in names}
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """Sweeps without a directory of their own must not find those of earlier tests."""
+    monkeypatch.setattr(tokens, "cache_dir", lambda: tmp_path / "cache")
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +129,46 @@ def test_recordings_that_lack_the_token_or_cannot_be_read_are_named_once(model, 
         sweep_tokens(model, spans(1), options(), token=99)
     with pytest.raises(AudioError, match="None of the 1"):
         sweep_tokens(model, corpus[1:], options(reference=Reference("mean")), token=1)
+
+
+def test_a_sweep_goes_on_where_it_was_killed_and_ends_the_same(model, tmp_path, monkeypatch):
+    chosen = options(parts=("mlp", "cross_attn"), reference=Reference("noise"))
+    whole = sweep_tokens(model, spans(4), chosen, token=1, out=tmp_path / "whole", priced=None)
+    _TokenSweep = tokens._TokenSweep
+    changes, calls = _TokenSweep._changes, 0
+
+    def killed(self, *args):
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise KeyboardInterrupt
+        return changes(self, *args)
+
+    monkeypatch.setattr(_TokenSweep, "_changes", killed)
+    with pytest.raises(KeyboardInterrupt):
+        sweep_tokens(model, spans(4), chosen, token=1, out=tmp_path / "killed", priced=None)
+    resumed = sweep_tokens(model, spans(4), chosen, token=1, out=tmp_path / "killed", priced=None)
+    assert calls == 3 + 2  # the two that were done are not done again
+    assert json.dumps(resumed.to_dict()) == json.dumps(whole.to_dict())
+    with pytest.raises(OptionError, match="begun with token = 1, now it is 2"):
+        sweep_tokens(model, spans(4), chosen, token=2, out=tmp_path / "killed", priced=None)
+
+
+def test_winners_are_chosen_on_one_half_corrected_and_priced(model):
+    found = sweep_tokens(model, spans(6), options(language="en"), token=1)
+    data = found.to_dict()
+    halves = [t["half"] for t in data["tokens"]]
+    assert sorted(set(halves)) == ["discovery", "test"]
+    assert {w["component"] for w in data["winners"]} <= {e["component"] for e in data["effects"]}
+    for effect in data["effects"]:
+        assert effect["discovery"]["n"] + effect["test"]["n"] == effect["n"] == 6
+        both = sum(effect[half]["change"] * effect[half]["n"] for half in ("discovery", "test"))
+        assert both / 6 == pytest.approx(effect["change"])
+    for adjusted, p in zip(found.p_adjusted, found.p_values["discovery"], strict=True):
+        assert adjusted is None or adjusted >= p
+    assert "shipped recordings alone" in data["price"]["note"]
+    assert len(data["price"]["edits"]) == len(data["winners"])
+    assert sweep_tokens(model, spans(6), options(language="en"), token=1, priced=None).price is None
 
 
 def test_memory_does_not_grow_with_the_recordings(model, monkeypatch):

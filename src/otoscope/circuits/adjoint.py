@@ -107,8 +107,9 @@ class Sweep:
         tape: The prompt's forward pass.
         dictionary: Features.
         sources: Its columns.
-        through: Let the adjoint pass through the MLPs by their frozen slopes instead of reading features: rows are then
-            total effects of tokens, positions and biases. For exact dictionaries.
+        through: Let the adjoint also pass through the features by their frozen gates. Rows are then total effects, along all
+            paths, those through features that are no nodes of a graph included; of tokens, positions, biases and errors
+            together they sum to the target.
     """
 
     def __init__(
@@ -184,14 +185,17 @@ class Sweep:
         constant = self.dictionary.bias(layer)
         if constant is not None:
             bias += g.sum(dim=0) @ constant
-        if self.through:
-            return self._passed(g, layer, bias)
         for source in self.dictionary.sources(layer):
             self._read_features(g, source, layer, out)
         if self.sources.errors is not None:
             at = self.sources.features + layer * len(self.tape)
             out[:n, at : at + len(g)] = torch.einsum("pnd,pd->np", g, self.sources.errors[layer, : len(g)])
-        return self._skipped(g, layer, bias)
+        skip = self.dictionary.skip(layer)
+        at_input = None if skip is None else g @ skip
+        if self.through and self.dictionary.size(layer):
+            passed = self._passed(g, layer, out, bias)
+            at_input = passed if at_input is None else at_input + passed
+        return 0.0 if at_input is None else self._before_reading(at_input, layer, bias)
 
     def _read_features(self, g: Tensor, layer: int, written: int, out: Tensor) -> None:
         """Seeds times the write vectors of the features that are active at each position."""
@@ -213,37 +217,43 @@ class Sweep:
         there = out[: g.shape[1], start : start + len(g) * len(every)].unflatten(1, (len(g), -1))
         there += read.view(len(g), g.shape[1], -1).transpose(0, 1)
 
-    def _skipped(self, g: Tensor, layer: int, bias: Tensor) -> Tensor | float:
-        skip, mlp = self.dictionary.skip(layer), self.tape.mlp[layer]
-        if skip is None:
-            return 0.0
-        at_input = g @ skip
+    def _before_reading(self, at_input: Tensor, layer: int, bias: Tensor) -> Tensor:
+        """From what the features of a layer read back to the stream."""
+        mlp = self.tape.mlp[layer]
         if self.dictionary.reads == "resid_mid":
             return at_input
         if self.dictionary.reads == "normalized":
-            pos = torch.arange(len(g))
+            pos = torch.arange(len(at_input))
             return torch.stack(
-                [mlp.norm.division_adjoint_at(pos[i : i + 1], at_input[i]) for i in range(len(g))]
+                [mlp.norm.division_adjoint_at(pos[i : i + 1], at_input[i]) for i in range(len(at_input))]
             )
         if mlp.norm.bias is not None:
             bias += at_input.sum(dim=0) @ mlp.norm.bias
         return mlp.norm.adjoint(at_input)
 
-    def _passed(self, g: Tensor, layer: int, bias: Tensor) -> Tensor:
-        """Through every neuron by its slope."""
-        active, mlp = self.sources.actives[layer], self.tape.mlp[layer]
-        at_neurons = g @ self.dictionary.decoder(layer, layer, None).T
-        total = torch.zeros_like(g)
+    def _passed(self, g: Tensor, layer: int, out: Tensor, bias: Tensor) -> Tensor:
+        """What the features of a layer, by their frozen gates, hand on to what they read: `(pos, seed, d_in)`.
+
+        All layers that they write to have been passed, so their columns hold the whole adjoint of each activation.
+        """
+        active, seeds = self.sources.actives[layer], g.shape[1]
+        start = self.sources.starts[layer]
+        adjoint = out[:seeds, start : start + len(active)]
+        total = g.new_zeros(len(g), seeds, self.dictionary.readings(layer)[0].weight.shape[1])
         for k, reading in enumerate(self.dictionary.readings(layer)):
-            slopes = at_neurons.new_zeros(len(self.tape), at_neurons.shape[-1])
-            slopes[active.pos, active.feature] = active.slopes[:, k]
-            passed = at_neurons * slopes[: len(g), None]
+            gated = adjoint * active.slopes[:, k]
             if reading.bias is not None:
-                bias += passed.sum(dim=0) @ reading.bias
-            total += passed @ reading.weight
-        if mlp.norm.bias is not None:
-            bias += total.sum(dim=0) @ mlp.norm.bias
-        return mlp.norm.adjoint(total)
+                bias += gated @ reading.bias[active.feature]
+            if active.dense:
+                total += (
+                    gated.unflatten(1, (-1, self.dictionary.size(layer)))[:, : len(g)].transpose(0, 1)
+                    @ reading.weight
+                )
+                continue
+            for pos in range(len(g)):
+                here = active.at(pos)
+                total[pos] += gated[:, here] @ reading.weight[active.feature[here]]
+        return total
 
     # Start of the stream ---------------------------------------------------------------------------------------------
 

@@ -1,8 +1,9 @@
 """Is the graph true? Its predictions beside what happens when features are taken away.
 
 `direct`: with everything frozen, each edge must be the change it predicts. That is a test of the arithmetic.
-`free`: the model reacts as it does, and the change of the target is compared with the graph's sum over all paths. That is the
-scientific claim, and it may fail: patterns, scales and gates move when a feature goes.
+`free`: the model reacts as it does, and the change of the target is compared with what the replacement model says: the sum over
+all paths, those through features that are no nodes of the graph included. That is the scientific claim, and it may fail:
+patterns, scales and gates move when a feature goes.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from otoscope.circuits.adjoint import Sweep
 from otoscope.circuits.graph import FEATURE, AttributionGraph
 from otoscope.circuits.influence import path_sums
 from otoscope.circuits.interventions import Freeze, Intervention, Row, intervening
-from otoscope.circuits.targets import Target, target_values
+from otoscope.circuits.targets import Target, target_seeds, target_values
 from otoscope.errors import GraphError
 from otoscope.outcomes import bootstrap
 from otoscope.progress import track
@@ -77,7 +79,8 @@ class Check:
         features: Ids of the features that were ablated.
         direct: Everything frozen: every edge of these features.
         free: The model reacting: the targets' changes against sums over paths. Baselines: `activation_x_gradient` (of the real
-            model), `activation`, `direct_edge` (the edge to the target alone), and `random_features`: what is measured when,
+            model), `activation`, `direct_edge` (the edge to the target alone), `paths_within_graph` (paths through nodes of the
+            graph alone), and `random_features`: what is measured when,
             in place of each feature, a random one of nearly the same activation goes, compared with the same prediction.
         top_effect: Mean absolute change of the targets by these features.
         random_effect: The same by the random ones.
@@ -319,7 +322,8 @@ def _free(
     targets: list[Target],
     seed: int,
 ) -> Comparison:
-    predicted = -path_sums(graph)[:, nodes].T.ravel()
+    predicted = -total_effects(graph, tracer, nodes, targets).ravel()
+    within = -path_sums(graph)[:, nodes].T
     first = len(graph.values) - len(targets)
     edges = -graph.matrix[first:, nodes].toarray().T
     activation = np.repeat(-graph.nodes.activation[nodes][:, None], len(targets), axis=1)
@@ -329,9 +333,23 @@ def _free(
         "activation_x_gradient": (gradient.ravel(), changes),
         "activation": (activation.ravel(), changes),
         "direct_edge": (edges.ravel(), changes),
+        "paths_within_graph": (within.ravel(), changes),
         "random_features": (predicted, by_others.ravel()),
     }
     return Comparison(predicted, changes, True, baselines, seed)
+
+
+def total_effects(
+    graph: AttributionGraph, tracer: Tracer, nodes: np.ndarray, targets: Sequence[Target]
+) -> np.ndarray:
+    """`(node, target)`: what features supply along all paths of the replacement model, gates, patterns and scales frozen.
+
+    Paths through features that are no nodes of the graph count as well: one sweep that passes through all of them.
+    """
+    n, sweep = graph.nodes, Sweep(tracer.tape, tracer.dictionary, tracer.sources, through=True)
+    rows = sweep.rows(target_seeds(tracer.tape, targets))
+    columns = [tracer.sources.column(int(n.layer[i]), int(n.pos[i]), int(n.feature[i])) for i in nodes]
+    return rows[:, columns].T.double().numpy()
 
 
 def activation_times_gradient(

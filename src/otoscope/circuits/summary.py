@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from otoscope.circuits.graph import AttributionGraph
+    from otoscope.circuits.scores import Scores
     from otoscope.circuits.tracer import Tracer
 
 _PATHS, _NODES, _DIRECT, _TOKENS = 6, 8, 5, 3
@@ -123,10 +124,20 @@ def _lines(graph: AttributionGraph) -> Iterator[str]:
     for i in features_first[np.argsort(-influence[features_first], kind="stable")[:_NODES]]:
         yield f"  {100 * influence[i]:6.2f} %  {node_words(graph, i)}{_promoted(graph, int(i))}"
     yield ""
-    yield (
-        f"replacement {scores.replacement:.3f}, completeness {scores.completeness:.3f}; "
-        f"{100 * scores.rest:.0f} % of the influence ends in what is in no node"
-    )
+    yield from _score_lines(graph, scores, told.get("active_features", features) - features, kind)
+
+
+def _score_lines(graph: AttributionGraph, scores: Scores, others: int, kind: str) -> Iterator[str]:
+    """How much of the answer this is."""
+    if others > 0 and scores.rest > 0:
+        yield (
+            f"{100 * scores.rest:.0f} % of the influence comes through the {others} active features that are no nodes; "
+            "they are summed, exactly, in the rest. More --nodes take more of it in."
+        )
+    if kind == "neurons":
+        yield "Neurons miss nothing of an MLP: there are no errors (replacement 1, completeness 1)."
+    else:
+        yield f"replacement {scores.replacement:.3f}, completeness {scores.completeness:.3f} (1: nothing ends in errors)"
 
 
 def _direct_lines(graph: AttributionGraph, target: int) -> Iterator[str]:

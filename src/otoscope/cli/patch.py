@@ -140,10 +140,9 @@ def patch(
         raise OptionError(
             "--token and --against belong to --outcome token.", "Add `--outcome token`, or leave them out."
         )
-    if outcome is OutcomeName.TOKEN and (out is not None or price or sets):
+    if outcome is OutcomeName.TOKEN and sets:
         raise OptionError(
-            "--out, --price and --sets do not belong to --outcome token, which writes nothing again.",
-            "Leave them out, and keep the result with --json.",
+            "--sets does not belong to --outcome token, which writes nothing again.", "Leave it out."
         )
     recordings = items(target)
     options = SweepOptions(
@@ -168,7 +167,14 @@ def patch(
 
         wanted = int(token) if token is not None and token.isdecimal() else token
         result = sweep_tokens(
-            loaded, recordings, options, token=wanted, against=against, batch=common.batch
+            loaded,
+            recordings,
+            options,
+            token=wanted,
+            against=against,
+            out=out,
+            priced=price or (),
+            batch=common.batch,
         ).to_dict()
     else:
         found = sweep_corpus(loaded, recordings, options, out=out, priced=price or (), batch=common.batch)
@@ -254,7 +260,7 @@ def _say_winners(result: Mapping[str, Any]) -> None:
         if winner["significant"]:
             say(f"{name} stands out on the discovery half (p corrected {_number(winner['p_adjusted'], 3)}).")
         else:
-            say(f"No component stands out from random ones; the best on the discovery half is {name}.")
+            say(f"No component stands out from random ones; the strongest on the discovery half is {name}.")
     if not result["winners"]:
         say("No component restores anything on the discovery half.")
 
@@ -295,6 +301,8 @@ def _say_tokens(result: Mapping[str, Any]) -> None:
             "random",
             "direction",
             "p",
+            "corrected",
+            "test half",
             "no longer first",
         ),
         *(
@@ -305,6 +313,8 @@ def _say_tokens(result: Mapping[str, Any]) -> None:
                 "–" if e["random_change"] is None else f"{e['random_change']:+.2f}",
                 f"{e['direction_change']:+.2f}",
                 _number(e["p_value"], 3),
+                _number(e["p_adjusted"], 3),
+                "–" if e["test"]["change"] is None else f"{e['test']['change']:+.2f}",
                 f"{e['resolved']} of {e['n']}",
             )
             for e in order
@@ -318,7 +328,10 @@ def _say_tokens(result: Mapping[str, Any]) -> None:
         "layers and heads are counted from 0",
         "",
         *table(rows),
+        "",
     )
+    _say_winners(result)
+    _say_price(result)
 
 
 def _counted(n: int, what: str) -> str:

@@ -68,6 +68,37 @@ def tail(count: int, probabilities: np.ndarray) -> float:
     return float(min(1.0, distribution[count:].sum())) if np.isfinite(distribution).all() else float("nan")
 
 
+def tail_of_mean(changes: np.ndarray, seed: int, draws: int = 10_000) -> list[float]:
+    """Of every component of one kind: the probability that one drawn from them anew for each item changes as much on average.
+
+    The counterpart of `tail` for changes that are numbers: exact where there are at most `draws` ways to draw, else by drawing,
+    the component itself counted as one draw (Phipson and Smyth 2010).
+
+    Args:
+        changes: `(component, item)`, the components of one kind.
+        seed: Of the draws.
+        draws: How many.
+
+    Returns:
+        One two-sided p-value a component, never 0; NaN if there are no items or no other component.
+    """
+    count, n = changes.shape
+    if count < 2 or not n:
+        return [float("nan")] * count
+    seen = np.abs(changes.mean(axis=1))
+    exact = count**n <= draws
+    if exact:
+        sums = np.zeros(1)
+        for of_item in changes.T:
+            sums = (sums[:, None] + of_item).ravel()
+    else:
+        drawn = np.random.default_rng(seed).integers(count, size=(draws, n))
+        sums = changes[drawn, np.arange(n)].sum(axis=1)
+    means = np.abs(sums) / n
+    hits = np.array([(means >= s - 1e-12).sum() for s in seen])
+    return (hits / len(means) if exact else (hits + 1) / (draws + 1)).tolist()
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down correction of several tests; NaN stays and does not count.
 

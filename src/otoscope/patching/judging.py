@@ -89,7 +89,11 @@ def judge_of(outcome: Outcome, detector: Detector = "combined") -> Judge:
 
 @dataclass(frozen=True)
 class LoopJudge:
-    """The text repeats itself, by one detector of `otoscope.outcomes.is_loop`, and was not said so."""
+    """The text repeats itself, by one detector of `otoscope.outcomes.is_loop`.
+
+    The combined decision leaves out what was really said so (the reference loops as well). A single detector is taken at its
+    word: every text above its threshold counts.
+    """
 
     detector: Detector = "combined"
 
@@ -97,8 +101,8 @@ class LoopJudge:
         """Any corpus will do."""
 
     def has(self, text: Text, item: Item) -> bool:
-        """Whether the text loops though the reference does not."""
-        said = item.text
+        """Whether the text loops; under the combined decision, though the reference does not."""
+        said = item.text if self.detector == "combined" else None
         if said and is_loop(said, self.detector, item.language or text.language):
             return False
         return is_loop(text.text, self.detector, text.language)

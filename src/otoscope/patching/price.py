@@ -116,6 +116,36 @@ def price(
     return [card(corpus, table, i) for i in range(len(changes))]
 
 
+def price_told(
+    writer: Writer,
+    corpus: Sequence[Item],
+    changes: Sequence[Change],
+    winners: Sequence[Mapping[str, Any]],
+    run: Run,
+    batch: int,
+    window: float,
+    given: bool,
+) -> dict[str, Any]:
+    """The prices of a sweep's winners, JSON-ready.
+
+    Args:
+        writer: The model.
+        corpus: What they are priced on.
+        changes: The winners' edits.
+        winners: The winners, JSON-ready.
+        run: Where parts are kept.
+        batch: Recordings at once.
+        window: Length of a window in seconds.
+        given: Whether the corpus was given; else it is the shipped recordings, and it is said how little that proves.
+    """
+    cards = price(writer, corpus, changes, run, batch, window)
+    return {
+        "edits": [{**w, "card": of_edit} for w, of_edit in zip(winners, cards, strict=True)],
+        "n_items": len(corpus),
+        "note": None if given else SHIPPED.format(len(shipped())),
+    }
+
+
 def _lines(
     writer: Writer, chunk: Sequence[tuple[int, Item]], changes: Sequence[Change], batch: int, window: float
 ) -> pd.DataFrame:

@@ -144,7 +144,7 @@ class PatchResult:
         effects: pd.DataFrame,
     ) -> PatchResult:
         """Put together what a run holds."""
-        groups = [_group(item, options.group_by, i) for i, item in enumerate(corpus)]
+        groups = [group_of(item, options.group_by, i) for i, item in enumerate(corpus)]
         names = [item.audio_filepath for item in corpus]
         return cls(model, options, components, baseline, names, groups, effects)
 
@@ -362,7 +362,8 @@ class PatchResult:
         return f"<p>{escape(repr(self))}</p><table>{head}{rows}</table>"
 
 
-def _group(item: Item, label: str, number: int) -> Hashable:
+def group_of(item: Item, label: str, number: int) -> Hashable:
+    """What must not be in both halves: the item's label, or the item itself where it has none."""
     value = item.labels.get(label)
     return number if value is None else key_of(value)
 

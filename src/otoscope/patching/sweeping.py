@@ -31,7 +31,7 @@ from otoscope.patching.components import Component, Stack, chosen_components, ma
 from otoscope.patching.controls import greedy_set, minimal_set
 from otoscope.patching.judging import Judge, Outcome, Text, judge_of
 from otoscope.patching.means import Means
-from otoscope.patching.price import SHIPPED, price, priced_on, shipped
+from otoscope.patching.price import price_told, priced_on
 from otoscope.patching.references import Reference
 from otoscope.patching.results import PatchResult
 from otoscope.patching.writing import (
@@ -41,6 +41,7 @@ from otoscope.patching.writing import (
     Writer,
     Written,
     first_window,
+    heard_of,
     window_of,
     writer_of,
 )
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
 KIND = "patching"
 _BASELINE, _EFFECTS, _SETS = "baseline", "effects", "sets"
 _SHARD = 16
-_MEANS_OF = 64  # items that corpus means are taken over
+MEANS_OF = 64  # items that corpus means are taken over
 
 
 @dataclass(frozen=True)
@@ -147,8 +148,8 @@ def sweep_corpus(
     chosen = chosen_components(model, options.stacks or (main_stack(model),), options.parts, options.heads)
     writer = writer_of(model, options.max_tokens, options.language)
     price_corpus = None if priced is None else priced_on(priced)
-    settings = _settings(model, corpus, options, chosen, price_corpus)
-    path = Path(out) if out is not None else cache_dir() / "patching" / _digest(settings)[:24]
+    settings = sweep_settings(model, corpus, options, chosen, price_corpus)
+    path = Path(out) if out is not None else cache_dir() / "patching" / digest(settings)[:24]
     with Run.opened(path, KIND, settings) as run:
         sweep = _Sweep(
             model, writer, judge, list(corpus), options, chosen, run, batch or model.batch, written
@@ -178,7 +179,7 @@ def write_corpus(
         OptionError: The directory belongs to another job.
         AudioError: None of the recordings can be read.
     """
-    settings = _settings(model, corpus, options, [], None)
+    settings = sweep_settings(model, corpus, options, [], None)
     judge, writer = (
         judge_of(options.outcome, options.detector),
         writer_of(model, options.max_tokens, options.language),
@@ -187,20 +188,21 @@ def write_corpus(
         return _Sweep(model, writer, judge, list(corpus), options, [], run, batch or model.batch).baseline()
 
 
-def _settings(
+def sweep_settings(
     model: Model,
     corpus: Sequence[Item],
     options: SweepOptions,
     chosen: Sequence[Component],
     priced: Sequence[Item] | None,
 ) -> dict[str, Any]:
+    """All that the results of a sweep depend on, JSON-ready: it belongs to one run directory and to no other."""
     facts = {k: v for k, v in model.describe().items() if k not in ("device", "source")}
     facts["sha256"] = model.weights_digest()
     clip = options.reference.clip
     return {
         "model": facts,
-        "items": _digest([_stamp(item) for item in corpus]),
-        "priced": None if priced is None else _digest([_stamp(item) for item in priced]),
+        "items": digest([_stamp(item) for item in corpus]),
+        "priced": None if priced is None else digest([_stamp(item) for item in priced]),
         "components": [[c.id, c.head] for c in chosen],
         "reference_clip": None if clip is None else hashlib.sha256(clip.samples.tobytes()).hexdigest(),
         **options.to_dict(),
@@ -219,7 +221,8 @@ def _stamp(item: Item) -> list[Any]:
     ]
 
 
-def _digest(value: Any) -> str:
+def digest(value: Any) -> str:
+    """SHA-256 of a JSON-ready value, in hexadecimal."""
     told = json.dumps(value, sort_keys=True, default=str)
     return hashlib.sha256(told.encode("utf-8", "backslashreplace")).hexdigest()
 
@@ -272,7 +275,7 @@ class _Sweep:
         for rows in batches(chunk, self.batch):
             heard = self._readable(rows, lines)
             for i, text in zip(heard, self.writer.write(list(heard.values()), None), strict=True):
-                has = self.judge.has(text, self.corpus[i])
+                has = self.judge.has(text, self._judged(i))
                 lines[i] |= {"text": text.text, "ids": list(text.ids), "language": text.language, "has": has}
         return pd.DataFrame(list(lines.values()))
 
@@ -289,6 +292,10 @@ class _Sweep:
 
     def _clip(self, item: Item) -> Clip:
         return first_window(item, window_of(self.model))
+
+    def _judged(self, item: int) -> Item:
+        """What the text of an item is judged against."""
+        return heard_of(self.corpus[item], window_of(self.model))
 
     # The sweep -------------------------------------------------------------------------------------------------------
 
@@ -337,7 +344,7 @@ class _Sweep:
         return pd.DataFrame(sorted(lines, key=lambda line: (line["control"], line["component"])))
 
     def _line(self, item: int, number: int, before: Text, text: Written) -> dict[str, Any]:
-        verdict = self.judge.verdict(before, text, self.corpus[item])
+        verdict = self.judge.verdict(before, text, self._judged(item))
         count = len(self.components)
         place = {"item": item, "component": number % count, "control": number >= count}
         return place | asdict(verdict) | {"text": text.text, "tokens": len(text.ids)}
@@ -373,7 +380,7 @@ class _Sweep:
     def _means(self) -> dict[str, Any]:
         means = Means(self.model, self.components)
         baseline = self.run.table(_BASELINE)
-        there = baseline[baseline["reason"].isna()].head(_MEANS_OF)
+        there = baseline[baseline["reason"].isna()].head(MEANS_OF)
         with track("Averaging activations", len(there), "recordings") as task:
             for row in there.to_dict("records"):  # type: ignore[call-overload]
                 item = self.corpus[row["item"]]
@@ -435,7 +442,7 @@ class _Sweep:
                     heard, elsewhere = self._heard(item)
                     changes = self._sets_as_changes(sets, item)
                     for i, text in self.writer.vary(heard, changes, elsewhere, before, self.batch):
-                        verdict = asdict(self.judge.verdict(before, text, self.corpus[item]))
+                        verdict = asdict(self.judge.verdict(before, text, self._judged(item)))
                         lines.append({"item": item, "set": i, "text": text.text} | verdict)
                         task.advance()
             self.run.write_part(_SETS, step, pd.DataFrame(lines))
@@ -453,13 +460,9 @@ class _Sweep:
         changes = [
             Change((self.components[i],), self.reference(), self.options.alpha) for i in result.winner_indices
         ]
-        cards = price(self.writer, corpus, changes, self.run, self.batch, window_of(self.model))
-        told = [w.to_dict() | {"card": card} for w, card in zip(result.winners, cards, strict=True)]
-        return {
-            "edits": told,
-            "n_items": len(corpus),
-            "note": None if given else SHIPPED.format(len(shipped())),
-        }
+        window = window_of(self.model)
+        winners = [w.to_dict() for w in result.winners]
+        return price_told(self.writer, corpus, changes, winners, self.run, self.batch, window, given)
 
 
 def _text(baseline: pd.DataFrame, item: int) -> Text:

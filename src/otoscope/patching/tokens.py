@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,18 +14,25 @@ import torch
 from otoscope.activations import Edit
 from otoscope.corpora import Item
 from otoscope.errors import AudioError, EditError, ModelError, OptionError
+from otoscope.models.cache import cache_dir
 from otoscope.models.whisper import SpeechModel
 from otoscope.outcomes import bootstrap
+from otoscope.patching.changes import Change
 from otoscope.patching.components import Component, chosen_components, main_stack
+from otoscope.patching.controls import halves, holm, tail_of_mean
 from otoscope.patching.means import Means
+from otoscope.patching.price import price_told, priced_on
 from otoscope.patching.references import Reference
+from otoscope.patching.results import LEVEL, Winner, group_of
 from otoscope.patching.scene import Scene
-from otoscope.patching.sweeping import SweepOptions
+from otoscope.patching.sweeping import KIND, MEANS_OF, SweepOptions, digest, sweep_settings
 from otoscope.patching.writing import WhisperWriter, Written, first_window
 from otoscope.progress import track
+from otoscope.runs import Run
 from otoscope.versions import versions
 
 if TYPE_CHECKING:
+    import pandas as pd
     from torch import Tensor
 
     from otoscope.audio import Clip
@@ -32,8 +41,13 @@ if TYPE_CHECKING:
 NOTES = (
     "Teacher-forced: the text that was written is given, and one token of it is looked at; nothing is written again.",
     "resolved: the token is no longer the most probable one; restored: the other word's token is more probable than it.",
-    "p_value: share of components of the same kind (it included) whose mean change is at least as large.",
+    "p_value: chance that a component drawn anew from its kind for every token changes the metric as much on average; with one "
+    "token it is never below one over the number of its kind.",
+    "Winners are chosen on the discovery half by the size of the change, with Holm's correction over all components.",
 )
+
+_TOKENS = "tokens"
+_COLUMNS = ("change", "direction", "resolved", "restored")
 
 
 @dataclass(frozen=True)
@@ -65,12 +79,14 @@ class TokenResult:
         components: Components.
         chosen: The tokens.
         names: Recordings of the items.
-        change: Change of the metric `(component, item)`: the token's log-probability, or its logit less the other's.
+        groups: Group of each token's recording; no group is in both halves.
+        change: Change of the metric `(component, token)`: the token's log-probability, or its logit less the other's.
         direction: The same in a random direction.
-        resolved: `(component, item)`, bool.
-        restored: `(component, item)`, bool; None without another word.
+        resolved: `(component, token)`, bool.
+        restored: `(component, token)`, bool; None without another word.
         n_items: Items that could be read.
         skipped: Items that could not be read, or hold no such token.
+        price: What the winners cost; None if nothing was priced.
     """
 
     model: Mapping[str, Any]
@@ -78,17 +94,58 @@ class TokenResult:
     components: Sequence[Component]
     chosen: Sequence[Chosen]
     names: Sequence[str]
+    groups: Sequence[Hashable]
     change: np.ndarray
     direction: np.ndarray
     resolved: np.ndarray
     restored: np.ndarray | None
     n_items: int
     skipped: Sequence[Mapping[str, str]]
+    price: Mapping[str, Any] | None = None
 
     @property
     def measure(self) -> str:
         """What changed."""
         return "logprob" if self.restored is None else "logit_difference"
+
+    @cached_property
+    def discovery(self) -> np.ndarray:
+        """Which tokens are the discovery half, `(token,)`, bool; a single one is in it."""
+        return halves(list(self.groups), self.options.seed)
+
+    @cached_property
+    def p_values(self) -> dict[str, list[float]]:
+        """Of every component against those of its kind: on `all` tokens and on the `discovery` half; see `tail_of_mean`."""
+        return {
+            "all": self._tails(np.ones(len(self.chosen), dtype=bool)),
+            "discovery": self._tails(self.discovery),
+        }
+
+    def _tails(self, tokens: np.ndarray) -> list[float]:
+        out = np.full(len(self.components), np.nan)
+        kinds = [(c.stack, c.kind) for c in self.components]
+        for kind in set(kinds):
+            rows = np.array([k == kind for k in kinds])
+            out[rows] = tail_of_mean(self.change[rows][:, tokens], self.options.seed)
+        return out.tolist()
+
+    @cached_property
+    def p_adjusted(self) -> list[float | None]:
+        """Of every component: its change on the discovery half, corrected over all components."""
+        return [None if np.isnan(p) else p for p in holm(self.p_values["discovery"])]
+
+    @cached_property
+    def winner_indices(self) -> list[int]:
+        """Components that change the tokens of the discovery half most, among those that stand out; else the best one."""
+        strength = np.abs(self.change[:, self.discovery].mean(axis=1))
+        order = [int(i) for i in np.argsort(-strength, kind="stable")]
+        standing_out = [i for i in order if (p := self.p_adjusted[i]) is not None and p <= LEVEL]
+        return standing_out[: self.options.winners] or order[:1]
+
+    @property
+    def winners(self) -> list[Winner]:
+        """The winners."""
+        return [Winner(self.components[i], self.p_adjusted[i]) for i in self.winner_indices]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; layers, heads and tokens are counted from 0."""
@@ -100,43 +157,57 @@ class TokenResult:
             "n_outcome": len(self.chosen),
             "baseline_outcome_rate": len(self.chosen) / self.n_items if self.n_items else None,
             "effects": [self._effect(i) for i in range(len(self.components))],
+            "winners": [w.to_dict() for w in self.winners],
             "tokens": [
-                {"audio_filepath": self.names[c.item], "token": c.index, "id": c.token, "text": c.text}
-                for c in self.chosen
+                {
+                    "audio_filepath": self.names[c.item],
+                    "token": c.index,
+                    "id": c.token,
+                    "text": c.text,
+                    "half": "discovery" if first else "test",
+                }
+                for c, first in zip(self.chosen, self.discovery, strict=True)
             ],
-            "price": None,
+            "price": dict(self.price) if self.price is not None else None,
             "skipped": [dict(s) for s in self.skipped],
             "notes": list(NOTES),
             "versions": versions(),
         }
 
     def _effect(self, i: int) -> dict[str, Any]:
-        component, n = self.components[i], len(self.chosen)
-        change = self.change[i]
+        component = self.components[i]
+        kind = (component.stack, component.kind)
+        alike = [j for j, c in enumerate(self.components) if (c.stack, c.kind) == kind and j != i]
+        every = np.ones(len(self.chosen), dtype=bool)
+        p = self.p_values["all"][i]
+        return (
+            component.to_dict()
+            | {"label": component.label, "kind": component.kind}
+            | self._summary(i, every)
+            | {
+                "random_change": float(self.change[alike].mean()) if alike else None,
+                "random_rate": float(self.resolved[alike].mean()) if alike else None,
+                "direction_change": float(self.direction[i].mean()),
+                "p_value": None if np.isnan(p) else p,
+                "p_adjusted": self.p_adjusted[i],
+                "discovery": self._summary(i, self.discovery),
+                "test": self._summary(i, ~self.discovery),
+            }
+        )
+
+    def _summary(self, i: int, tokens: np.ndarray) -> dict[str, Any]:
+        """One component on some of the tokens."""
+        n, change = int(tokens.sum()), self.change[i, tokens]
         low, high = bootstrap(np.mean, change, seed=self.options.seed) if n > 1 else (None, None)
-        alike = [
-            j
-            for j, other in enumerate(self.components)
-            if (other.stack, other.kind) == (component.stack, component.kind)
-        ]
-        means = self.change.mean(axis=1)
-        larger = sum(abs(means[j]) >= abs(means[i]) - 1e-12 for j in alike)
-        others = [means[j] for j in alike if j != i]
-        resolved = int(self.resolved[i].sum())
-        return component.to_dict() | {
-            "label": component.label,
-            "kind": component.kind,
+        resolved = int(self.resolved[i, tokens].sum())
+        return {
             "resolved": resolved,
-            "restored": None if self.restored is None else int(self.restored[i].sum()),
+            "restored": None if self.restored is None else int(self.restored[i, tokens].sum()),
             "n": n,
-            "rate": resolved / n,
-            "change": float(means[i]),
+            "rate": resolved / n if n else None,
+            "change": float(change.mean()) if n else None,
             "ci_low": low,
             "ci_high": high,
-            "random_change": float(np.mean(others)) if others else None,
-            "random_rate": float(self.resolved[[j for j in alike if j != i]].mean()) if others else None,
-            "direction_change": float(self.direction[i].mean()),
-            "p_value": larger / len(alike),
         }
 
     def __repr__(self) -> str:
@@ -154,9 +225,11 @@ def sweep_tokens(
     *,
     token: int | str | None = None,
     against: str | None = None,
+    out: Path | str | None = None,
+    priced: Sequence[Path | str] | None = (),
     batch: int | None = None,
 ) -> TokenResult:
-    """Patch every component and see what becomes of one token of each recording.
+    """Patch every component, see what becomes of one token of each recording, and price the winners.
 
     Args:
         model: A Whisper model.
@@ -164,11 +237,14 @@ def sweep_tokens(
         options: What to patch and with what.
         token: Index of the token from 0, or a word; None: the least certain token.
         against: Another word: the metric is then the difference of the logits of the two.
+        out: Directory of the run, begun or finished; None: one in otoscope's cache, named after all that it depends on.
+        priced: Corpora that the winners are priced on; none: the shipped recordings. None prices nothing.
         batch: Rows at once.
 
     Raises:
         ModelError: The model is no Whisper model.
-        OptionError: No recording has such a token.
+        OptionError: No recording has such a token, or the directory belongs to another sweep.
+        OutputError: Another process works in the directory, or it cannot be written.
         AudioError: None of the recordings can be read.
     """
     if not isinstance(model, SpeechModel):
@@ -179,93 +255,122 @@ def sweep_tokens(
     if model.open_hooks:
         raise EditError("A hook or an edit is in place.", "Sweep outside of the block.")
     options.reference.check(model.window_seconds)
-    return _TokenSweep(model, corpus, options, token, against, batch or model.batch).run()
+    components = chosen_components(
+        model, options.stacks or (main_stack(model),), options.parts, options.heads
+    )
+    other = None if against is None else _first_token(model, against)
+    price_corpus = None if priced is None else priced_on(priced)
+    settings = sweep_settings(model, corpus, options, components, price_corpus) | {
+        "outcome": "token",
+        "token": token,
+        "against": other,
+    }
+    path = Path(out) if out is not None else cache_dir() / "patching" / digest(settings)[:24]
+    with Run.opened(path, KIND, settings) as run:
+        sweep = _TokenSweep(model, corpus, options, components, run, token, other, batch or model.batch)
+        result = sweep.result()
+        if price_corpus is not None:
+            result = replace(result, price=sweep.price(result, price_corpus, bool(priced)))
+        return result
 
 
 class _TokenSweep:
+    """The work of one sweep; each recording is a part of the run."""
+
     def __init__(
         self,
         model: SpeechModel,
         corpus: Sequence[Item],
         options: SweepOptions,
+        components: Sequence[Component],
+        run: Run,
         token: int | str | None,
-        against: str | None,
+        against: int | None,
         batch: int,
     ) -> None:
         self.model, self.corpus, self.options, self.batch = model, corpus, options, batch
-        self.token = token
-        self.against = None if against is None else _first_token(model, against)
-        self.components = chosen_components(
-            model, options.stacks or (main_stack(model),), options.parts, options.heads
-        )
+        self.components, self.run, self.token, self.against = components, run, token, against
         self.writer = WhisperWriter(model, options.max_tokens, model.check_language(options.language))
-        self.skipped: list[dict[str, str]] = []
-        self.n_items = 0
 
-    def run(self) -> TokenResult:
-        reference = self._reference()
-        chosen: list[Chosen] = []
-        parts = []
-        for (
-            i,
-            clip,
-            heard,
-            text,
-        ) in self._heard():  # one after another: what is heard of all would fill the memory
-            found = self._choose(i, text)
-            if found is not None:
-                chosen.append(found)
-                parts.append(self._item(found, clip, heard, text, reference))
-        if not self.n_items:
+    def result(self) -> TokenResult:
+        """Everything but the price."""
+        with track("Patching tokens", len(self.corpus), "recordings") as task:
+            for i in range(len(self.corpus)):
+                if not self.run.has_part(_TOKENS, i):
+                    self.run.write_part(_TOKENS, i, self._part(i))
+                task.advance()
+        import pandas as pd
+
+        parts = [pd.read_parquet(self.run.part(_TOKENS, i)) for i in range(len(self.corpus))]
+        return self._gathered(parts)
+
+    def _gathered(self, parts: Sequence[pd.DataFrame]) -> TokenResult:
+        heads = [part.iloc[0] for part in parts]
+        names = [item.audio_filepath for item in self.corpus]
+        skipped = [
+            {"audio_filepath": name, "reason": str(head["reason"])}
+            for name, head in zip(names, heads, strict=True)
+            if head["component"] < 0
+        ]
+        n_items = sum(bool(head["readable"]) for head in heads)
+        if not n_items:
             raise AudioError(
-                f"None of the {len(self.corpus)} recordings can be read; the first: {self.skipped[0]['reason']}",
+                f"None of the {len(self.corpus)} recordings can be read; the first: {skipped[0]['reason']}",
                 "Check them with `otoscope corpus check`.",
             )
-        if not chosen:
+        there = [i for i, head in enumerate(heads) if head["component"] >= 0]
+        if not there:
             raise OptionError(
                 f"No recording has the token {self.token!r}.",
                 "See `otoscope transcribe` for what is written.",
             )
-        change, direction, resolved, restored = (np.stack(x, axis=1) for x in zip(*parts, strict=True))
+        chosen = [
+            Chosen(i, int(h["index"]), int(h["token"]), self._word(h["token"]), self.against)
+            for i, h in enumerate(heads)
+            if h["component"] >= 0
+        ]
+        columns = {name: np.stack([parts[i][name].to_numpy() for i in there], axis=1) for name in _COLUMNS}
         return TokenResult(
             self.model.describe(),
             self.options,
             self.components,
             chosen,
-            [item.audio_filepath for item in self.corpus],
-            change,
-            direction,
-            resolved,
-            None if self.against is None else restored,
-            self.n_items,
-            self.skipped,
+            names,
+            [group_of(self.corpus[i], self.options.group_by, i) for i in there],
+            columns["change"],
+            columns["direction"],
+            columns["resolved"],
+            None if self.against is None else columns["restored"],
+            n_items,
+            skipped,
         )
 
-    def _heard(self) -> Iterator[tuple[int, Clip, Any, Written]]:
-        """Number, clip, what was heard, and what was written, of every item that can be read."""
-        self.skipped, self.n_items = [], 0
-        with track("Patching tokens", len(self.corpus), "recordings") as task:
-            for i, item in enumerate(self.corpus):
-                task.advance()
-                try:
-                    clip = first_window(item, self.model.window_seconds)
-                except AudioError as error:
-                    self._skip(i, error.reason)
-                    continue
-                heard = self.writer.hear(clip, item.language)
-                self.n_items += 1
-                yield i, clip, heard, self.writer.write([heard], None)[0]
+    def _part(self, i: int) -> pd.DataFrame:
+        """One line a component; of a recording that is skipped a single line of component -1."""
+        import pandas as pd
 
-    def _skip(self, item: int, reason: str) -> None:
-        self.skipped.append({"audio_filepath": self.corpus[item].audio_filepath, "reason": reason})
-
-    def _choose(self, item: int, text: Written) -> Chosen | None:
+        clip, reason = self._clip(i)
+        if clip is None:
+            return pd.DataFrame([{"component": -1, "readable": False, "reason": reason}])
+        heard = self.writer.hear(clip, self.corpus[i].language)
+        text = self.writer.write([heard], None)[0]
         index = self._index(text)
         if index is None:
-            self._skip(item, f"It has no token {self.token!r}: {text.text[:60]!r}.")
-            return None
-        token = text.ids[index]
-        return Chosen(item, index, token, self.model.tokenizer.decode([token]), self.against)
+            reason = f"It has no token {self.token!r}: {text.text[:60]!r}."
+            return pd.DataFrame([{"component": -1, "readable": True, "reason": reason}])
+        found = Chosen(i, index, text.ids[index], self._word(text.ids[index]), self.against)
+        columns = self._changes(found, clip, heard, text)
+        same = {"index": index, "token": found.token, "readable": True, "reason": None}
+        return pd.DataFrame({"component": range(len(self.components)), **columns, **same})
+
+    def _clip(self, i: int) -> tuple[Clip | None, str | None]:
+        try:
+            return first_window(self.corpus[i], self.model.window_seconds), None
+        except AudioError as error:
+            return None, error.reason
+
+    def _word(self, token: int) -> str:
+        return self.model.tokenizer.decode([int(token)])
 
     def _index(self, text: Written) -> int | None:
         if isinstance(self.token, int):
@@ -284,18 +389,29 @@ class _TokenSweep:
                     break
         return None
 
-    def _reference(self) -> Reference:
-        """The reference; corpus means are taken in a pass of their own."""
+    @cached_property
+    def reference(self) -> Reference:
+        """The reference; corpus means are taken when they are first needed, in a pass of their own."""
         reference = self.options.reference
         if reference.kind != "mean":
             return reference
-        means = Means(self.model, self.components)
-        for _, clip, of_clip, text in self._heard():
-            prompt = self.model.prompt(of_clip.language)
+        means, done = Means(self.model, self.components), 0
+        for i, item in enumerate(self.corpus):
+            clip, _ = self._clip(i)
+            if clip is None:
+                continue
+            heard = self.writer.hear(clip, item.language)
+            prompt = self.model.prompt(heard.language)
+            (text,) = self.writer.write([heard], None)
             means.add(self.model.inputs([clip], [*prompt, *text.ids]), len(prompt) - 1, clip)
-        return reference.with_means(means.result()) if self.n_items else reference
+            done += 1
+            if done == MEANS_OF:
+                break
+        return reference.with_means(means.result())
 
-    def _item(self, c: Chosen, clip: Clip, heard: Any, text: Written, reference: Reference) -> tuple:
+    def _changes(self, c: Chosen, clip: Clip, heard: Any, text: Written) -> dict[str, np.ndarray]:
+        """Each component's change of the metric, that in a random direction, and what becomes of the token."""
+        reference = self.reference
         prompt = self.model.prompt(heard.language)
         tokens = torch.tensor([*prompt, *text.ids], device=self.model.device)
         scene = Scene.heard(self.model, heard.heard.encoded, tokens, heard.heard.audio)
@@ -315,15 +431,18 @@ class _TokenSweep:
         position = len(prompt) - 1 + c.index
         base = scene.logits([()], [position])[0, 0]
         logits = self._logits(scene, [*patches, *controls], position)
-        change = _metric(logits, c) - _metric(base[None], c)
-        count = len(patches)
-        resolved = (logits[:count].argmax(dim=-1) != base.argmax()).cpu().numpy()
-        won = (
-            logits[:count, c.against] > logits[:count, c.token]
-            if c.against is not None
-            else torch.zeros(count)
-        )
-        return change[:count].numpy(), change[count:].numpy(), resolved, won.bool().cpu().numpy()
+        change = (_metric(logits, c) - _metric(base[None], c)).numpy()
+        patched = logits[: len(patches)]
+        resolved = patched.argmax(dim=-1) != base.argmax()
+        restored = torch.zeros_like(resolved)
+        if c.against is not None:
+            restored = patched[:, c.against] > patched[:, c.token]
+        return {
+            "change": change[: len(patches)],
+            "direction": change[len(patches) :],
+            "resolved": resolved.cpu().numpy(),
+            "restored": restored.cpu().numpy(),
+        }
 
     def _logits(self, scene: Scene, edits: Sequence[Edit], position: int) -> Tensor:
         """Logits `(edit, vocab)`; edits that start at the same layer ride together."""
@@ -333,6 +452,16 @@ class _TokenSweep:
             rows = scene.logits([rows_of[i] for i in chunk], [position])[:, 0]
             out |= dict(zip(chunk, rows, strict=True))
         return torch.stack([out[i] for i in range(len(edits))])
+
+    def price(self, result: TokenResult, corpus: Sequence[Item], given: bool) -> dict[str, Any]:
+        """What the winners cost."""
+        changes = [
+            Change((self.components[i],), self.reference, self.options.alpha) for i in result.winner_indices
+        ]
+        winners = [w.to_dict() for w in result.winners]
+        return price_told(
+            self.writer, corpus, changes, winners, self.run, self.batch, self.model.window_seconds, given
+        )
 
 
 def _outputs(scene: Scene, names: Sequence[str]) -> dict[str, Tensor]:

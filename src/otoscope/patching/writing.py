@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from otoscope.audio import Clip
+from otoscope.audio import Clip, info
 from otoscope.corpora import Item
 from otoscope.errors import ModelError
 from otoscope.models.decoding import Decoded, DecoderSession, batches, detect_languages
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 MAX_TOKENS = 224
 """Tokens written at most: half of Whisper's positions, as OpenAI's own decoding allows."""
+
+_ROUNDING = 0.01  # seconds by which a length in a manifest may be off
 
 
 @dataclass(frozen=True)
@@ -210,3 +212,13 @@ def first_window(item: Item, seconds: float = 30.0) -> Clip:
         AudioError: The recording cannot be read.
     """
     return next(item.windows(seconds))
+
+
+def heard_of(item: Item, seconds: float = 30.0) -> Item:
+    """The item as its first window can be judged: what was said in a longer recording is not what was said in its window."""
+    if not item.text:
+        return item
+    whole = info(item.path).duration if item.audio_filepath else None
+    left = None if whole is None else whole - item.offset
+    length = min((x for x in (item.duration, left) if x is not None), default=seconds)
+    return item if length <= seconds + _ROUNDING else replace(item, text=None)

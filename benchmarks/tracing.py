@@ -1,0 +1,331 @@
+"""Attribution graphs beside circuit-tracer 0.5.0: the same nodes and edges, time, memory, and how both grow.
+
+The peer runs in its own environment (`benchmarks/peers`), both read the same checkpoint and the same transcoders. Its 0.5.0 is
+Caerii's fork of decoderesearch/circuit-tracer; TransformerLens is its backend. Times are of the graph alone, after loading.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+CLAIM = (
+    "Graphs of a random Llama (12 layers of 576, ReLU transcoders of 4,096, about 65 active, 500 feature nodes): the nodes and "
+    "edges of circuit-tracer 0.5.0 (1e-4 relative), at least 20 times faster and at most half its memory at 16, 64 and 256 tokens"
+)
+FASTER, MEMORY, AGREE = 20.0, 0.5, 1e-4
+LENGTHS, NODES, BATCH, UPDATE, ACTIVE = (16, 64, 256), (125, 250, 500, 1000), 64, 4, 65
+PATIENCE = 3600  # seconds that the peer may take for one graph
+FIGURE = Path(__file__).parents[1] / "docs" / "images" / "tracing-beside-circuit-tracer.png"
+
+OURS = """
+import json, sys, threading, time, resource
+from pathlib import Path
+import numpy as np, torch
+from otoscope.circuits.graph import ERROR, FEATURE, TARGET, TOKEN
+from otoscope.circuits.tracer import Tracer, TraceSettings
+from otoscope.dictionaries.loading import load_dictionary
+from otoscope.models.loading import load_model
+
+def resident_gb():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e9
+
+class Watch(threading.Thread):
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.most, self.running = resident_gb(), True
+    def run(self):
+        while self.running:
+            self.most = max(self.most, resident_gb())
+            time.sleep(0.005)
+
+job = json.loads(Path(sys.argv[1]).read_text())
+model = load_model(job["model"])
+dictionary = load_dictionary(job["transcoders"], model)
+settings = TraceSettings(nodes=job["nodes"], update=job["update"] * job["batch"], conventions="circuit-tracer")
+before, watch = resident_gb(), Watch()
+watch.start()
+start = time.perf_counter()
+graph = Tracer(model, torch.tensor(job["ids"]), dictionary, settings).graph(job["target"])
+seconds = time.perf_counter() - start
+watch.running = False
+watch.join()
+n = graph.nodes
+features = n.of(FEATURE)
+np.savez(
+    job["out"],
+    features=np.stack([n.layer[features], n.pos[features], n.feature[features]], axis=1),
+    matrix=graph.matrix.toarray(), kind=n.kind, layer=n.layer, pos=n.pos,
+    activation=n.activation[features],
+)
+told = {"seconds": seconds, "gb_above_loaded": watch.most - before, "active": graph.record["active_features"]}
+print(json.dumps(told))
+"""
+
+
+def run() -> dict[str, Any]:
+    from benchmarks.peers.environments import python_of
+
+    peer = [str(python_of("circuit_tracer")), str(Path(__file__).parent / "peers" / "circuit_tracer.py")]
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        random = _random_llama(root / "llama")
+        lengths = {t: _beside(peer, root, random, t, 500) for t in LENGTHS}
+        nodes = {n: lengths[16] if n == 500 else _beside(peer, root, random, 16, n) for n in NODES}
+        real = _beside(peer, root, _smollm(root / "smollm"), 16, 500)
+    _draw(lengths, nodes)
+    agree = [found["agreement"] for found in (*lengths.values(), *nodes.values(), real)]
+    worst = max((a["largest_relative_difference"] for a in agree if a), default=None)
+    same = all(a["same_nodes"] for a in agree if a)
+    told = {f"tokens_{t}": found for t, found in lengths.items()}
+    told |= {f"nodes_{n}_at_16_tokens": found for n, found in nodes.items() if n != 500}
+    ratios = [found for found in lengths.values() if found["times_faster"] is not None]
+    return {
+        **told,
+        "smollm2_135m_at_16_tokens": real,
+        "same_nodes": same,
+        "largest_relative_difference": worst,
+        "passed": bool(
+            same
+            and worst is not None
+            and worst <= AGREE
+            and all(f["times_faster"] >= FASTER and f["share_of_its_memory"] <= MEMORY for f in ratios)
+        ),
+    }
+
+
+# One graph, both ways ----------------------------------------------------------------------------------------------------
+
+
+def _beside(peer: list[str], root: Path, patient: dict[str, Any], tokens: int, nodes: int) -> dict[str, Any]:
+    ids = patient["ids"][:tokens]
+    job = {
+        **patient,
+        "ids": ids,
+        "target": _top(patient["model"], ids),
+        "nodes": nodes,
+        "batch": BATCH,
+        "update": UPDATE,
+    }
+    runs = 3 if tokens <= 64 else 1
+    ours, theirs = [], []
+    failed = None
+    for i in range(runs):
+        ours.append(_run([sys.executable, "-c", OURS], root, job, "ours"))
+        if failed is None and (i == 0 or tokens <= 16):
+            found = _run(peer, root, job, "theirs")
+            failed = found.get("failed")
+            theirs += [] if failed else [found]
+    mine = {k: statistics.median(o[k] for o in ours) for k in ("seconds", "gb_above_loaded")}
+    told: dict[str, Any] = {
+        "active_features": ours[0]["active"],
+        "seconds": round(mine["seconds"], 2),
+        "gb": round(mine["gb_above_loaded"], 3),
+        "circuit_tracer_seconds": None,
+        "circuit_tracer_gb": None,
+        "times_faster": None,
+        "share_of_its_memory": None,
+        "agreement": None,
+    }
+    if failed:
+        return told | {"circuit_tracer_failed": failed}
+    its = {k: statistics.median(o[k] for o in theirs) for k in ("seconds", "gb_above_loaded")}
+    return told | {
+        "circuit_tracer_seconds": round(its["seconds"], 2),
+        "circuit_tracer_gb": round(its["gb_above_loaded"], 3),
+        "times_faster": round(its["seconds"] / mine["seconds"], 1),
+        "share_of_its_memory": round(mine["gb_above_loaded"] / its["gb_above_loaded"], 3),
+        "agreement": _agreement(root / "ours.npz", root / "theirs.npz", tokens),
+    }
+
+
+def _run(command: list[str], root: Path, job: dict[str, Any], name: str) -> dict[str, Any]:
+    (root / "job.json").write_text(json.dumps({**job, "out": str(root / f"{name}.npz")}))
+    try:
+        done = subprocess.run(
+            [*command, str(root / "job.json")], capture_output=True, text=True, timeout=PATIENCE
+        )
+    except subprocess.TimeoutExpired:
+        return {"failed": f"not done after {PATIENCE} s"}
+    if done.returncode and name == "ours":
+        raise RuntimeError(done.stderr[-2000:])
+    if done.returncode:
+        return {
+            "failed": done.stderr.strip().splitlines()[-1][:300]
+            if done.stderr.strip()
+            else f"exit {done.returncode}"
+        }
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def _agreement(ours: Path, theirs: Path, tokens: int) -> dict[str, Any]:
+    """Edges of both as one matrix over the same nodes: features, errors, tokens; then the target."""
+    from otoscope.circuits.graph import ERROR, FEATURE, TOKEN
+
+    a, b = np.load(ours), np.load(theirs)
+    mine = {tuple(f): i for i, f in enumerate(a["features"].tolist())}
+    its = {tuple(f): i for i, f in enumerate(b["features"].tolist())}
+    common = sorted(set(mine) & set(its))
+    matrix = b["matrix"]  # rows and columns: features, errors by layer and position, tokens, the target
+    layers = (matrix.shape[1] - len(its) - 1) // tokens - 1
+    ours_rows = [mine[f] for f in common] + [len(a["matrix"]) - 1]
+    their_rows = [its[f] for f in common] + [len(matrix) - 1]
+    x, y = np.zeros((len(ours_rows), matrix.shape[1])), matrix[their_rows].astype(float)
+    dense = a["matrix"][ours_rows].astype(float)
+    for column, (kind, layer, pos) in enumerate(zip(a["kind"], a["layer"], a["pos"], strict=True)):
+        if kind == ERROR:
+            x[:, len(its) + layer * tokens + pos] = dense[:, column]
+        elif kind == TOKEN:
+            x[:, len(its) + layers * tokens + pos] = dense[:, column]
+    for f in common:
+        x[:, its[f]] = dense[:, mine[f]]
+    assert FEATURE == 0
+    noise = 1e-4 * np.abs(y).max(axis=1, keepdims=True)  # float32 sums of many parts
+    there = np.abs(y) > noise
+    difference = np.abs(x - y)
+    return {
+        "same_nodes": set(mine) == set(its),
+        "nodes_in_common": len(common),
+        "edges_compared": int(there.sum()),
+        "largest_relative_difference": float((difference / np.abs(y).clip(1e-30))[there].max()),
+        "largest_difference_of_a_row_in_its_largest_edge": float(
+            (difference / np.abs(y).max(axis=1, keepdims=True).clip(1e-30)).max()
+        ),
+    }
+
+
+# What is traced ----------------------------------------------------------------------------------------------------------
+
+
+def _random_llama(folder: Path) -> dict[str, Any]:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=8192, hidden_size=576, intermediate_size=1536, num_hidden_layers=12, num_attention_heads=9,
+        num_key_value_heads=3, max_position_embeddings=2048, rms_norm_eps=1e-5, tie_word_embeddings=False,
+        bos_token_id=0, eos_token_id=0, initializer_range=0.06,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder / "model")
+    tokenizer = _smollm_folder()
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / "model" / name).write_bytes((tokenizer / name).read_bytes())
+    ids = [0, *np.random.default_rng(0).integers(20, 8192, 255).tolist()]
+    return _with_transcoders(folder, folder / "model", ids, 4096)
+
+
+def _smollm(folder: Path) -> dict[str, Any]:
+    from otoscope.models.loading import load_model
+
+    model = load_model("smollm2-135m")
+    model.hf.save_pretrained(folder / "model")
+    source = _smollm_folder()
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / "model" / name).write_bytes((source / name).read_bytes())
+    text = "The museum was built in the nineteenth century by an architect who had studied in Florence and"
+    return _with_transcoders(folder, folder / "model", [0, *model.tokenizer(text)["input_ids"]], 4096)
+
+
+def _smollm_folder() -> Path:
+    from otoscope.models.loading import load_model
+
+    tokenizer = load_model("smollm2-135m").tokenizer
+    folder = Path(tempfile.mkdtemp())
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def _with_transcoders(folder: Path, model: Path, ids: list[int], width: int) -> dict[str, Any]:
+    """Random ReLU transcoders whose biases let about 65 features be active at a position, in circuit-tracer's format."""
+    import torch
+    from safetensors.torch import save_file
+
+    from otoscope.models.loading import load_model
+
+    _tell_old_readers(model)
+    patient = load_model(str(model))
+    torch.manual_seed(1)
+    with torch.no_grad():
+        _, cache = patient.run_with_cache(
+            patient.inputs(torch.tensor([ids[:64]])), ["*.ln2.hook_out", "*.hook_mlp_out"]
+        )
+    d = int(patient.config.hidden_size)
+    place = folder / "transcoders"
+    place.mkdir()
+    for layer in range(int(patient.config.num_hidden_layers)):
+        x, y = cache[f"blocks.{layer}.ln2.hook_out"][0, 1:], cache[f"blocks.{layer}.hook_mlp_out"][0, 1:]
+        encoder = torch.randn(width, d) / x.norm(dim=1).mean()
+        bias = -torch.quantile((x @ encoder.T).flatten()[:: max(1, x.shape[0] // 8)], 1 - ACTIVE / width)
+        decoder = torch.randn(width, d) * (0.3 * y.norm(dim=1).mean() / d**0.5 / ACTIVE**0.5)
+        weights = {
+            "W_enc": encoder,
+            "W_dec": decoder,
+            "b_enc": torch.full((width,), float(bias)),
+            "b_dec": y.mean(dim=0),
+        }
+        save_file({k: v.contiguous() for k, v in weights.items()}, place / f"layer_{layer}.safetensors")
+    (place / "config.yaml").write_text(
+        "model_name: benchmark\nmodel_kind: transcoder_set\nfeature_input_hook: mlp.hook_in\nfeature_output_hook: mlp.hook_out\n"
+    )
+    return {"model": str(model), "tokenizer": str(model), "transcoders": str(place), "ids": ids}
+
+
+def _tell_old_readers(model: Path) -> None:
+    """Transformers 4 looks for `rope_theta` and `torch_dtype` at the top."""
+    path = model / "config.json"
+    config = json.loads(path.read_text())
+    config["rope_theta"] = (config.get("rope_parameters") or {}).get("rope_theta", 10000.0)
+    path.write_text(json.dumps(config))
+
+
+def _top(model: str, ids: list[int]) -> int:
+    import torch
+
+    from otoscope.models.loading import load_model
+
+    patient = load_model(model)
+    with torch.no_grad():
+        return int(patient.forward(patient.inputs(torch.tensor([ids]))).logits[0, -1].argmax())
+
+
+# The figure --------------------------------------------------------------------------------------------------------------
+
+
+def _draw(lengths: dict[int, dict[str, Any]], nodes: dict[int, dict[str, Any]]) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(2, 2, figsize=(8, 6), sharex="col", layout="constrained")
+    for column, (found, label) in enumerate(
+        ((lengths, "tokens (500 feature nodes)"), (nodes, "feature nodes (16 tokens)"))
+    ):
+        for row, (ours, theirs, unit) in enumerate(
+            (
+                ("seconds", "circuit_tracer_seconds", "seconds"),
+                ("gb", "circuit_tracer_gb", "GB above the loaded model"),
+            )
+        ):
+            axis = axes[row, column]
+            for key, name, style in ((ours, "otoscope", "o-"), (theirs, "circuit-tracer 0.5.0", "s--")):
+                there = [(x, f[key]) for x, f in found.items() if f[key] is not None]
+                axis.plot(*zip(*there, strict=True), style, label=name) if there else None
+            axis.set(xscale="log", yscale="log", ylabel=unit)
+            axis.set_xticks(list(found), [str(x) for x in found])
+            axis.minorticks_off() if row == 0 else axis.xaxis.set_minor_locator(
+                matplotlib.ticker.NullLocator()
+            )
+            if row:
+                axis.set_xlabel(label)
+    axes[0, 0].legend(frameon=False)
+    FIGURE.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(FIGURE, dpi=120)
