@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,14 +24,17 @@ if TYPE_CHECKING:
     from otoscope.circuits.tape import AttentionTape, FrozenNorm, MlpTape, Tape
     from otoscope.dictionaries.base import Dictionary
 
+_FIRST = 2**26
+"""Numbers that the writes of the first attention may take: 256 MB in float32."""
+
 
 @dataclass(frozen=True, eq=False)
 class Seeds:
     """Targets as vectors in the stream.
 
     Attributes:
-        depth: `(n,)` where each reads: `2 l` before layer `l`, `2 l + 1` between its attention and its MLP, `2 L` after the
-            last layer.
+        depth: `(n,)` where each reads, in parts of layers that were passed before (`tape.steps` a layer): `2 l` before layer
+            `l`, `2 l + 1` between its attention and its MLP, `2 L` after the last layer; with cross-attention 3 in place of 2.
         pos: `(n,)` position.
         vector: `(n, d)`, after the norm's adjoint: the target is `vector . stream + own`.
         own: `(n,)` constant.
@@ -67,7 +71,8 @@ def feature_seeds(tape: Tape, dictionary: Dictionary, sources: Sources, columns:
         read, constant = dictionary.directions(sources.actives[layer], entries)
         vector[here], own[here] = _through_norm(dictionary.reads, tape.mlp[layer], pos[here], read, constant)
     parallel = torch.tensor([block.parallel for block in tape.wiring.blocks])
-    return Seeds(2 * layers + (~parallel[layers]).long(), pos, vector, own)
+    before_mlp = (tape.steps - 1) * (~parallel[layers]).long()
+    return Seeds(tape.steps * layers + before_mlp, pos, vector, own)
 
 
 def _through_norm(
@@ -86,7 +91,7 @@ def final_seeds(tape: Tape, pos: Tensor, directions: Tensor, constant: Tensor | 
     own = directions.new_zeros(len(pos)) if constant is None else constant
     if tape.final.bias is not None:
         own = own + directions @ tape.final.bias
-    return Seeds(torch.full_like(pos, 2 * tape.layers), pos, tape.final.adjoint_at(pos, directions), own)
+    return Seeds(torch.full_like(pos, tape.steps * tape.layers), pos, tape.final.adjoint_at(pos, directions), own)
 
 
 def stream_seeds(tape: Tape, layer: int, pos: Tensor, directions: Tensor) -> Seeds:
@@ -97,7 +102,7 @@ def stream_seeds(tape: Tape, layer: int, pos: Tensor, directions: Tensor) -> See
     """
     if not 0 <= layer <= tape.layers:
         raise GraphError(f"There is no stream before layer {layer}.", f"Choose 0 to {tape.layers}.")
-    return Seeds(torch.full_like(pos, 2 * layer), pos, directions, directions.new_zeros(len(pos)))
+    return Seeds(torch.full_like(pos, tape.steps * layer), pos, directions, directions.new_zeros(len(pos)))
 
 
 class Sweep:
@@ -116,7 +121,9 @@ class Sweep:
         self, tape: Tape, dictionary: Dictionary, sources: Sources, *, through: bool = False
     ) -> None:
         self.tape, self.dictionary, self.sources, self.through = tape, dictionary, sources, through
-        self._constants = [_value_constant(a) for a in tape.attention]
+        self._constants = [value_constant(a) for a in tape.attention]
+        self._heard: Tensor | None = None
+        self._carried = [sources.frames.carried(a) for a in tape.cross] if sources.frames else []
 
     def rows(self, seeds: Seeds, out: Tensor | None = None) -> Tensor:
         """The full rows of a batch of targets.
@@ -130,49 +137,152 @@ class Sweep:
         """
         order = torch.argsort(seeds.depth, descending=True, stable=True)
         ordered = seeds[order]
+        self._heard = None
         shape = (len(ordered), self.sources.columns)
         out = ordered.vector.new_zeros(shape) if out is None else out[: len(ordered)].zero_()
         with torch.no_grad():
             self._descend(ordered, out)
             out[:, : self.sources.features] *= self.sources.activation
-            column = self.sources.biases + ordered.depth // 2  # a target's own constant counts for its layer
+            column = self.sources.biases + ordered.depth // self.tape.steps  # a target's own constant counts for its layer
             out[torch.arange(len(ordered)), column] += ordered.own
         return out if torch.equal(order, torch.arange(len(order))) else out[order.argsort()]
+
+    def heard(self, seeds: Seeds) -> Tensor:
+        """The adjoint of targets at the output of the stack that is attended to: `(frame, n, d)`.
+
+        Raises:
+            GraphError: The stack attends to no other.
+        """
+        if not self.tape.cross:
+            raise GraphError("This stack hears nothing.", "Trace a speech recogniser.")
+        order = torch.argsort(seeds.depth, descending=True, stable=True)
+        x = self.tape.cross[0].x
+        self._heard = x.new_zeros(len(x), len(seeds), x.shape[1])
+        with torch.no_grad():
+            self._descend(seeds[order], x.new_zeros(len(seeds), self.sources.columns))
+        found, self._heard = self._heard, None
+        return found[:, order.argsort()]
 
     def _descend(self, seeds: Seeds, out: Tensor) -> None:
         g = seeds.vector.new_zeros(0, 0, seeds.vector.shape[1])
         depths = seeds.depth.tolist()
         for depth in range(max(depths, default=0), -1, -1):
-            joining = depths.count(depth)
+            joining, first = depths.count(depth), g.shape[1]
+            if joining and self._meets_attention(depth):
+                g = self._below(g, depth, out) if first else g
+                g = _beside(g, self._first_attention(seeds, first, joining, out))
+                continue
             if joining:
-                g = _joined(g, seeds, g.shape[1], joining)
+                g = _joined(g, seeds, first, joining)
             if depth and g.shape[1]:
                 g = self._below(g, depth, out)
         self._read_start(g, out)
 
+    def _meets_attention(self, depth: int) -> bool:
+        """Whether what begins at a depth comes first through an attention part whose adjoint is handed on."""
+        layer, part = divmod(depth - 1, self.tape.steps)
+        return depth > 0 and part == 0 and not self.tape.wiring.blocks[layer].parallel and not self._ends(layer)
+
     def _below(self, g: Tensor, depth: int, out: Tensor) -> Tensor:
-        """The adjoint one half-layer further down; reads the sources that it passes."""
-        layer, half = divmod(depth - 1, 2)
+        """The adjoint one part of a layer further down; reads the sources that it passes."""
+        layer, part = divmod(depth - 1, self.tape.steps)
         if self.tape.wiring.blocks[layer].parallel:
-            if not half:  # attention and MLP were both passed on the way from the next layer
+            if not part:  # attention and MLP were both passed on the way from the next layer
                 return g
             return g + self._attention(g, layer, out) + self._mlp(g, layer, out)
-        return g + (self._mlp(g, layer, out) if half else self._attention(g, layer, out))
+        if part == 0:
+            below = self._attention(g, layer, out)
+        elif part == self.tape.steps - 1:
+            below = self._mlp(g, layer, out)
+        else:
+            below = self._cross(g, layer, out)
+        return g if isinstance(below, float) else below.add_(g)
 
     # Attention -------------------------------------------------------------------------------------------------------
 
-    def _attention(self, g: Tensor, layer: int, out: Tensor) -> Tensor:
+    def _attention(self, g: Tensor, layer: int, out: Tensor) -> Tensor | float:
         """Pull back through one attention part, beside the residual path."""
-        a, w, n = self.tape.attention[layer], self.tape.attention[layer].wiring, g.shape[1]
-        bias = out[:n, self.sources.biases + layer]
+        bias = out[: g.shape[1], self.sources.biases + layer]
+        if self._ends(layer):
+            self._read_first_attention(g, out, bias)
+            return 0.0
+        return attention_adjoint(self.tape.attention[layer], g, bias, self._constants[layer])
+
+    def _first_attention(self, seeds: Seeds, first: int, count: int, out: Tensor) -> Tensor:
+        """Seeds that meet attention first, pulled back through it: each looks from its own position alone. `(pos, count, d)`."""
+        pos, vector = seeds.pos[first : first + count], seeds.vector[first : first + count]
+        layer = (int(seeds.depth[first]) - 1) // self.tape.steps
+        a, constant = self.tape.attention[layer], self._constants[layer]
+        w, length, bias = a.wiring, int(pos.max()) + 1, out[first : first + count, self.sources.biases + layer]
+        assert a.norm is not None
+        v = vector
+        if a.post is not None:
+            if a.post.bias is not None:
+                bias += v @ a.post.bias
+            v = a.post.adjoint_at(pos, v)
+        if w.o.bias is not None:
+            bias += v @ w.o.bias
+        u = (v @ w.o.weight).view(count, w.kv_heads, -1, w.v.weight.shape[0] // w.kv_heads)
+        looks = a.pattern[:, pos, :length].unflatten(0, (w.kv_heads, -1))  # (kv, group, seed, key)
+        c = torch.einsum("kgnp,nkgd->pnkd", looks, u).flatten(2)
+        if constant is not None:
+            bias += c.sum(dim=0) @ constant
+        g = a.norm.adjoint(c @ w.v.weight)
+        g[pos, torch.arange(count)] += vector
+        return g
+
+    def _ends(self, layer: int) -> bool:
+        """Whether an attention part is the first of all and short enough for its tokens to be read in one product."""
+        return layer == 0 and len(self.tape) ** 2 * self.tape.embed.shape[1] <= _FIRST
+
+    @cached_property
+    def _first_writes(self) -> list[tuple[int, Tensor]]:
+        """First column and `(query, d, key)`: what tokens (and learned positions) put into the stream through the first attention.
+
+        Below it there are only these, so that the values need no adjoint.
+        """
+        a, s = self.tape.attention[0], self.sources
+        w, found = a.wiring, []
+        assert a.norm is not None
+        for first, start in ((s.tokens, self.tape.embed), (s.positions, self.tape.positions)):
+            if first is None or start is None:
+                continue
+            x = a.norm.factor * (start - start.mean(dim=-1, keepdim=True) if a.norm.centred else start)
+            values = (x @ w.v.weight.T).unflatten(-1, (w.kv_heads, -1))
+            values = values.repeat_interleave(w.heads // w.kv_heads, dim=1)
+            written = torch.einsum("khd,mhd->hkm", values, w.o.weight.unflatten(1, (w.heads, -1)))
+            found.append((first, torch.einsum("hqk,hkm->qmk", a.pattern, written)))
+        return found
+
+    def _read_first_attention(self, g: Tensor, out: Tensor, bias: Tensor) -> None:
+        a, constant = self.tape.attention[0], self._constants[0]
+        w, n, count = a.wiring, g.shape[1], len(g)
         g = _before_post_norm(a.post, g, bias)
         if w.o.bias is not None:
             bias += g.sum(dim=0) @ w.o.bias
-        c = moved_to_keys(a, g @ w.o.weight)
-        constant = self._constants[layer]
         if constant is not None:
-            bias += c.sum(dim=0) @ constant
-        return a.norm.adjoint(c @ w.v.weight)
+            bias += torch.einsum("pnd,pd->n", g, _constant_out(a, constant)[:count])
+        for first, written in self._first_writes:
+            out[:n, first : first + count] += torch.bmm(g, written[:count, :, :count]).sum(dim=0)
+
+    def _cross(self, g: Tensor, layer: int, out: Tensor) -> float:
+        """Read what cross-attention brought: a part for each frame (or segment of frames), and its biases.
+
+        The pattern is frozen and the values come from another stack, so nothing is handed on to the stream below.
+        """
+        a, frames, n = self.tape.cross[layer], self.sources.frames, g.shape[1]
+        assert frames is not None
+        bias = out[:n, self.sources.biases + layer]
+        if a.wiring.o.bias is not None:
+            bias += g.sum(dim=0) @ a.wiring.o.bias
+        u = g @ a.wiring.o.weight
+        if a.wiring.v.bias is not None:
+            bias += torch.einsum("pnd,pd->n", g, _constant_out(a, a.wiring.v.bias)[: len(g)])
+        if self._heard is not None:
+            self._heard[:, :n] += moved_to_keys(a, u) @ a.wiring.v.weight
+        carried = self._carried[layer][: len(g)].flatten(0, 1)  # (pos * head * d_head, segment)
+        out[:n, frames.first : frames.first + frames.count] += u.transpose(0, 1).flatten(1) @ carried
+        return 0.0
 
     # MLPs ------------------------------------------------------------------------------------------------------------
 
@@ -259,12 +369,24 @@ class Sweep:
 
     def _read_start(self, g: Tensor, out: Tensor) -> None:
         s, count = self.sources, len(g)
-        out[: g.shape[1], s.tokens : s.tokens + count] = torch.einsum(
+        out[: g.shape[1], s.tokens : s.tokens + count] += torch.einsum(
             "pnd,pd->np", g, self.tape.embed[:count]
         )
         if s.positions is not None and self.tape.positions is not None:
             read = torch.einsum("pnd,pd->np", g, self.tape.positions[:count])
-            out[: g.shape[1], s.positions : s.positions + count] = read
+            out[: g.shape[1], s.positions : s.positions + count] += read
+
+
+def attention_adjoint(a: AttentionTape, g: Tensor, bias: Tensor, constant: Tensor | None) -> Tensor:
+    """Pull `(pos, n, d)` back through self-attention to the stream that it reads; what biases supply is added to `bias` `(n,)`."""
+    assert a.norm is not None
+    g = _before_post_norm(a.post, g, bias)
+    if a.wiring.o.bias is not None:
+        bias += g.sum(dim=0) @ a.wiring.o.bias
+    c = moved_to_keys(a, g @ a.wiring.o.weight)
+    if constant is not None:
+        bias += c.sum(dim=0) @ constant
+    return a.norm.adjoint(c @ a.wiring.v.weight)
 
 
 def moved_to_keys(a: AttentionTape, u: Tensor) -> Tensor:
@@ -275,14 +397,16 @@ def moved_to_keys(a: AttentionTape, u: Tensor) -> Tensor:
         u: `(pos, n, head * d_head)`.
 
     Returns:
-        `(pos, n, kv_head * d_head)`; the query heads that share a value head are summed.
+        `(key, n, kv_head * d_head)`; the query heads that share a value head are summed. Keys are the same first positions, or
+        all of another stack's.
     """
     kv, groups = a.wiring.kv_heads, a.wiring.heads // a.wiring.kv_heads
     pos, n, _ = u.shape
+    keys = pos if a.norm is not None else a.pattern.shape[2]
     heads = u.view(pos, n, kv, groups, -1).permute(2, 3, 0, 1, 4).reshape(kv, groups * pos, -1)
-    pattern = a.pattern[:, :pos, :pos].reshape(kv, groups * pos, pos)
+    pattern = a.pattern[:, :pos, :keys].reshape(kv, groups * pos, keys)
     moved = torch.bmm(pattern.transpose(1, 2), heads)
-    return moved.view(kv, pos, n, -1).permute(1, 2, 0, 3).reshape(pos, n, -1)
+    return moved.view(kv, keys, n, -1).permute(1, 2, 0, 3).reshape(keys, n, -1)
 
 
 def _by_position(rows: Tensor, starts: Tensor, g: Tensor) -> Tensor:
@@ -299,12 +423,24 @@ def _by_position(rows: Tensor, starts: Tensor, g: Tensor) -> Tensor:
     return read.flatten(0, 1)[slot]
 
 
-def _value_constant(a: AttentionTape) -> Tensor | None:
+def value_constant(a: AttentionTape) -> Tensor | None:
     """`(kv_head * d_head,)`: what the norm's bias and the value bias put into every value."""
     w, constant = a.wiring.v, a.wiring.v.bias
+    assert a.norm is not None
     if a.norm.bias is not None:
         constant = w.weight @ a.norm.bias + (0.0 if constant is None else constant)
     return constant
+
+
+def _constant_out(a: AttentionTape, constant: Tensor) -> Tensor:
+    """`(query, d)` what a part that is the same in all values puts into the output.
+
+    Patterns are summed rather than taken to sum to one: some families compute them in float32 whatever the model's precision.
+    """
+    w = a.wiring
+    each = constant.unflatten(0, (w.kv_heads, -1)).repeat_interleave(w.heads // w.kv_heads, dim=0)
+    looks = a.pattern.sum(dim=2).T  # (query, head)
+    return (looks[..., None] * each).flatten(1) @ w.o.weight.T
 
 
 def _before_post_norm(post: FrozenNorm | None, g: Tensor, bias: Tensor) -> Tensor:
@@ -313,6 +449,16 @@ def _before_post_norm(post: FrozenNorm | None, g: Tensor, bias: Tensor) -> Tenso
     if post.bias is not None:
         bias += g.sum(dim=0) @ post.bias
     return post.adjoint(g)
+
+
+def _beside(g: Tensor, fresh: Tensor) -> Tensor:
+    """Two sets of seeds at one depth, which may reach to different positions."""
+    if not g.shape[1]:
+        return fresh
+    new = g.new_zeros(max(len(g), len(fresh)), g.shape[1] + fresh.shape[1], g.shape[-1])
+    new[: len(g), : g.shape[1]] = g
+    new[: len(fresh), g.shape[1] :] = fresh
+    return new
 
 
 def _joined(g: Tensor, seeds: Seeds, first: int, count: int) -> Tensor:

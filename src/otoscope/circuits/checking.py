@@ -223,13 +223,9 @@ def react(
 def _run(tracer: Tracer, rows: Sequence[Row], freeze: Freeze) -> tuple[Tensor, dict[int, Tensor]]:
     """Final norm's output `(row, pos, d)` and what features read, by layer."""
     wiring, model = tracer.tape.wiring, tracer.model
-    reads = "ln2.hook_out" if tracer.dictionary.reads == "mlp_in" else "hook_resid_mid"
-    final = next(
-        name
-        for name, p in model.points.items()
-        if p.stack == wiring.stream and name.endswith("ln_final.hook_out")
-    )
-    names = [f"{wiring.prefix}.{block.layer}.{reads}" for block in wiring.blocks] if freeze == "all" else []
+    after_norm, final = tracer.dictionary.reads == "mlp_in", wiring.final_point
+    reads = [b.mlp.input_point if after_norm else b.mlp.stream_point for b in wiring.blocks]
+    names = reads if freeze == "all" else []
     inputs = model.inputs(tracer.ids.expand(len(rows), -1))  # type: ignore[attr-defined]
     frozen = {"tape": tracer.tape, "sources": tracer.sources, "freeze": freeze}
     # What reads comes after what freezes: hooks of one module run in the order they are placed in.

@@ -105,7 +105,7 @@ def intervening(
     with ExitStack() as stack:
         if freeze != "none" and tape is not None:
             stack.enter_context(
-                model.hooks(fwd_hooks=[_kept_pattern(a.wiring.name, a.pattern) for a in tape.attention])
+                model.hooks(fwd_hooks=[_kept_pattern(a.wiring.name, a.pattern) for a in (*tape.attention, *tape.cross)])
             )
         if freeze == "all" and tape is not None:
             stack.enter_context(_frozen_norms(tape))
@@ -176,9 +176,11 @@ class _Writer:
     @contextmanager
     def attached(self) -> Iterator[None]:
         wiring = stack_wiring(self.model)
-        reads = "ln2.hook_out" if self.dictionary.reads == "mlp_in" else "hook_resid_mid"
+        after_norm = self.dictionary.reads == "mlp_in"
+        mlps = {block.layer: block.mlp for block in wiring.blocks}
         points: list[tuple[str, HookFunction]] = [
-            (f"{wiring.prefix}.{layer}.{reads}", self._reader(layer)) for layer in self._reading(wiring)
+            (mlps[layer].input_point if after_norm else mlps[layer].stream_point, self._reader(layer))
+            for layer in self._reading(wiring)
         ]
         with ExitStack() as stack:
             stack.enter_context(self.model.hooks(fwd_hooks=points))

@@ -1,7 +1,8 @@
 """The sources of attribution: what writes into the stream, and the columns they have in a row of the full matrix.
 
 Columns, in this order: active features by layer, position and feature; errors by layer and position; tokens; learned
-positions; biases by layer, a target's own constant among them. The last bias column is the final norm's.
+positions; frames, or segments of frames, that cross-attention reads; biases by layer, a target's own constant among them. The
+last bias column is the final norm's.
 """
 
 from __future__ import annotations
@@ -17,7 +18,36 @@ from otoscope.errors import DictionaryError, GraphError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from otoscope.circuits.tape import MlpTape, Tape
+    from otoscope.circuits.tape import AttentionTape, MlpTape, Tape
+
+
+@dataclass(frozen=True, eq=False)
+class Frames:
+    """What cross-attention reads, pooled into segments. Pooling is exact: everything is linear in the frames.
+
+    Attributes:
+        first: First column.
+        count: Number of segments.
+        segment: `(frame,)` segment of each frame, from 0.
+    """
+
+    first: int
+    count: int
+    segment: Tensor
+
+    def carried(self, a: AttentionTape) -> Tensor:
+        """`(query, head * d_head, segment)`: what each segment put into each head's output, without the value bias."""
+        w = a.wiring
+        values = (a.x @ w.v.weight.T).unflatten(-1, (w.kv_heads, -1)).repeat_interleave(w.heads // w.kv_heads, dim=1)
+        queries, d_head = a.pattern.shape[1], values.shape[-1]
+        out = values.new_zeros(queries, w.heads, d_head, self.count)
+        order = self.segment.argsort(stable=True)
+        sizes = torch.bincount(self.segment, minlength=self.count).tolist()
+        for head in range(w.heads):
+            weights, v = a.pattern[head][:, order], values[order, head]
+            for number, (p, part) in enumerate(zip(weights.split(sizes, dim=1), v.split(sizes), strict=True)):
+                out[:, head, :, number] = p @ part
+        return out.flatten(1, 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +60,7 @@ class Sources:
         errors: `(layer, pos, d)` what the dictionary misses, at the place it writes to; None where it misses nothing.
         tokens: First token column; one a position.
         positions: First learned-position column, or None.
+        frames: What cross-attention reads, or None.
         biases: First bias column; one a layer, and one after them.
         columns: Number of columns.
         activation: `(feature column,)`.
@@ -40,6 +71,7 @@ class Sources:
     errors: Tensor | None
     tokens: int
     positions: int | None
+    frames: Frames | None
     biases: int
     columns: int
     activation: Tensor
@@ -95,6 +127,8 @@ class Sources:
             return f"error/{layer}/{pos}"
         if column < self.tokens + count:
             return f"token/{column - self.tokens}"
+        if self.frames and self.frames.first <= column < self.biases:
+            return f"frame/{column - self.frames.first}"
         return (
             f"position/{column - self.tokens - count}"
             if column < self.biases
@@ -117,13 +151,16 @@ def feature_output(dictionary: Dictionary, mlp: MlpTape) -> Tensor:
     return mlp.raw if dictionary.writes == "mlp_raw" else mlp.out
 
 
-def find_sources(tape: Tape, dictionary: Dictionary, *, first_position: bool = True) -> Sources:
+def find_sources(
+    tape: Tape, dictionary: Dictionary, *, first_position: bool = True, segments: Tensor | None = None
+) -> Sources:
     """Encode the prompt and lay out the columns.
 
     Args:
         tape: The prompt's forward pass.
         dictionary: Features.
         first_position: Whether position 0 has features and errors; circuit-tracer zeroes both.
+        segments: `(frame,)` segment of each frame that cross-attention reads, from 0; None: every frame for itself.
 
     Raises:
         DictionaryError: The dictionary reconstructs the MLPs worse than nothing at all, as one does that expects another
@@ -143,19 +180,26 @@ def find_sources(tape: Tape, dictionary: Dictionary, *, first_position: bool = T
         actives = [active.only(active.pos > 0) for active in actives]
         if errors is not None:
             errors[:, 0] = 0
-    return _laid_out(tape, actives, errors)
+    return _laid_out(tape, actives, errors, segments)
 
 
-def _laid_out(tape: Tape, actives: list[Active], errors: Tensor | None) -> Sources:
+def _laid_out(tape: Tape, actives: list[Active], errors: Tensor | None, segments: Tensor | None) -> Sources:
     starts = [0]
     for active in actives:
         starts.append(starts[-1] + len(active))
     tokens = starts[-1] + (0 if errors is None else tape.layers * len(tape))
-    biases = tokens + len(tape) * (1 if tape.positions is None else 2)
     positions = None if tape.positions is None else tokens + len(tape)
+    first = tokens + len(tape) * (1 if tape.positions is None else 2)
+    frames = None
+    if tape.cross:
+        every = torch.arange(len(tape.cross[0].x)) if segments is None else segments
+        frames = Frames(first, int(every.max()) + 1, every)
+    biases = first + (frames.count if frames else 0)
     activation = torch.cat([active.activation for active in actives])
     columns = biases + tape.layers + 1
-    return Sources(tuple(actives), tuple(starts), errors, tokens, positions, biases, columns, activation)
+    return Sources(
+        tuple(actives), tuple(starts), errors, tokens, positions, frames, biases, columns, activation
+    )
 
 
 _WORSE = 100.0

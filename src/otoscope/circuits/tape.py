@@ -7,9 +7,9 @@ stream: norms multiply by a recorded factor, heads move values by a recorded pat
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from otoscope.models.base import Model
+    from otoscope.models.whisper import SpeechModel
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,14 +66,14 @@ class AttentionTape:
     """One attention part.
 
     Attributes:
-        norm: Of its input.
+        norm: Of its input; None for cross-attention, whose values are read from another stack's output as it is.
         post: Its post-norm, or None.
         pattern: `(head, query, key)`.
-        x: `(pos, d)` its input, after the norm.
+        x: `(key, d)` what its values are made of: its input after the norm, or the other stack's output.
         wiring: Its weights.
     """
 
-    norm: FrozenNorm
+    norm: FrozenNorm | None
     post: FrozenNorm | None
     pattern: Tensor
     x: Tensor
@@ -106,19 +107,22 @@ class MlpTape:
 
 @dataclass(frozen=True, eq=False)
 class Tape:
-    """One prompt's forward pass.
+    """One stack's forward pass.
 
     Attributes:
-        ids: `(pos,)` token ids.
-        stream: Name of the stack: `text`.
+        ids: `(pos,)` token ids; empty where the stream begins with sound.
+        stream: Name of the stack, such as `text`, `decoder` or `encoder`.
         attention: Of every layer.
         mlp: Of every layer.
         final: The norm after the last layer.
-        embed: `(pos, d)` token embeddings, as they enter the stream.
+        embed: `(pos, d)` what enters the stream, learned positions left out: token embeddings, or what the convolutions make
+            of the sound.
         positions: `(pos, d)` learned positions, or None.
         last: `(pos, d)` stream after the last layer.
-        logits: `(pos, vocab)`.
+        logits: `(pos, vocab)`; empty where nothing is written.
         wiring: Of the stack.
+        cross: Cross-attention of every layer, or empty.
+        heard: The pass of the stack that it attends to, or None.
     """
 
     ids: Tensor
@@ -131,9 +135,16 @@ class Tape:
     last: Tensor
     logits: Tensor
     wiring: StackWiring = field(repr=False)
+    cross: tuple[AttentionTape, ...] = ()
+    heard: Tape | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.embed)
+
+    @property
+    def steps(self) -> int:
+        """Parts of a layer that write into the stream: attention, cross-attention where there is one, MLP."""
+        return 3 if self.cross else 2
 
     @property
     def layers(self) -> int:
@@ -142,43 +153,84 @@ class Tape:
 
 
 def record(model: Model, ids: Tensor) -> Tape:
-    """Run the model once on `(pos,)` token ids and keep what the linear replacement needs.
+    """Run a language model once on `(pos,)` token ids and keep what the linear replacement needs.
 
     Raises:
         OptionError: The model runs in half precision.
         ModelError: Its weights give values that are not finite, or a norm is not a norm that can be frozen.
         GraphError: The stream is not the sum of its parts.
     """
+    _require_precision(model)
+    inputs = model.inputs(ids[None])  # type: ignore[attr-defined]
+    return _recorded(model, stack_wiring(model), lambda: model.forward(inputs), ids)
+
+
+def record_speech(model: SpeechModel, features: Tensor, ids: Tensor) -> Tape:
+    """Run Whisper once, teacher-forced, and keep what the linear replacement of both stacks needs.
+
+    Args:
+        model: The recogniser.
+        features: Log-mel spectrogram `(1, mel, column)`.
+        ids: Decoder tokens `(pos,)`, prompt included.
+
+    Returns:
+        The decoder's tape; `heard` is the encoder's.
+
+    Raises:
+        OptionError: The model runs in half precision.
+        ModelError: Its weights give values that are not finite, or a norm is not a norm that can be frozen.
+        GraphError: A stream is not the sum of its parts.
+    """
+    _require_precision(model)
+    encoded = []
+
+    def hear() -> None:
+        encoded.append(model.encode(features))
+
+    heard = _recorded(model, stack_wiring(model, "encoder"), hear, ids.new_zeros(0))
+    feed = {"encoder_outputs": (encoded[0],), "decoder_input_ids": ids[None]}
+    written = _recorded(model, stack_wiring(model), lambda: model.forward(feed), ids, encoded[0][0])
+    return replace(written, heard=heard)
+
+
+def _require_precision(model: Model) -> None:
     if model.dtype not in (torch.float32, torch.float64):
         raise OptionError(
             f"{model.origin.name} runs in {str(model.dtype).removeprefix('torch.')}, too coarse to sum small parts.",
             "Load it with dtype float32 (--dtype float32).",
         )
-    wiring = stack_wiring(model)
+
+
+def _recorded(
+    model: Model, wiring: StackWiring, run: Callable[[], Any], ids: Tensor, other: Tensor | None = None
+) -> Tape:
+    """Watch one stack while it runs; `other` `(key, d)` is what its cross-attention reads."""
     norms, raws = _Watched(_norms_of(wiring)), _Watched(b.mlp.down_module for b in wiring.blocks)
-    names = [wiring.embed, *(f"{block.attention.name}.hook_pattern" for block in wiring.blocks)]
+    first = f"{wiring.prefix}.0.hook_resid_pre"
+    parts = [part for b in wiring.blocks for part in (b.attention, b.cross) if part is not None]
+    names = [first, *(f"{part.name}.hook_pattern" for part in parts)]
     names += [wiring.positions] if wiring.positions else []
-    with norms.watching(), raws.watching():
-        output, cache = model.run_with_cache(model.inputs(ids[None]), names)  # type: ignore[attr-defined]
-    _require_finite(model, output.logits)
-    attention, mlp = [], []
-    for block in wiring.blocks:
-        attention.append(_attention_tape(block.attention, norms, cache))
-        mlp.append(_mlp_tape(block, norms, raws))
+    with torch.no_grad(), norms.watching(), raws.watching(), model.capturing(names) as cache:
+        output = run()
+    logits = ids.new_zeros(0) if output is None else output.logits[0]
+    _require_finite(model, logits)
     final, last, _ = norms.frozen(wiring.final_norm)
-    positions = cache[wiring.positions][0] if wiring.positions else None
-    embed = cache[wiring.embed][0]
+    positions = cache[wiring.positions] if wiring.positions else None
+    if positions is not None and positions.dim() == 3:
+        positions = positions[0]
+    start = cache[first][0]
     tape = Tape(
         ids,
         wiring.stream,
-        tuple(attention),
-        tuple(mlp),
+        tuple(_attention_tape(block.attention, norms, cache) for block in wiring.blocks),
+        tuple(_mlp_tape(block, norms, raws) for block in wiring.blocks),
         final,
-        embed,
+        start if positions is None else start - positions,
         positions,
         last,
-        output.logits[0],
+        logits,
         wiring,
+        tuple(_cross_tape(b.cross, cache, other) for b in wiring.blocks if b.cross is not None and other is not None),
     )
     _require_additive(tape)
     return tape
@@ -224,6 +276,10 @@ def _attention_tape(wiring: AttentionWiring, norms: _Watched, cache: Any) -> Att
     norm, _, x = norms.frozen(wiring.norm)
     post = norms.frozen(wiring.post_norm)[0] if wiring.post_norm is not None else None
     return AttentionTape(norm, post, cache[f"{wiring.name}.hook_pattern"][0], x, wiring)
+
+
+def _cross_tape(wiring: AttentionWiring, cache: Any, other: Tensor) -> AttentionTape:
+    return AttentionTape(None, None, cache[f"{wiring.name}.hook_pattern"][0], other, wiring)
 
 
 def _mlp_tape(block: BlockWiring, norms: _Watched, raws: _Watched) -> MlpTape:
@@ -286,7 +342,7 @@ def _require_additive(tape: Tape) -> None:
     """The stream before the last norm is the embeddings and everything that was written."""
     start = tape.embed if tape.positions is None else tape.embed + tape.positions
     total = start + sum(m.out for m in tape.mlp)
-    for attention in tape.attention:
+    for attention in (*tape.attention, *tape.cross):
         total = total + attention_out(attention)
     if not torch.allclose(total, tape.last, rtol=1e-3, atol=1e-3 * float(tape.last.abs().max())):
         raise GraphError(
@@ -300,7 +356,7 @@ def attention_out(tape: AttentionTape, x: Tensor | None = None) -> Tensor:
 
     Args:
         tape: The part.
-        x: Its normed input `(..., pos, d)`; None: the recorded one.
+        x: What its values are made of `(..., key, d)`; None: what was recorded.
     """
     w = tape.wiring
     v = w.v(tape.x if x is None else x).unflatten(-1, (w.kv_heads, -1))

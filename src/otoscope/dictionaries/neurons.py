@@ -40,10 +40,11 @@ def secant(act: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
 
 
 class NeuronBasis(Dictionary):
-    """Every MLP neuron of the main stack as a feature.
+    """Every MLP neuron of a stack as a feature.
 
     Args:
         model: The model.
+        stream: The stack's name; None: the one that writes.
         gate: What of a gated neuron is frozen; without meaning for the others.
 
     Raises:
@@ -52,10 +53,10 @@ class NeuronBasis(Dictionary):
 
     exact = True
 
-    def __init__(self, model: Model, gate: Gate = "half") -> None:
+    def __init__(self, model: Model, gate: Gate = "half", stream: str | None = None) -> None:
         if gate not in get_args(Gate):
             raise OptionError(f"There is no way {gate!r} to freeze a gate.", "Choose frozen, up or half.")
-        self._mlps: list[MlpWiring] = [block.mlp for block in stack_wiring(model).blocks]
+        self._mlps: list[MlpWiring] = [block.mlp for block in stack_wiring(model, stream).blocks]
         self.gate: Gate = gate
         self.layers, self.width = len(self._mlps), self._mlps[0].down.weight.shape[0]
         self._model = model

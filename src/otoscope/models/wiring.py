@@ -72,6 +72,8 @@ class MlpWiring:
 
     Attributes:
         norm: What normalises its input.
+        stream_point: Point of the stream that it reads, before the norm.
+        input_point: Point of its input, after the norm.
         pre: First projection; the gate in a gated MLP.
         up: Second projection of a gated MLP, or None.
         down: Output projection.
@@ -81,6 +83,8 @@ class MlpWiring:
     """
 
     norm: nn.Module
+    stream_point: str
+    input_point: str
     pre: Affine
     up: Affine | None
     down: Affine
@@ -98,12 +102,14 @@ class BlockWiring:
         attention: Its attention part.
         mlp: Its MLP.
         parallel: Attention and MLP read the same stream, side by side.
+        cross: Its attention to another stack, between the two, or None.
     """
 
     layer: int
     attention: AttentionWiring
     mlp: MlpWiring
     parallel: bool
+    cross: AttentionWiring | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,83 +117,97 @@ class StackWiring:
     """One stack of layers, from its embeddings to its final norm.
 
     Attributes:
-        stream: Its name in the point table: `text`.
-        prefix: Prefix of its points: `blocks`.
+        stream: Its name in the point table, such as `text` or `decoder`.
+        prefix: Prefix of its points, such as `blocks`.
         blocks: Its layers.
         final_norm: The norm after the last layer.
-        embed: Point of the token embeddings.
+        final_point: Point of what leaves it.
+        embed: Point of the token embeddings, or None where the stream begins with sound.
         positions: Point of the learned positions, or None.
-        unembedding: Its module.
+        unembedding: Its module; None where nothing is written from it.
     """
 
     stream: str
     prefix: str
     blocks: tuple[BlockWiring, ...]
     final_norm: nn.Module
-    embed: str
+    final_point: str
+    embed: str | None
     positions: str | None
-    unembedding: nn.Module
+    unembedding: nn.Module | None
 
 
-def stack_wiring(model: Model) -> StackWiring:
-    """Wiring of the main stack, where the text is written.
+def stack_wiring(model: Model, stream: str | None = None) -> StackWiring:
+    """Wiring of a stack.
+
+    Args:
+        model: The model.
+        stream: Its name in the point table; None: the stack that writes.
 
     Raises:
-        ModelError: The stack attends to another one; its cross-attention is not wired here.
+        ModelError: An activation function is not found.
     """
     points = model.points
-    stream, prefix = next(iter(points.stacks.items()))
-    own = [name for name, point in points.items() if point.stack == stream]
-    if any("cross_attn" in name for name in own):
-        raise ModelError(
-            f"{model.origin.name} writes by cross-attention, which has no wiring yet.",
-            "Use a language model.",
-        )
+    stream = stream or next(iter(points.stacks))
+    prefix = points.stacks[stream]
+    own = [name for name, point in points.items() if point.stack == stream and not name.startswith(f"{prefix}.")]
     count = len(model.hf.get_submodule(points.layers[stream]))  # type: ignore[arg-type]
 
     def named(ending: str) -> str | None:
-        return next((name for name in own if name.endswith(ending) and f"{prefix}." not in name), None)
+        return next((name for name in own if name.endswith(ending)), None)
 
-    positions = next((name for name in own if name.endswith("pos_embed.hook_out")), None)
-    embed = next(name for name in own if name.endswith("embed.hook_out") and name != positions)
+    def module(name: str) -> nn.Module:
+        return model.hf.get_submodule(points[name].module)
+
+    positions, final, unembed = (named(f"{x}.hook_out") for x in ("pos_embed", "ln_final", "unembed"))
     return StackWiring(
         stream,
         prefix,
         tuple(_block(model, prefix, layer) for layer in range(count)),
-        model.hf.get_submodule(points[str(named("ln_final.hook_out"))].module),
-        embed,
+        module(str(final)),
+        str(final),
+        next((name for name in own if name.endswith("embed.hook_out") and name not in (positions, unembed)), None),
         positions,
-        model.hf.get_submodule(points[str(named("unembed.hook_out"))].module),
+        module(unembed) if unembed else None,
     )
 
 
 def _block(model: Model, prefix: str, layer: int) -> BlockWiring:
     name = f"{prefix}.{layer}"
+    crossing = f"{name}.cross_attn.hook_z" in model.points
+    own = "attn" if f"{name}.attn.hook_z" in model.points else "self_attn"
+    mid = "hook_resid_mid_cross" if crossing else "hook_resid_mid"
     parallel = f"{name}.hook_resid_mid" not in model.points
-    return BlockWiring(layer, _attention(model, name), _mlp(model, name), parallel)
+    return BlockWiring(
+        layer,
+        _attention(model, name, own, "ln1", "hook_attn_out"),
+        _mlp(model, name, "ln3" if crossing else "ln2", "hook_resid_pre" if parallel else mid),
+        parallel,
+        _attention(model, name, "cross_attn", "ln2", "hook_cross_attn_out") if crossing else None,
+    )
 
 
-def _attention(model: Model, block: str) -> AttentionWiring:
+def _attention(model: Model, block: str, part: str, norm: str, out_point: str) -> AttentionWiring:
     def point(suffix: str) -> HookPoint:
         return model.points[f"{block}.{suffix}"]
 
-    z = point("attn.hook_z")
+    z = point(f"{part}.hook_z")
     path = z.module.rpartition(".")[0]
-    parts = {letter: _projection(model, point(f"attn.hook_{letter}")) for letter in "qkv"}
-    out = point("hook_attn_out").module
+    parts = {letter: _projection(model, point(f"{part}.hook_{letter}")) for letter in "qkv"}
+    out = point(out_point).module
     return AttentionWiring(
-        f"{block}.attn",
-        model.hf.get_submodule(point("ln1.hook_out").module),
+        f"{block}.{part}",
+        model.hf.get_submodule(point(f"{norm}.hook_out").module),
         **parts,
         o=_affine(model.hf.get_submodule(z.module)),
         heads=z.heads or 1,
-        kv_heads=point("attn.hook_v").heads or 1,
+        kv_heads=point(f"{part}.hook_v").heads or 1,
         module=model.hf.get_submodule(path),
         post_norm=None if out == path else model.hf.get_submodule(out),
     )
 
 
-def _mlp(model: Model, block: str) -> MlpWiring:
+def _mlp(model: Model, block: str, norm: str, stream: str) -> MlpWiring:
     def module(suffix: str) -> nn.Module:
         return model.hf.get_submodule(model.points[f"{block}.{suffix}"].module)
 
@@ -195,7 +215,9 @@ def _mlp(model: Model, block: str) -> MlpWiring:
     down, out = (model.points[f"{block}.{suffix}"].module for suffix in ("mlp.hook_post", "hook_mlp_out"))
     inside = down == out or down.startswith(f"{out}.")
     return MlpWiring(
-        module("ln2.hook_out"),
+        module(f"{norm}.hook_out"),
+        f"{block}.{stream}",
+        f"{block}.{norm}.hook_out",
         _affine(module("mlp.hook_pre")),
         _affine(module("mlp.hook_pre_linear")) if gated else None,
         _affine(module("mlp.hook_post")),
