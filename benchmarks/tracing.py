@@ -22,6 +22,7 @@ CLAIM = (
 )
 FASTER, MEMORY, AGREE = 20.0, 0.5, 1e-4
 LENGTHS, NODES, BATCH, UPDATE, ACTIVE = (16, 64, 256), (125, 250, 500, 1000), 64, 4, 65
+FLOOR = 0.03  # of a row's largest edge: float32 errs by about 1e-5 of that in either program, against float64
 PATIENCE = 3600  # seconds that the peer may take for one graph
 FIGURE = Path(__file__).parents[1] / "docs" / "images" / "tracing-beside-circuit-tracer.png"
 
@@ -47,7 +48,7 @@ class Watch(threading.Thread):
             time.sleep(0.005)
 
 job = json.loads(Path(sys.argv[1]).read_text())
-model = load_model(job["model"])
+model = load_model(job["model"], dtype=job["dtype"])
 dictionary = load_dictionary(job["transcoders"], model)
 settings = TraceSettings(nodes=job["nodes"], update=job["update"] * job["batch"], conventions="circuit-tracer")
 before, watch = resident_gb(), Watch()
@@ -73,23 +74,33 @@ print(json.dumps(told))
 def run() -> dict[str, Any]:
     from benchmarks.peers.environments import python_of
 
-    peer = [str(python_of("circuit_tracer")), str(Path(__file__).parent / "peers" / "circuit_tracer.py")]
+    peer = [
+        str(python_of("circuit_tracer")),
+        str(Path(__file__).parent / "peers" / "circuit_tracer_graph.py"),
+    ]
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         random = _random_llama(root / "llama")
         lengths = {t: _beside(peer, root, random, t, 500) for t in LENGTHS}
         nodes = {n: lengths[16] if n == 500 else _beside(peer, root, random, 16, n) for n in NODES}
-        real = _beside(peer, root, _smollm(root / "smollm"), 16, 500)
+        smollm = _smollm(root / "smollm")
+        real = _beside(peer, root, smollm, 16, 500)
+        exactly = {
+            "random": _exactly(peer, root, random, 16, 500),
+            "smollm2_135m": _exactly(peer, root, smollm, 16, 500),
+        }
     _draw(lengths, nodes)
-    agree = [found["agreement"] for found in (*lengths.values(), *nodes.values(), real)]
-    worst = max((a["largest_relative_difference"] for a in agree if a), default=None)
-    same = all(a["same_nodes"] for a in agree if a)
+    agree = [found["agreement"] for found in (*lengths.values(), *nodes.values(), real) if found["agreement"]]
+    agree += list(exactly.values())
+    worst = max(a["largest_relative_difference"] for a in agree)
+    same = all(a["same_nodes"] for a in agree)
     told = {f"tokens_{t}": found for t, found in lengths.items()}
     told |= {f"nodes_{n}_at_16_tokens": found for n, found in nodes.items() if n != 500}
     ratios = [found for found in lengths.values() if found["times_faster"] is not None]
     return {
         **told,
         "smollm2_135m_at_16_tokens": real,
+        "agreement_in_float64": exactly,
         "same_nodes": same,
         "largest_relative_difference": worst,
         "passed": bool(
@@ -104,16 +115,23 @@ def run() -> dict[str, Any]:
 # One graph, both ways ----------------------------------------------------------------------------------------------------
 
 
-def _beside(peer: list[str], root: Path, patient: dict[str, Any], tokens: int, nodes: int) -> dict[str, Any]:
+def _job(patient: dict[str, Any], tokens: int, nodes: int, dtype: str = "float32") -> dict[str, Any]:
     ids = patient["ids"][:tokens]
-    job = {
-        **patient,
-        "ids": ids,
-        "target": _top(patient["model"], ids),
-        "nodes": nodes,
-        "batch": BATCH,
-        "update": UPDATE,
-    }
+    target = _top(patient["model"], ids)
+    told = {"ids": ids, "target": target, "nodes": nodes, "batch": BATCH, "update": UPDATE, "dtype": dtype}
+    return {**patient, **told}
+
+
+def _exactly(peer: list[str], root: Path, patient: dict[str, Any], tokens: int, nodes: int) -> dict[str, Any]:
+    """Agreement where both compute in float64; circuit-tracer stores its edges in float32 all the same."""
+    job = _job(patient, tokens, nodes, "float64")
+    _run([sys.executable, "-c", OURS], root, job, "ours")
+    found = _run(peer, root, job, "theirs")
+    return found if "failed" in found else _agreement(root / "ours.npz", root / "theirs.npz", tokens, 0.01)
+
+
+def _beside(peer: list[str], root: Path, patient: dict[str, Any], tokens: int, nodes: int) -> dict[str, Any]:
+    job = _job(patient, tokens, nodes)
     runs = 3 if tokens <= 64 else 1
     ours, theirs = [], []
     failed = None
@@ -165,8 +183,11 @@ def _run(command: list[str], root: Path, job: dict[str, Any], name: str) -> dict
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def _agreement(ours: Path, theirs: Path, tokens: int) -> dict[str, Any]:
-    """Edges of both as one matrix over the same nodes: features, errors, tokens; then the target."""
+def _agreement(ours: Path, theirs: Path, tokens: int, floor: float = FLOOR) -> dict[str, Any]:
+    """Edges of both as one matrix over the same nodes: features, errors, tokens; then the target.
+
+    Compared are edges of at least `floor` times the largest of their row.
+    """
     from otoscope.circuits.graph import ERROR, FEATURE, TOKEN
 
     a, b = np.load(ours), np.load(theirs)
@@ -187,7 +208,7 @@ def _agreement(ours: Path, theirs: Path, tokens: int) -> dict[str, Any]:
     for f in common:
         x[:, its[f]] = dense[:, mine[f]]
     assert FEATURE == 0
-    noise = 1e-4 * np.abs(y).max(axis=1, keepdims=True)  # float32 sums of many parts
+    noise = floor * np.abs(y).max(axis=1, keepdims=True)
     there = np.abs(y) > noise
     difference = np.abs(x - y)
     return {
@@ -215,9 +236,7 @@ def _random_llama(folder: Path) -> dict[str, Any]:
         bos_token_id=0, eos_token_id=0, initializer_range=0.06,
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(folder / "model")
-    tokenizer = _smollm_folder()
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        (folder / "model" / name).write_bytes((tokenizer / name).read_bytes())
+    _add_tokenizer(folder / "model")
     ids = [0, *np.random.default_rng(0).integers(20, 8192, 255).tolist()]
     return _with_transcoders(folder, folder / "model", ids, 4096)
 
@@ -227,20 +246,15 @@ def _smollm(folder: Path) -> dict[str, Any]:
 
     model = load_model("smollm2-135m")
     model.hf.save_pretrained(folder / "model")
-    source = _smollm_folder()
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        (folder / "model" / name).write_bytes((source / name).read_bytes())
+    _add_tokenizer(folder / "model")
     text = "The museum was built in the nineteenth century by an architect who had studied in Florence and"
     return _with_transcoders(folder, folder / "model", [0, *model.tokenizer(text)["input_ids"]], 4096)
 
 
-def _smollm_folder() -> Path:
+def _add_tokenizer(folder: Path) -> None:
     from otoscope.models.loading import load_model
 
-    tokenizer = load_model("smollm2-135m").tokenizer
-    folder = Path(tempfile.mkdtemp())
-    tokenizer.save_pretrained(folder)
-    return folder
+    load_model("smollm2-135m").tokenizer.save_pretrained(folder)
 
 
 def _with_transcoders(folder: Path, model: Path, ids: list[int], width: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""circuit-tracer at one graph; runs in its own environment: `python circuit_tracer.py JOB.json`.
+"""circuit-tracer at one graph; runs in its own environment: `python circuit_tracer_graph.py JOB.json`.
 
 The job names a Llama checkpoint of Hugging Face, a folder with transcoders in circuit-tracer's format, token ids, the target's
 id, nodes and batch size. Writes the graph as `.npz` and prints seconds and memory as JSON. Nothing of otoscope is imported.
@@ -44,9 +44,11 @@ def load(job):
     from circuit_tracer.transcoder.single_layer_transcoder import load_transcoder_set
     from transformer_lens import HookedTransformerConfig
     from transformer_lens.pretrained.weight_conversions import convert_llama_weights
-    from transformers import AutoTokenizer, LlamaForCausalLM
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-    hf = LlamaForCausalLM.from_pretrained(job["model"], dtype=torch.float32)
+    dtype = getattr(torch, job["dtype"])
+    torch.set_default_dtype(dtype)
+    hf = LlamaForCausalLM.from_pretrained(job["model"], dtype=dtype)
     c = hf.config
     cfg = HookedTransformerConfig(
         n_layers=c.num_hidden_layers,
@@ -69,10 +71,14 @@ def load(job):
         original_architecture="LlamaForCausalLM",
         model_name="llama",
         device="cpu",
-        dtype=torch.float32,
+        dtype=dtype,
         default_prepend_bos=False,
     )
     cfg.use_qk_norm = False
+    special = dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token"), "<|endoftext|>")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_file=str(Path(job["tokenizer"]) / "tokenizer.json"), **special
+    )
     weights = convert_llama_weights(hf, cfg)
     folder = Path(job["transcoders"])
     transcoders = load_transcoder_set(
@@ -81,12 +87,12 @@ def load(job):
         feature_input_hook="mlp.hook_in",
         feature_output_hook="mlp.hook_out",
         device=torch.device("cpu"),
+        dtype=dtype,
         lazy_encoder=False,
         lazy_decoder=False,
     )
-    model = TransformerLensReplacementModel.from_config(
-        cfg, transcoders, tokenizer=AutoTokenizer.from_pretrained(job["tokenizer"])
-    )
+    model = TransformerLensReplacementModel.from_config(cfg, transcoders)
+    model.tokenizer = tokenizer  # its own way of setting one asks a hub
     model.load_state_dict(renamed(weights), strict=False)
     return model
 
