@@ -5,7 +5,6 @@ id, nodes and batch size. Writes the graph as `.npz` and prints seconds and memo
 """
 
 import json
-import resource
 import sys
 import threading
 import time
@@ -15,12 +14,9 @@ import numpy as np
 import torch
 
 
-def peak_gb():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-
-
 def resident_gb():
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e9
+    """Memory of the process's own; file pages are the system's."""
+    return int(Path("/proc/self/status").read_text().split("RssAnon:")[1].split()[0]) * 1024 / 1e9
 
 
 class Watch(threading.Thread):

@@ -122,7 +122,9 @@ def test_rows_of_encoder_features_sum_to_their_activations_over_the_segment(mode
     for dictionary in (None, transcoders(3)):
         sweep = encoder_sweep(model, tape, segments, dictionary)
         pooled = torch.cat([sweep.sources.pooled(layer).flatten() for layer in range(3)])
-        columns = torch.randperm(sweep.sources.features, generator=torch.Generator().manual_seed(2))[:25].tolist()
+        columns = torch.randperm(sweep.sources.features, generator=torch.Generator().manual_seed(2))[
+            :25
+        ].tolist()
         close(sweep.of_features(columns).sum(dim=1), pooled[columns])
 
 
@@ -136,7 +138,9 @@ def test_pooled_encoder_columns_are_sums_over_frames(model, tape):
         found, p = pooled.from_output(heard), pooled.sources
         count = len(p.segments)
         for first, start in ((s.frames, p.frames), (s.positions, p.positions)):
-            expected = heard.new_zeros(len(rows), count).index_add_(1, SEGMENTS[name], rows[:, first : first + FRAMES])
+            expected = heard.new_zeros(len(rows), count).index_add_(
+                1, SEGMENTS[name], rows[:, first : first + FRAMES]
+            )
             close(found[:, start : start + count], expected)
         for layer in range(3):
             size = s.dictionary.size(layer)

@@ -91,7 +91,9 @@ def final_seeds(tape: Tape, pos: Tensor, directions: Tensor, constant: Tensor | 
     own = directions.new_zeros(len(pos)) if constant is None else constant
     if tape.final.bias is not None:
         own = own + directions @ tape.final.bias
-    return Seeds(torch.full_like(pos, tape.steps * tape.layers), pos, tape.final.adjoint_at(pos, directions), own)
+    return Seeds(
+        torch.full_like(pos, tape.steps * tape.layers), pos, tape.final.adjoint_at(pos, directions), own
+    )
 
 
 def stream_seeds(tape: Tape, layer: int, pos: Tensor, directions: Tensor) -> Seeds:
@@ -143,7 +145,9 @@ class Sweep:
         with torch.no_grad():
             self._descend(ordered, out)
             out[:, : self.sources.features] *= self.sources.activation
-            column = self.sources.biases + ordered.depth // self.tape.steps  # a target's own constant counts for its layer
+            column = (
+                self.sources.biases + ordered.depth // self.tape.steps
+            )  # a target's own constant counts for its layer
             out[torch.arange(len(ordered)), column] += ordered.own
         return out if torch.equal(order, torch.arange(len(order))) else out[order.argsort()]
 
@@ -181,7 +185,9 @@ class Sweep:
     def _meets_attention(self, depth: int) -> bool:
         """Whether what begins at a depth comes first through an attention part whose adjoint is handed on."""
         layer, part = divmod(depth - 1, self.tape.steps)
-        return depth > 0 and part == 0 and not self.tape.wiring.blocks[layer].parallel and not self._ends(layer)
+        return (
+            depth > 0 and part == 0 and not self.tape.wiring.blocks[layer].parallel and not self._ends(layer)
+        )
 
     def _below(self, g: Tensor, depth: int, out: Tensor) -> Tensor:
         """The adjoint one part of a layer further down; reads the sources that it passes."""
@@ -213,7 +219,11 @@ class Sweep:
         pos, vector = seeds.pos[first : first + count], seeds.vector[first : first + count]
         layer = (int(seeds.depth[first]) - 1) // self.tape.steps
         a, constant = self.tape.attention[layer], self._constants[layer]
-        w, length, bias = a.wiring, int(pos.max()) + 1, out[first : first + count, self.sources.biases + layer]
+        w, length, bias = (
+            a.wiring,
+            int(pos.max()) + 1,
+            out[first : first + count, self.sources.biases + layer],
+        )
         assert a.norm is not None
         v = vector
         if a.post is not None:
@@ -237,9 +247,9 @@ class Sweep:
 
     @cached_property
     def _first_writes(self) -> list[tuple[int, Tensor]]:
-        """First column and `(query, d, key)`: what tokens (and learned positions) put into the stream through the first attention.
+        """First column and `(query, d, key)`: what tokens, and learned positions, put into the stream through the first attention.
 
-        Below it there are only these, so that the values need no adjoint.
+        There is nothing else below it, so that the values need no adjoint.
         """
         a, s = self.tape.attention[0], self.sources
         w, found = a.wiring, []
@@ -378,7 +388,7 @@ class Sweep:
 
 
 def attention_adjoint(a: AttentionTape, g: Tensor, bias: Tensor, constant: Tensor | None) -> Tensor:
-    """Pull `(pos, n, d)` back through self-attention to the stream that it reads; what biases supply is added to `bias` `(n,)`."""
+    """Pull `(pos, n, d)` back through self-attention to the stream that it reads; biases' parts are added to `bias` `(n,)`."""
     assert a.norm is not None
     g = _before_post_norm(a.post, g, bias)
     if a.wiring.o.bias is not None:

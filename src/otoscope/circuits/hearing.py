@@ -61,9 +61,16 @@ class EncoderSources:
             activation.append(dense)
             slopes.append(gates)
             if not dictionary.exact:
-                errors.append(dictionary.error(actives, layer, x, feature_output(dictionary, tape.mlp[layer])))
+                errors.append(
+                    dictionary.error(actives, layer, x, feature_output(dictionary, tape.mlp[layer]))
+                )
         return cls(
-            tape, dictionary, segment, tuple(activation), tuple(slopes), torch.stack(errors) if errors else None
+            tape,
+            dictionary,
+            segment,
+            tuple(activation),
+            tuple(slopes),
+            torch.stack(errors) if errors else None,
         )
 
     @cached_property

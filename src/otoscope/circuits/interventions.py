@@ -105,7 +105,11 @@ def intervening(
     with ExitStack() as stack:
         if freeze != "none" and tape is not None:
             stack.enter_context(
-                model.hooks(fwd_hooks=[_kept_pattern(a.wiring.name, a.pattern) for a in (*tape.attention, *tape.cross)])
+                model.hooks(
+                    fwd_hooks=[
+                        _kept_pattern(a.wiring.name, a.pattern) for a in (*tape.attention, *tape.cross)
+                    ]
+                )
             )
         if freeze == "all" and tape is not None:
             stack.enter_context(_frozen_norms(tape))

@@ -137,7 +137,9 @@ def _side(
     if a.norm.bias is not None:
         own = own + weight @ a.norm.bias
     where = torch.full((len(turn),), pos)
-    seeds = Seeds(torch.full_like(where, tracer.tape.steps * layer), where, a.norm.adjoint_at(where, weight), own)
+    seeds = Seeds(
+        torch.full_like(where, tracer.tape.steps * layer), where, a.norm.adjoint_at(where, weight), own
+    )
     return tracer.rows(seeds).T
 
 

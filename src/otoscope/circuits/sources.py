@@ -38,7 +38,11 @@ class Frames:
     def carried(self, a: AttentionTape) -> Tensor:
         """`(query, head * d_head, segment)`: what each segment put into each head's output, without the value bias."""
         w = a.wiring
-        values = (a.x @ w.v.weight.T).unflatten(-1, (w.kv_heads, -1)).repeat_interleave(w.heads // w.kv_heads, dim=1)
+        values = (
+            (a.x @ w.v.weight.T)
+            .unflatten(-1, (w.kv_heads, -1))
+            .repeat_interleave(w.heads // w.kv_heads, dim=1)
+        )
         queries, d_head = a.pattern.shape[1], values.shape[-1]
         out = values.new_zeros(queries, w.heads, d_head, self.count)
         order = self.segment.argsort(stable=True)

@@ -230,7 +230,11 @@ def _recorded(
         last,
         logits,
         wiring,
-        tuple(_cross_tape(b.cross, cache, other) for b in wiring.blocks if b.cross is not None and other is not None),
+        tuple(
+            _cross_tape(b.cross, cache, other)
+            for b in wiring.blocks
+            if b.cross is not None and other is not None
+        ),
     )
     _require_additive(tape)
     return tape

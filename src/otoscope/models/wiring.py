@@ -150,7 +150,9 @@ def stack_wiring(model: Model, stream: str | None = None) -> StackWiring:
     points = model.points
     stream = stream or next(iter(points.stacks))
     prefix = points.stacks[stream]
-    own = [name for name, point in points.items() if point.stack == stream and not name.startswith(f"{prefix}.")]
+    own = [
+        name for name, point in points.items() if point.stack == stream and not name.startswith(f"{prefix}.")
+    ]
     count = len(model.hf.get_submodule(points.layers[stream]))  # type: ignore[arg-type]
 
     def named(ending: str) -> str | None:
@@ -166,7 +168,10 @@ def stack_wiring(model: Model, stream: str | None = None) -> StackWiring:
         tuple(_block(model, prefix, layer) for layer in range(count)),
         module(str(final)),
         str(final),
-        next((name for name in own if name.endswith("embed.hook_out") and name not in (positions, unembed)), None),
+        next(
+            (name for name in own if name.endswith("embed.hook_out") and name not in (positions, unembed)),
+            None,
+        ),
         positions,
         module(unembed) if unembed else None,
     )
