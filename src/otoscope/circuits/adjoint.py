@@ -247,7 +247,7 @@ class Sweep:
 
     @cached_property
     def _first_writes(self) -> list[tuple[int, Tensor]]:
-        """First column and `(query, d, key)`: what tokens, and learned positions, put into the stream through the first attention.
+        """First column and `(query, d, key)`: what tokens, and learned positions, write through the first attention.
 
         There is nothing else below it, so that the values need no adjoint.
         """
