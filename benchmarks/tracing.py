@@ -90,8 +90,8 @@ def run() -> dict[str, Any]:
         real = _beside(peer, root, smollm, 16, 500)
     _draw(lengths, nodes)
     agree = [found["agreement"] for found in (*lengths.values(), *nodes.values(), real) if found["agreement"]]
-    worst = max(a["largest_relative_difference"] for a in agree)
     same = all(a["same_nodes"] for a in agree)
+    worst = max(a["largest_relative_difference"] for a in agree) if same else None
     told = {f"tokens_{t}": found for t, found in lengths.items()}
     told |= {f"nodes_{n}_at_16_tokens": found for n, found in nodes.items() if n != 500}
     ratios = [found for found in lengths.values() if found["times_faster"] is not None]
@@ -102,8 +102,8 @@ def run() -> dict[str, Any]:
         "largest_relative_difference": worst,
         "passed": bool(
             same
-            and worst is not None
             and worst <= AGREE
+            and all(a["its_error_in_the_largest_edge_of_a_row_median"] <= AGREE for a in agree)
             and all(f["times_faster"] >= FASTER and f["share_of_its_memory"] <= MEMORY for f in ratios)
         ),
     }
@@ -175,17 +175,18 @@ def _run(command: list[str], root: Path, job: dict[str, Any], name: str) -> dict
 def _agreement(root: Path, tokens: int, job: dict[str, Any]) -> dict[str, Any]:
     """Edges of both over the same nodes, judged by otoscope's own in float64.
 
-    Compared are edges above the noise of float32: at least `FLOOR` times the largest error of their row.
+    Compared are edges above the noise of float32: at least `FLOOR` times the largest error that either has in their row. How large
+    those errors are is told beside it: edges that really differed would show there.
     """
     _run([sys.executable, "-c", OURS], root, {**job, "dtype": "float64"}, "exact")
     ours, theirs, exact = (np.load(root / f"{name}.npz") for name in ("ours", "theirs", "exact"))
     order = [tuple(f) for f in theirs["features"].tolist()]
     same = set(order) == {tuple(f) for f in ours["features"].tolist()}
     if not same:
-        return {"same_nodes": False, "largest_relative_difference": float("inf")}
+        return {"same_nodes": False, "largest_relative_difference": None}
     y = theirs["matrix"][[*range(len(order)), -1]].astype(float)
     x, z = (_in_order(m, order, y.shape[1], tokens) for m in (ours, exact))
-    noise = np.abs(x - z).max(axis=1, keepdims=True)
+    noise = np.maximum(np.abs(x - z), np.abs(y - z)).max(axis=1, keepdims=True)
     there = np.abs(z) > FLOOR * noise
     largest = np.abs(z).max(axis=1)
     return {

@@ -61,9 +61,13 @@ class FileRows:
         self.path, self.name, self.part, self.dtype = path, name, part, dtype
         self._kept: Tensor | None = None
 
-    @cached_property
+    @property
     def shape(self) -> tuple[int, ...]:
         """`(feature, d_out)`."""
+        return self._shape
+
+    @cached_property
+    def _shape(self) -> tuple[int, ...]:
         from safetensors import safe_open
 
         with safe_open(self.path, framework="pt") as file:
