@@ -175,8 +175,8 @@ def _run(command: list[str], root: Path, job: dict[str, Any], name: str) -> dict
 def _agreement(root: Path, tokens: int, job: dict[str, Any]) -> dict[str, Any]:
     """Edges of both over the same nodes, judged by otoscope's own in float64.
 
-    Compared are edges above the noise of float32: at least `FLOOR` times the largest error that either has in their row. How large
-    those errors are is told beside it: edges that really differed would show there.
+    Compared are edges above the noise of float32: at least `FLOOR` times the largest error that either has in their row. How
+    large those errors are is told beside it: edges that really differed would show there.
     """
     _run([sys.executable, "-c", OURS], root, {**job, "dtype": "float64"}, "exact")
     ours, theirs, exact = (np.load(root / f"{name}.npz") for name in ("ours", "theirs", "exact"))
@@ -315,6 +315,7 @@ def _draw(lengths: dict[int, dict[str, Any]], nodes: dict[int, dict[str, Any]]) 
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
     figure, axes = plt.subplots(2, 2, figsize=(8, 6), sharex="col", layout="constrained")
     for column, (found, label) in enumerate(
@@ -331,10 +332,11 @@ def _draw(lengths: dict[int, dict[str, Any]], nodes: dict[int, dict[str, Any]]) 
                 there = [(x, f[key]) for x, f in found.items() if f[key] is not None]
                 axis.plot(*zip(*there, strict=True), style, label=name) if there else None
             axis.set(xscale="log", yscale="log", ylabel=unit)
+            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            axis.yaxis.set_minor_formatter(NullFormatter())
             axis.set_xticks(list(found), [str(x) for x in found])
-            axis.minorticks_off() if row == 0 else axis.xaxis.set_minor_locator(
-                matplotlib.ticker.NullLocator()
-            )
+            axis.minorticks_off() if row == 0 else axis.xaxis.set_minor_locator(NullLocator())
             if row:
                 axis.set_xlabel(label)
     axes[0, 0].legend(frameon=False)

@@ -91,7 +91,8 @@ def fixed(
     size = round(seconds / frame_seconds)
     if size < 1:
         raise OptionError(
-            f"Segments of {seconds * 1000:g} ms are shorter than a frame.", f"Take at least {frame_seconds * 1000:g} ms."
+            f"Segments of {seconds * 1000:g} ms are shorter than a frame.",
+            f"Take at least {frame_seconds * 1000:g} ms.",
         )
     sounding = min(max(sounding, 0), frames)
     groups = [list(range(at, min(at + size, sounding))) for at in range(0, sounding, size)]
@@ -161,7 +162,9 @@ def named_segments(
         return single_frames(frames, sounding, frame_seconds)
     length = re.fullmatch(r"(\d{1,5})\s*ms", name)
     if length is None:
-        raise OptionError(f"There are no segments {name!r}.", "Choose words, frames, or a length such as 80ms.")
+        raise OptionError(
+            f"There are no segments {name!r}.", "Choose words, frames, or a length such as 80ms."
+        )
     return fixed(frames, sounding, int(length[1]) / 1000, frame_seconds)
 
 
