@@ -202,7 +202,7 @@ class Sweep:
             below = self._mlp(g, layer, out)
         else:
             below = self._cross(g, layer, out)
-        return g if isinstance(below, float) else below.add_(g)
+        return below.add_(g) if isinstance(below, torch.Tensor) else g
 
     # Attention -------------------------------------------------------------------------------------------------------
 

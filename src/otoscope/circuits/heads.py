@@ -158,6 +158,7 @@ def linear(norm: FrozenNorm, x: Tensor) -> Tensor:
 def head_outputs(a: AttentionTape, stream: Tensor) -> Tensor:
     """What each head makes of a part of the stream, biases left out: `(head, pos, d)`."""
     w = a.wiring
+    assert a.norm is not None
     v = (linear(a.norm, stream) @ w.v.weight.T).unflatten(-1, (w.kv_heads, -1))
     v = v.repeat_interleave(w.heads // w.kv_heads, dim=1)
     z = torch.einsum("hqk,khd->hqd", a.pattern, v)

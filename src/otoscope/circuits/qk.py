@@ -132,6 +132,7 @@ def _side(
     tracer: Tracer, a: AttentionTape, layer: int, pos: int, projection: Affine, rows: slice, turn: Tensor
 ) -> Tensor:
     """`(column, d_head)` of a query or key: one seed for each of its dimensions."""
+    assert a.norm is not None
     weight = turn @ projection.weight[rows]
     own = turn.new_zeros(len(turn)) if projection.bias is None else turn @ projection.bias[rows]
     if a.norm.bias is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -144,7 +145,7 @@ def of_similarity(
         alike = torch.cosine_similarity(hidden[: sounding - 1], hidden[1:sounding], dim=1)
         borders = sorted((alike.argsort()[: count - 1] + 1).tolist())
     edges = [0, *borders, sounding]
-    groups = [list(range(a, b)) for a, b in zip(edges[:-1], edges[1:], strict=True) if b > a]
+    groups = [list(range(a, b)) for a, b in pairwise(edges) if b > a]
     return _with_padding(groups, ["" for _ in groups], frames, sounding, frame_seconds, "similar")
 
 
