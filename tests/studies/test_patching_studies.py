@@ -47,8 +47,9 @@ def test_the_study_of_repetition_sweeps_prices_reports_and_goes_on(model, jfk, t
     assert zeroed["n_items"] == heads["n_items"] == noise["n_items"] == 5
     assert len(heads["effects"]) == 2 * 12
     assert all(e["head"] is None for e in zeroed["effects"])
-    assert noise["price"] is None
-    assert heads["price"] is None or heads["price"]["n_items"] == 2
+    for sweep in (zeroed, heads, noise):
+        assert bool(sweep["price"]) == bool(sweep["winners"])
+        assert not sweep["price"] or sweep["price"]["n_items"] == 2
     assert results["kinds"] == {"babble|<b>": [zeroed["n_outcome"], 5]}
     report = (tmp_path / "out" / "report.md").read_text()
     assert "78.1 %" in report
@@ -114,5 +115,5 @@ def test_the_study_of_context_bias_patches_both_stacks_beside_random_directions(
     for sweep in results["sweeps"].values():
         assert sweep["n_items"] == 4  # what has no labels is not part of it
         assert sweep["any_direction"]["n"] == sweep["n_outcome"] == wrong["count"]
-        assert sweep["price"] is None
+        assert bool(sweep["price"]) == bool(sweep["winners"])
     assert "85.0 %" in (tmp_path / "out" / "report.md").read_text()

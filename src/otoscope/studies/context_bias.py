@@ -2,8 +2,8 @@
 
 The context-bias experiment of "Beyond Transcription" (arXiv 2508.15882): sentences with one acoustically ambiguous word and a
 context that favours the wrong one; encoder and decoder components are replaced by what they are under white noise. What is
-different here: each component stands beside random others on the same sentences and beside a random direction of the same length,
-and no pair of words is in both the discovery and the test half.
+different here: each component stands beside random others on the same sentences and beside a random direction of the same
+length, no pair of words is in both the discovery and the test half, and the winners are priced on ordinary speech.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from otoscope.outcomes import Rate
 from otoscope.patching.judging import is_ambiguous
 from otoscope.patching.references import Reference
 from otoscope.patching.sweeping import SweepOptions, sweep_corpus, write_corpus
-from otoscope.studies.corpora import made
+from otoscope.studies.corpora import made, ordinary_corpora
 from otoscope.studies.repetition import sweep_report
 from otoscope.studies.reports import percent, study_directory, table, write_report, write_results
 from otoscope.versions import versions
@@ -60,7 +60,8 @@ def study_context_bias(
 
     Args:
         model: A Whisper model or Qwen2-Audio.
-        data: Manifests with the labels `spoken`, `competing` and `bias`; none: the study makes its own below `out`.
+        data: Manifests; none: the study makes its own below `out`. Sentences have the labels `spoken`, `competing` and `bias`;
+            other recordings with a text (and sounds) are what winners are priced on.
         out: Directory for `results.json`, `report.md`, figures and the sweeps.
         seed: Of halves, random directions and noise.
         batch: Rows at once, which bounds the memory.
@@ -73,7 +74,7 @@ def study_context_bias(
         OutputError: The directory cannot be written.
     """
     with study_directory(out, "context-bias", model, data, seed) as out:
-        corpus = _corpus(data, out / "data", seed)
+        corpus, priced = _corpora(model, data, out / "data", seed)
         written = write_corpus(
             model,
             corpus,
@@ -102,7 +103,7 @@ def study_context_bias(
                     [corpus[i] for i in misled],
                     options,
                     out=where,
-                    priced=None,
+                    priced=priced,
                     written=there,
                     batch=batch,
                 )
@@ -124,15 +125,25 @@ def study_context_bias(
         return results
 
 
-def _corpus(data: Sequence[Path | str], folder: Path, seed: int) -> list[Item]:
-    manifests = list(data) or [path for path in [made(Ambiguous(seed=seed), folder / "ambiguous")] if path]
-    corpus = [item for path in manifests for item in items(path) if is_ambiguous(item)]
-    if not corpus:
+def _corpora(
+    model: Model, data: Sequence[Path | str], folder: Path, seed: int
+) -> tuple[list[Item], Sequence[Path | str]]:
+    """The sentences, and the corpora that winners are priced on; none: the shipped recordings."""
+    made_here = [] if data else [path for path in [made(Ambiguous(seed=seed), folder / "ambiguous")] if path]
+    corpora = {path: items(path) for path in [*data, *made_here]}
+    sentences = [item for found in corpora.values() for item in found if is_ambiguous(item)]
+    if not sentences:
         raise ManifestError(
             "No recording has the labels spoken and competing.",
             "Make a corpus with `otoscope corpus make ambiguous`.",
         )
-    return corpus
+    if not data:
+        return sentences, ordinary_corpora(model, folder, seed)
+    return sentences, [
+        path
+        for path, found in corpora.items()
+        if any(item.text is not None and not is_ambiguous(item) for item in found)
+    ]
 
 
 def _misled(corpus: Sequence[Item]) -> list[int]:

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from otoscope.corpora import Item, items
-from otoscope.corpora.recipes import Recipe, make_corpus
+from otoscope.corpora.recipes import NonSpeech, Prompts, Recipe, Repeats, make_corpus
 from otoscope.errors import OtoscopeError
+from otoscope.models.whisper import SpeechModel
 from otoscope.progress import notice
+
+if TYPE_CHECKING:
+    from otoscope.models.base import Model
+
+LANGUAGES = ("en", "es", "fr", "it", "ru")
+"""Languages that there is people's speech of."""
 
 
 def made(recipe: Recipe, folder: Path) -> Path | None:
@@ -18,6 +26,20 @@ def made(recipe: Recipe, folder: Path) -> Path | None:
     except OtoscopeError as error:
         notice(f"The corpus {folder.name} is left out: {error}")
         return None
+
+
+def spoken_languages(model: Model) -> tuple[str, ...]:
+    """Languages of the speech that a model is tried on."""
+    multilingual = isinstance(model, SpeechModel) and model.is_multilingual
+    return LANGUAGES if multilingual else ("en",)
+
+
+def ordinary_corpora(model: Model, folder: Path, seed: int = 0) -> list[Path]:
+    """Manifests that edits are priced on: people's speech, genuine repetitions, sounds without speech; those that can be made."""
+    speech = made(Prompts(seed=seed, languages=spoken_languages(model), per_speaker=40), folder / "speech")
+    kept = made(Repeats(seed=seed, count=15, speech=speech), folder / "repeats")
+    sounds = made(NonSpeech(seed=seed, count=4), folder / "nonspeech")
+    return [manifest for manifest in (speech, kept, sounds) if manifest]
 
 
 def named(manifests: Sequence[Path | str]) -> dict[str, list[Item]]:

@@ -16,7 +16,7 @@ from otoscope.corpora.recipes import Prompts
 from otoscope.errors import AudioError, ManifestError
 from otoscope.models.whisper import SpeechModel
 from otoscope.progress import notice
-from otoscope.studies.corpora import made
+from otoscope.studies.corpora import made, spoken_languages
 from otoscope.studies.lens import LensSettings, Reader, lens_corpus
 from otoscope.studies.reports import (
     cell,
@@ -33,7 +33,6 @@ from otoscope.versions import versions
 if TYPE_CHECKING:
     from otoscope.models.base import Model
 
-LANGUAGES = ("en", "es", "fr", "it", "ru")
 EACH = 15
 """Recordings a language, as the study takes them by itself."""
 
@@ -110,8 +109,7 @@ def _study(
 
 
 def _own(model: Model, folder: Path, seed: int) -> list[Item]:
-    multilingual = isinstance(model, SpeechModel) and model.is_multilingual
-    languages = LANGUAGES if multilingual else ("en",)
+    languages = spoken_languages(model)
     manifest = made(Prompts(seed=seed, languages=languages, per_speaker=EACH), folder)
     if manifest:
         return items(manifest)

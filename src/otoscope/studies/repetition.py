@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from otoscope.corpora import Item, items
-from otoscope.corpora.recipes import Loops, NonSpeech, Prompts, Repeats
+from otoscope.corpora.recipes import Loops
 from otoscope.errors import ManifestError
-from otoscope.models.whisper import SpeechModel
 from otoscope.patching.price import is_repeat, named, price_rows
 from otoscope.patching.references import Reference
 from otoscope.patching.sweeping import SweepOptions, sweep_corpus
-from otoscope.studies.corpora import made
+from otoscope.studies.corpora import made, ordinary_corpora
 from otoscope.studies.reports import (
     interval,
     number,
@@ -49,8 +48,6 @@ NOTES = (
     "corrected by Holm over all components of the sweep.",
 )
 
-LANGUAGES = ("en", "es", "fr", "it", "ru")
-
 
 @dataclass(frozen=True)
 class Sweep:
@@ -60,36 +57,35 @@ class Sweep:
     heads: bool
     reference: str
     sets: int = 0
-    priced: bool = True
 
 
 SWEEPS = (
     Sweep("blocks zeroed", heads=False, reference="zero"),
     Sweep("heads zeroed", heads=True, reference="zero", sets=6),
-    Sweep("blocks under white noise", heads=False, reference="noise", priced=False),
+    Sweep("blocks under white noise", heads=False, reference="noise"),
 )
 
 
-def own_corpora(folder: Path, languages: Sequence[str], seed: int = 0) -> tuple[list[Path], list[Path]]:
+def own_corpora(model: Model, folder: Path, seed: int = 0) -> tuple[list[Path], list[Path]]:
     """Make the study's corpora.
 
     Args:
+        model: The languages of the ordinary speech are the model's.
         folder: Where.
-        languages: Of the ordinary speech.
         seed: Of the recipes.
 
     Returns:
-        Manifests of loops, and those that edits are priced on: people's speech, genuine repetitions, sounds without speech.
+        Manifests of loops, and those that edits are priced on.
+
+    Raises:
+        ManifestError: The loops cannot be made.
     """
     loops = made(Loops(seed=seed), folder / "loops")
     if loops is None:
         raise ManifestError(
             "The loops cannot be made.", "Install `otoscope[synth]`, or give manifests with --data."
         )
-    speech = made(Prompts(seed=seed, languages=tuple(languages), per_speaker=40), folder / "speech")
-    kept = made(Repeats(seed=seed, count=15, speech=speech), folder / "repeats")
-    sounds = made(NonSpeech(seed=seed, count=4), folder / "nonspeech")
-    return [loops], [manifest for manifest in (speech, kept, sounds) if manifest]
+    return [loops], ordinary_corpora(model, folder, seed)
 
 
 def study_repetition(
@@ -120,9 +116,8 @@ def study_repetition(
                 heads=sweep.heads, reference=Reference.of(sweep.reference, seed), sets=sweep.sets, seed=seed
             )
             where = out / "sweeps" / sweep.name.replace(" ", "-")
-            prices = priced if sweep.priced else None
             found = sweep_corpus(
-                model, tried, options, out=where, priced=prices, written=written, batch=batch
+                model, tried, options, out=where, priced=priced, written=written, batch=batch
             )
             written = found.baseline  # the same for all
             sweeps[sweep.name] = found.to_dict()
@@ -145,8 +140,7 @@ def _corpora(
     model: Model, data: Sequence[Path | str], folder: Path, seed: int
 ) -> tuple[list[Item], Sequence[Path | str]]:
     if not data:
-        multilingual = isinstance(model, SpeechModel) and model.is_multilingual
-        loops, priced = own_corpora(folder, LANGUAGES if multilingual else ("en",), seed)
+        loops, priced = own_corpora(model, folder, seed)
         return [item for path in loops for item in items(path)], priced
     corpora = {path: items(path) for path in data}
     tried = [item for found in corpora.values() for item in found if not item.text and not is_repeat(item)]
