@@ -125,6 +125,7 @@ class Sweep:
         self.tape, self.dictionary, self.sources, self.through = tape, dictionary, sources, through
         self._constants = [value_constant(a) for a in tape.attention]
         self._heard: Tensor | None = None
+        self._by_head: Tensor | None = None
         self._carried = [sources.frames.carried(a) for a in tape.cross] if sources.frames else []
 
     def rows(self, seeds: Seeds, out: Tensor | None = None) -> Tensor:
@@ -166,6 +167,22 @@ class Sweep:
             self._descend(seeds[order], x.new_zeros(len(seeds), self.sources.columns))
         found, self._heard = self._heard, None
         return found[:, order.argsort()]
+
+    def heads(self, seeds: Seeds) -> Tensor:
+        """What each head of cross-attention brought targets from each segment: `(n, layer, head, segment)`.
+
+        Raises:
+            GraphError: The stack attends to no other.
+        """
+        if self.sources.frames is None:
+            raise GraphError("This stack hears nothing.", "Trace a speech recogniser.")
+        order = torch.argsort(seeds.depth, descending=True, stable=True)
+        heads, count = self.tape.cross[0].wiring.heads, self.sources.frames.count
+        self._by_head = seeds.vector.new_zeros(len(seeds), self.tape.layers, heads, count)
+        with torch.no_grad():
+            self._descend(seeds[order], seeds.vector.new_zeros(len(seeds), self.sources.columns))
+        found, self._by_head = self._by_head, None
+        return found[order.argsort()]
 
     def _descend(self, seeds: Seeds, out: Tensor) -> None:
         g = seeds.vector.new_zeros(0, 0, seeds.vector.shape[1])
@@ -290,6 +307,11 @@ class Sweep:
             bias += torch.einsum("pnd,pd->n", g, _constant_out(a, a.wiring.v.bias)[: len(g)])
         if self._heard is not None:
             self._heard[:, :n] += moved_to_keys(a, u) @ a.wiring.v.weight
+        if self._by_head is not None:
+            split = self._carried[layer][: len(g)].unflatten(1, (a.wiring.heads, -1))
+            self._by_head[:n, layer] = torch.einsum(
+                "pnhd,phds->nhs", u.unflatten(-1, (a.wiring.heads, -1)), split
+            )
         carried = self._carried[layer][: len(g)].flatten(0, 1)  # (pos * head * d_head, segment)
         out[:n, frames.first : frames.first + frames.count] += u.transpose(0, 1).flatten(1) @ carried
         return 0.0

@@ -128,8 +128,8 @@ def check(graph: AttributionGraph, features: int = 64, seed: int = 0) -> Check:
     tracer = graph.tracer
     if tracer is None:
         raise GraphError("A graph that was read from a file cannot be checked.", "Trace the prompt again.")
-    targets = _targets(graph, tracer)
-    nodes = _top_features(graph, features)
+    targets = _targets(tracer)
+    nodes = _top_features(graph, tracer, features)
     if not len(nodes):
         raise GraphError("The graph has no features to ablate.", "Trace with more nodes.")
     others = _random_features(graph, tracer, nodes, seed)
@@ -144,17 +144,29 @@ def check(graph: AttributionGraph, features: int = 64, seed: int = 0) -> Check:
     )
 
 
-def _targets(graph: AttributionGraph, tracer: Tracer) -> list[Target]:
-    from otoscope.circuits.targets import token_target
-
-    if any(target.token is None for target in graph.targets):
-        raise GraphError("Only graphs of tokens can be checked.", "Trace a token.")
-    return [token_target(tracer.model, tracer.tape, int(t.token or 0), t.pos) for t in graph.targets]
+def _targets(tracer: Tracer) -> list[Target]:
+    if any(target.layer is not None for target in tracer.targets):
+        raise GraphError("Only graphs of what is written can be checked.", "Trace a token.")
+    return list(tracer.targets)
 
 
-def _top_features(graph: AttributionGraph, count: int) -> np.ndarray:
-    """Nodes of the most influential features that are not silent."""
-    nodes = graph.nodes.of(FEATURE)
+def _own(graph: AttributionGraph, tracer: Tracer) -> np.ndarray:
+    """`(node,)` whether a node is of the stack that writes, whose features are ablated."""
+    return np.array([stream == tracer.tape.stream for stream in graph.nodes.stream])
+
+
+def _own_features(graph: AttributionGraph, tracer: Tracer) -> np.ndarray:
+    return np.flatnonzero(_own(graph, tracer) & (graph.nodes.kind == FEATURE))
+
+
+def _own_rows(graph: AttributionGraph, tracer: Tracer) -> np.ndarray:
+    """Rows of the features of that stack, and of the targets."""
+    return np.flatnonzero(_own(graph, tracer)[graph.row_nodes])
+
+
+def _top_features(graph: AttributionGraph, tracer: Tracer, count: int) -> np.ndarray:
+    """Nodes of the most influential features."""
+    nodes = _own_features(graph, tracer)
     influence = graph.influence()[nodes]
     return nodes[np.argsort(-influence, kind="stable")[:count]]
 
@@ -171,7 +183,7 @@ _NEAREST = 10
 def _random_features(graph: AttributionGraph, tracer: Tracer, nodes: np.ndarray, seed: int) -> list[Row]:
     """For each feature one outside the graph, of the same layer and position and nearly the same activation."""
     rng, n = np.random.default_rng(seed), graph.nodes
-    taken = {(int(n.layer[i]), int(n.pos[i]), int(n.feature[i])) for i in n.of(FEATURE)}
+    taken = {(int(n.layer[i]), int(n.pos[i]), int(n.feature[i])) for i in _own_features(graph, tracer)}
     rows: list[Row] = []
     for node in nodes:
         layer, pos = int(n.layer[node]), int(n.pos[node])
@@ -226,7 +238,6 @@ def _run(tracer: Tracer, rows: Sequence[Row], freeze: Freeze) -> tuple[Tensor, d
     after_norm, final = tracer.dictionary.reads == "mlp_in", wiring.final_point
     reads = [b.mlp.input_point if after_norm else b.mlp.stream_point for b in wiring.blocks]
     names = reads if freeze == "all" else []
-    inputs = model.inputs(tracer.ids.expand(len(rows), -1))  # type: ignore[attr-defined]
     frozen = {"tape": tracer.tape, "sources": tracer.sources, "freeze": freeze}
     # What reads comes after what freezes: hooks of one module run in the order they are placed in.
     with (
@@ -234,7 +245,7 @@ def _run(tracer: Tracer, rows: Sequence[Row], freeze: Freeze) -> tuple[Tensor, d
         intervening(model, tracer.dictionary, rows, **frozen),
         model.capturing([final, *names]) as cache,
     ):
-        model.hf.base_model(**inputs, use_cache=False)
+        tracer.forward(len(rows))
     return cache[final], {layer: cache[name] for layer, name in enumerate(names)}
 
 
@@ -242,14 +253,14 @@ def _run(tracer: Tracer, rows: Sequence[Row], freeze: Freeze) -> tuple[Tensor, d
 
 
 def direct_effects(graph: AttributionGraph, rows: Sequence[Row]) -> np.ndarray:
-    """How every row of the graph changes under interventions, everything else frozen: `(intervention, row)`.
+    """How the rows of the stack that writes change under interventions, everything else frozen: `(intervention, row)`.
 
     Raises:
         GraphError: The graph has no tracer.
     """
     if graph.tracer is None:
         raise GraphError("A graph that was read from a file has no model to run.", "Trace the prompt again.")
-    tracer, targets = graph.tracer, _targets(graph, graph.tracer)
+    tracer, targets = graph.tracer, _targets(graph.tracer)
     readings = _Readings(graph, tracer)
     final, inputs = _run(tracer, [[]], "all")
     before = readings.of(inputs)
@@ -266,7 +277,7 @@ class _Readings:
     """The frozen readings of a graph's features."""
 
     def __init__(self, graph: AttributionGraph, tracer: Tracer) -> None:
-        n, nodes = graph.nodes, graph.nodes.of(FEATURE)
+        n, nodes = graph.nodes, _own_features(graph, tracer)
         self.tracer, self.layers = tracer, torch.from_numpy(n.layer[nodes].astype(np.int64))
         self.pos = torch.from_numpy(n.pos[nodes].astype(np.int64))
         self._vectors: dict[int, tuple[Tensor, Tensor]] = {}
@@ -297,14 +308,15 @@ def _direct(
 ) -> Comparison:
     """Every pair of an ablated feature and a row that may depend on it."""
     measured = direct_effects(graph, rows)
-    predicted = -graph.matrix[:, nodes].toarray().T
-    later = _may_depend(graph, nodes)
+    rows_of = _own_rows(graph, tracer)
+    predicted = -graph.matrix[rows_of][:, nodes].toarray().T
+    later = _may_depend(graph, nodes, graph.row_nodes[rows_of])
     return Comparison(predicted[later], measured[later])
 
 
-def _may_depend(graph: AttributionGraph, nodes: np.ndarray) -> np.ndarray:
+def _may_depend(graph: AttributionGraph, nodes: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """`(node, row)` whether the row reads above the node's layer and not before its position."""
-    n, rows = graph.nodes, graph.row_nodes
+    n = graph.nodes
     above = n.layer[rows][None] > n.layer[nodes][:, None]
     return above & (n.pos[rows][None] >= n.pos[nodes][:, None])
 
@@ -365,7 +377,7 @@ def activation_times_gradient(
 
 def _output_gradients(tracer: Tracer, target: Target) -> list[Tensor]:
     """Gradient of a target at the place every MLP writes to: a list of `(pos, d)`."""
-    wiring, model = tracer.tape.wiring, tracer.model
+    wiring = tracer.tape.wiring
     leaves = [torch.zeros_like(mlp.raw, requires_grad=True) for mlp in tracer.tape.mlp]
     handles = []
     for block, leaf in zip(wiring.blocks, leaves, strict=True):
@@ -375,8 +387,7 @@ def _output_gradients(tracer: Tracer, target: Target) -> list[Tensor]:
         handles.append(module.register_forward_hook(lambda _m, _a, out, leaf=leaf: out + leaf))
     try:
         with torch.enable_grad():
-            final = model.hf.base_model(**model.inputs(tracer.ids[None]), use_cache=False).last_hidden_state  # type: ignore[attr-defined]
-            value = target_values(tracer.tape, [target], final).sum()
+            value = target_values(tracer.tape, [target], tracer.forward(1)).sum()
             return list(torch.autograd.grad(value, leaves))
     finally:
         for handle in handles:

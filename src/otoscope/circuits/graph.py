@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 KINDS = ("feature", "error", "token", "position", "bias", "target", "frame", "projector")
 """Kinds of nodes. `rest` is no node of the table: it is what the others leave over."""
 
-FEATURE, ERROR, TOKEN, POSITION, BIAS, TARGET = range(6)
+FEATURE, ERROR, TOKEN, POSITION, BIAS, TARGET, FRAME = range(7)
+HEARING = ("encoder", "audio_encoder")
+"""Streams of sound; ids of their nodes begin with the stream's name, and their positions are segments."""
 NONE = -1
 """No layer, position or feature."""
 
@@ -40,10 +42,11 @@ class Nodes:
     Attributes:
         kind: `(n,)` index in `KINDS`; int8.
         layer: `(n,)` int32; tokens and positions have -1, the targets' own biases and targets the number of layers.
-        pos: `(n,)` int32; -1 for biases.
+        pos: `(n,)` int32; a segment where the stream is one of sound; -1 for biases.
         feature: `(n,)` int64: feature, token id of a token or target, else -1.
         activation: `(n,)` float64; NaN where there is none.
         stream: Name of each node's stack.
+        span: `(n, 2)` begin and end in seconds; NaN for what is at no time.
     """
 
     kind: np.ndarray
@@ -52,9 +55,51 @@ class Nodes:
     feature: np.ndarray
     activation: np.ndarray
     stream: tuple[str, ...]
+    span: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
+
+    def __post_init__(self) -> None:
+        if len(self.span) != len(self.kind):
+            object.__setattr__(self, "span", np.full((len(self.kind), 2), np.nan))
 
     def __len__(self) -> int:
         return len(self.kind)
+
+    @classmethod
+    def of_rows(
+        cls,
+        rows: Sequence[tuple[int, int, int, int]],
+        stream: str,
+        activation: np.ndarray | None = None,
+        span: np.ndarray | None = None,
+    ) -> Nodes:
+        """Nodes of one stream from rows of kind, layer, pos and feature."""
+        kind, layer, pos, feature = np.array(rows, dtype=np.int64).reshape(-1, 4).T
+        return cls(
+            kind.astype(np.int8),
+            layer.astype(np.int32),
+            pos.astype(np.int32),
+            feature.astype(np.int64),
+            np.full(len(rows), np.nan) if activation is None else activation.astype(np.float64),
+            (stream,) * len(rows),
+            np.full((len(rows), 2), np.nan) if span is None else span,
+        )
+
+    @classmethod
+    def join(cls, parts: Sequence[Nodes]) -> Nodes:
+        """All of them, one after another."""
+
+        def all_of(name: str) -> np.ndarray:
+            return np.concatenate([getattr(part, name) for part in parts])
+
+        return cls(
+            all_of("kind"),
+            all_of("layer"),
+            all_of("pos"),
+            all_of("feature"),
+            all_of("activation"),
+            tuple(stream for part in parts for stream in part.stream),
+            all_of("span"),
+        )
 
     def of(self, kind: int) -> np.ndarray:
         """Indices of the nodes of a kind."""
@@ -70,6 +115,7 @@ class Nodes:
             self.feature[index],
             self.activation[index],
             stream,
+            self.span[index],
         )
 
     def name(self, i: int) -> str:
@@ -81,8 +127,10 @@ class Nodes:
             TOKEN: (pos,),
             POSITION: (pos,),
             BIAS: (layer,),
+            FRAME: (layer, pos),
         }.get(int(self.kind[i]), (i - len(self),))
-        return "/".join((kind, *map(str, where)))
+        stream = (self.stream[i],) if self.stream[i] in HEARING else ()
+        return "/".join((*stream, kind, *map(str, where)))
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -103,6 +151,7 @@ class TargetInfo:
         weight: Its share of the influence.
         token: Token id, or None.
         probability: Of the token, or None.
+        against: Token whose logit is taken off, or None: the mean over the vocabulary is.
     """
 
     label: str
@@ -110,6 +159,7 @@ class TargetInfo:
     weight: float
     token: int | None
     probability: float | None
+    against: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -259,25 +309,37 @@ class AttributionGraph:
         nodes = [self._node_dict(i, influence[i]) for i in range(len(self.nodes))]
         edges = self._edges()
         if self.rest_mass.any():
-            nodes.append(_REST_NODE | {"stream": self.nodes.stream[0], "influence": self.scores().rest})
+            nodes.append(_REST_NODE | {"stream": self.nodes.stream[-1], "influence": self.scores().rest})
         return {
             "prompt": self.record.get("prompt", ""),
             "tokens": list(self.tokens),
             "targets": [self._target_dict(i, target) for i, target in enumerate(self.targets)],
             "nodes": nodes,
             "edges": edges,
-            "scores": self.scores().to_dict(),
-            "record": self.record,
+            "scores": self.scores().to_dict() | self._grounding(),
+            **({"totals": self.record["totals"]} if "totals" in self.record else {}),
+            "record": {name: value for name, value in self.record.items() if name != "totals"},
         }
+
+    def _grounding(self) -> dict[str, Any]:
+        """The grounding ratio of a recogniser's graph, as a whole and of each target with its shares."""
+        from otoscope.circuits.scores import grounding
+
+        if "segments" not in self.record:
+            return {}
+        each = [grounding(self, i).to_dict() for i in range(len(self.targets))]
+        return {"grounding": grounding(self).ratio, "grounding_by_target": each}
 
     def _node_dict(self, i: int, influence: float) -> dict[str, Any]:
         n, activation = self.nodes, float(self.nodes.activation[i])
+        span = {} if np.isnan(n.span[i]).any() else {"span": n.span[i].tolist()}
         return {
             "id": self.names[i],
             "kind": KINDS[n.kind[i]],
             "stream": n.stream[i],
             "layer": int(n.layer[i]),
             "pos": int(n.pos[i]),
+            **span,
             "feature": None if n.feature[i] == NONE else int(n.feature[i]),
             "activation": None if np.isnan(activation) else activation,
             "influence": float(influence),
@@ -289,6 +351,7 @@ class AttributionGraph:
             "id": f"target/{i}",
             "label": target.label,
             "token": target.token,
+            **({} if target.against is None else {"against": target.against}),
             "pos": target.pos,
             "probability": target.probability,
             "weight": target.weight,

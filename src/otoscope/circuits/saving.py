@@ -15,7 +15,7 @@ from otoscope.files import atomic_write
 
 FORMAT = "otoscope.attribution-graph"
 VERSION = 1
-_NODE_ARRAYS = ("kind", "layer", "pos", "feature", "activation")
+_NODE_ARRAYS = ("kind", "layer", "pos", "feature", "activation", "span")
 _EDGE_ARRAYS = ("indptr", "indices", "weights", "rest", "rest_mass", "values")
 
 
@@ -80,7 +80,8 @@ def _damaged(error: Exception) -> bool:
 
 def _graph(told: dict[str, Any], arrays: dict[str, np.ndarray]) -> AttributionGraph:
     stream = tuple(told["streams"][i] for i in arrays["nodes.stream"])
-    nodes = Nodes(**{name: arrays[f"nodes.{name}"] for name in _NODE_ARRAYS}, stream=stream)
+    there = {name: arrays[f"nodes.{name}"] for name in _NODE_ARRAYS if f"nodes.{name}" in arrays}
+    nodes = Nodes(**there, stream=stream)
     graph = AttributionGraph(
         nodes=nodes,
         indptr=arrays["indptr"],

@@ -22,9 +22,20 @@ SILENCE = "between words"
 class Timed(Protocol):
     """Anything with a text and a time, such as a word of a transcript."""
 
-    text: str
-    start: float
-    end: float
+    @property
+    def text(self) -> str:
+        """What was said."""
+        ...
+
+    @property
+    def start(self) -> float:
+        """Begin in seconds."""
+        ...
+
+    @property
+    def end(self) -> float:
+        """End in seconds."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from otoscope.circuits.graph import BIAS, ERROR, FEATURE, POSITION, TARGET, TOKEN
+from otoscope.circuits.graph import BIAS, ERROR, FEATURE, FRAME, HEARING, POSITION, TARGET, TOKEN
 from otoscope.circuits.heads import after_post_norm, linear
 from otoscope.circuits.influence import normalised
 
@@ -84,6 +84,8 @@ def node_words(graph: AttributionGraph, i: int) -> str:
     """A node as a person would name it."""
     n, kind = graph.nodes, int(graph.nodes.kind[i])
     layer, pos = int(n.layer[i]), int(n.pos[i])
+    if n.stream[i] in HEARING or kind == FRAME:
+        return _heard_words(graph, i)
     where = f"at {_token(graph, pos)}" if 0 <= pos < len(graph.tokens) else ""
     if kind == FEATURE:
         return f"L{layer} feature {n.feature[i]} {where}"
@@ -91,6 +93,24 @@ def node_words(graph: AttributionGraph, i: int) -> str:
         return f"says {graph.targets[int(i - n.of(TARGET)[0])].label!r}"
     words = {ERROR: f"L{layer} error {where}", TOKEN: _token(graph, pos), BIAS: f"L{layer} bias"}
     return words.get(kind, f"position {pos}" if kind == POSITION else graph.names[i])
+
+
+def _heard_words(graph: AttributionGraph, i: int) -> str:
+    n, kind, layer = graph.nodes, int(graph.nodes.kind[i]), int(graph.nodes.layer[i])
+    if kind == BIAS:
+        return f"encoder L{layer} bias"
+    where = segment_words(graph, int(n.pos[i]))
+    if kind == FRAME:
+        return f"sound {where}" if layer < 0 else f"heard {where}"
+    words = {FEATURE: f"encoder L{layer} feature {n.feature[i]}", ERROR: f"encoder L{layer} error"}
+    return f"{words.get(kind, 'encoder positions')} {where}"
+
+
+def segment_words(graph: AttributionGraph, segment: int) -> str:
+    """A segment of sound as a person would name it: its time, and the word that is heard there."""
+    told = graph.record["segments"]
+    (start, end), label = told["spans"][segment], told["labels"][segment]
+    return f"{start:.2f}–{end:.2f} s" + (f" ({label})" if label else "")
 
 
 def _token(graph: AttributionGraph, pos: int) -> str:
@@ -106,11 +126,18 @@ def _lines(graph: AttributionGraph) -> Iterator[str]:
     told, scores = graph.record, graph.scores()
     for target in graph.targets:
         p = "" if target.probability is None else f" (p = {target.probability:.3f})"
-        yield f"{told.get('prompt', '')!r} -> {target.label!r}{p}"
-    features = int((graph.nodes.kind == FEATURE).sum())
+        yield f"{_said_before(graph, target.pos)!r} -> {target.label!r}{p}"
+    heard = np.isin(graph.nodes.stream, HEARING)
+    features = int(((graph.nodes.kind == FEATURE) & ~heard).sum())
     kind = told.get("dictionary", {}).get("kind", "unknown")
     yield f"{features} of {told.get('active_features', features)} active features ({kind}); layers and positions from 0"
+    if told.get("encoder_features"):
+        inside = int(((graph.nodes.kind == FEATURE) & heard).sum())
+        yield f"{inside} of {told['encoder_features']} features of the encoder, each over one segment of sound"
     yield ""
+    if "segments" in told:
+        for i in range(len(graph.targets)):
+            yield from _account_lines(graph, i)
     for i in range(len(graph.targets)):
         yield from _direct_lines(graph, i)
     yield "Strongest paths (share of what the targets read):"
@@ -125,6 +152,46 @@ def _lines(graph: AttributionGraph) -> Iterator[str]:
         yield f"  {100 * influence[i]:6.2f} %  {node_words(graph, i)}{_promoted(graph, int(i))}"
     yield ""
     yield from _score_lines(graph, scores, told.get("active_features", features) - features, kind)
+
+
+def _said_before(graph: AttributionGraph, pos: int) -> str:
+    """What stood there when a target was written: the prompt, of a recogniser the text alone."""
+    first = int(graph.record.get("prompt_tokens", 0))
+    return "".join(graph.tokens[first : pos + 1]) if first else str(graph.record.get("prompt", ""))
+
+
+def _account_lines(graph: AttributionGraph, target: int) -> Iterator[str]:
+    """What was heard and what was guessed: the account of all paths."""
+    from otoscope.circuits.scores import grounding
+
+    told, first = graph.record["totals"][target], int(graph.record.get("prompt_tokens", 0))
+    sound, text = np.array(told["sound"]), np.array(told["tokens"])
+    yield f"{graph.targets[target].label!r}: {told['value']:.2f} logits, every path counted"
+    for words, part in (
+        ("heard", sound.sum()),
+        ("from the text before", text[first:].sum()),
+        ("from the decoder's prompt", text[:first].sum()),
+        ("said in any case (biases and positions)", told["biases"] + told["positions"]),
+        ("lost in errors of the dictionary", told["errors"]),
+    ):
+        if part:
+            yield f"  {part:+8.2f}  {words}"
+    yield "  the sound:"
+    for i in np.argsort(-np.abs(sound), kind="stable")[:_DIRECT]:
+        heads = [f"L{layer}H{head} {part:+.2f}" for layer, head, at, part in told["heads"] if at == i]
+        by = f", by {', '.join(heads[:2])}" if heads else ""
+        yield f"  {sound[i]:+8.2f}  {segment_words(graph, int(i))}{by}"
+    yield "  the text:"
+    for i in np.argsort(-np.abs(text[first:]), kind="stable")[:_TOKENS] + first:
+        yield f"  {text[i]:+8.2f}  {_token(graph, int(i))}"
+    shares = grounding(graph, target)
+    yield (
+        f"Grounding ratio {shares.ratio:.2f}: of the influence that ends in sound ({100 * shares.sound:.0f} %), text "
+        f"({100 * shares.text:.0f} %), prompt ({100 * shares.prompt:.0f} %), positions ({100 * shares.positions:.0f} %) and "
+        f"biases ({100 * shares.biases:.0f} %), the sound's part; {100 * shares.errors:.0f} % end in errors, "
+        f"{100 * shares.rest:.0f} % in features that are no nodes."
+    )
+    yield ""
 
 
 def _score_lines(graph: AttributionGraph, scores: Scores, others: int, kind: str) -> Iterator[str]:
@@ -145,7 +212,9 @@ def _direct_lines(graph: AttributionGraph, target: int) -> Iterator[str]:
     row = len(graph.rest) - len(graph.targets) + target
     entries = slice(graph.indptr[row], graph.indptr[row + 1])
     weights, sources = graph.weights[entries], graph.indices[entries]
-    yield f"{graph.targets[target].label!r} reads {graph.values[row]:.2f} logits above the mean; directly"
+    told = graph.targets[target]
+    above = "" if told.against is not None else " above the mean"
+    yield f"{told.label!r} reads {graph.values[row]:.2f} logits{above}; directly"
     for words, order in (("for it", np.argsort(-weights)), ("against it", np.argsort(weights))):
         yield f"  {words}:"
         for i in order[:_DIRECT]:
@@ -157,7 +226,10 @@ def _direct_lines(graph: AttributionGraph, target: int) -> Iterator[str]:
 def _promoted(graph: AttributionGraph, node: int) -> str:
     """The tokens that a feature writes toward, where the model is at hand: `, writes ' Paris'`."""
     tracer = graph.tracer
-    if tracer is None or tracer.model.tokenizer is None or graph.nodes.kind[node] != FEATURE:
+    n = graph.nodes
+    if tracer is None or tracer.model.tokenizer is None or n.kind[node] != FEATURE:
+        return ""
+    if n.stream[node] in HEARING:
         return ""
     scores = promoted_tokens(tracer, graph, node)
     tokens = [repr(tracer.model.tokenizer.decode([int(i)])) for i in scores.topk(_TOKENS).indices]

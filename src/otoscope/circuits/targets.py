@@ -30,6 +30,7 @@ class Target:
         layer: Layer, or None for after the final norm.
         token: Token id, if it is a token's logit (counted from the mean over the vocabulary).
         constant: Added to the reading.
+        against: Token whose logit is taken off, if it is a contrast of two.
     """
 
     label: str
@@ -39,6 +40,7 @@ class Target:
     layer: int | None = None
     token: int | None = None
     constant: float = 0.0
+    against: int | None = None
 
 
 def choose_targets(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -127,10 +128,15 @@ class Tracer:
             OptionError: A target does not exist.
         """
         chosen = choose_targets(self.model, self.tape, targets)
-        self.targets = tuple(chosen)
+        made = copy(self)  # a graph keeps the targets that it was made for
+        made.targets = self.targets = tuple(chosen)
         with torch.no_grad():
-            store, columns = self._expand(chosen)
-        return self._assembled(store, columns, chosen)
+            return made._assembled(made._expand(chosen), chosen)
+
+    def forward(self, rows: int) -> Tensor:
+        """Run the traced stack on so many copies of the prompt, hooks and all: the last norm's output `(row, pos, d)`."""
+        inputs = self.model.inputs(self.ids.expand(rows, -1))  # type: ignore[attr-defined]
+        return self.model.hf.base_model(**inputs, use_cache=False).last_hidden_state
 
     # Choosing and computing rows -------------------------------------------------------------------------------------
 
@@ -144,11 +150,11 @@ class Tracer:
                 rows[:, s.positions : s.biases] = 0
         return rows
 
-    def _expand(self, targets: list[Target]) -> tuple[_Store, np.ndarray]:
-        """Rows of the targets and of the most influential features; the columns of those, in the order of their rows."""
+    def _expand(self, targets: list[Target]) -> Store:
+        """Rows of the targets and of the most influential features."""
         s = self.settings
         wanted = min(s.nodes, self.sources.features)
-        store = _Store(self.sources, self._floor(wanted), np.array([t.weight for t in targets]))
+        store = Store(self._expandable(), self._floor(wanted), np.array([abs(t.weight) for t in targets]))
         out = self.tape.embed.new_empty(self._batch(), self.sources.columns)
         with track("Tracing", wanted, "features") as task:
             for at in range(0, len(targets), len(out)):
@@ -159,7 +165,11 @@ class Tracer:
                     seeds = feature_seeds(self.tape, self.dictionary, self.sources, columns)
                     store.add(self.rows(seeds, out), columns)
                     task.advance(len(columns))
-        return store, np.array(store.columns, dtype=np.int64)
+        return store
+
+    def _expandable(self) -> np.ndarray:
+        """`(column,)` whether a column is a feature, which can be a row as well."""
+        return np.arange(self.sources.columns) < self.sources.features
 
     def _batches(self, columns: Tensor, size: int) -> Iterator[Tensor]:
         """Features near in position together, so that no batch sweeps positions in vain."""
@@ -177,8 +187,12 @@ class Tracer:
     def _floor(self, rows: int) -> float:
         """Entries below this many times their row's mean are not kept while features are chosen; 0 keeps all."""
         itemsize = self.tape.embed.element_size() + 4
-        whole = rows * self.sources.columns * itemsize
+        whole = self._entries(rows) * itemsize
         return 0.0 if whole <= _STORE else max(1.0, _KEPT * whole / _STORE)
+
+    def _entries(self, rows: int) -> int:
+        """Entries of so many full rows."""
+        return rows * self.sources.columns
 
     def _refuse_too_much(self, positions: int) -> None:
         """Estimate what the rows take before anything runs."""
@@ -197,10 +211,14 @@ class Tracer:
 
     # The graph -------------------------------------------------------------------------------------------------------
 
-    def _assembled(self, store: _Store, columns: np.ndarray, targets: list[Target]) -> AttributionGraph:
+    def _assembled(self, store: Store, targets: list[Target]) -> AttributionGraph:
+        columns = np.array(store.columns, dtype=np.int64)
         order = np.argsort(columns, kind="stable")
         rows = np.concatenate([order + len(targets), np.arange(len(targets))])  # features, then targets
-        node_of, nodes = self._nodes(columns[order], store, targets)
+        shown = np.concatenate([columns[order], np.union1d(store.others(), self._always())])
+        nodes = Nodes.join([self.described(shown), self._target_nodes(targets)])
+        node_of = np.full(len(store.expandable), NONE, dtype=np.int64)
+        node_of[shown] = np.arange(len(shown))
         indptr, indices, weights, kept, kept_mass = store.restricted(rows, node_of)
         rest, mass = store.total[rows] - kept, np.maximum(store.mass[rows] - kept_mass, 0.0)
         # Rounding of the sums must not pass for a rest where everything was kept.
@@ -216,7 +234,9 @@ class Tracer:
             rest_mass=mass,
             values=store.total[rows],
             targets=tuple(
-                TargetInfo(t.label, t.pos, t.weight, t.token, None if t.token is None else t.weight)
+                TargetInfo(
+                    t.label, t.pos, t.weight, t.token, None if t.token is None else t.weight, t.against
+                )
                 for t in targets
             ),
             tokens=tuple(self._token_texts()),
@@ -224,71 +244,48 @@ class Tracer:
             tracer=self,
         )
 
-    def _nodes(self, features: np.ndarray, store: _Store, targets: list[Target]) -> tuple[np.ndarray, Nodes]:
-        """The node of every column (-1: none), and the table of nodes."""
-        s, positions = self.sources, len(self.tape)
-        seen = store.seen()
-        others = np.flatnonzero(seen[s.features :]) + s.features
-        tokens = np.arange(s.tokens, s.tokens + positions)
-        others = np.union1d(others, tokens)
-        columns = np.concatenate([features, others])
-        node_of = np.full(s.columns, NONE, dtype=np.int64)
-        node_of[columns] = np.arange(len(columns))
-        described = [self._feature_table(features), self._other_table(others), self._target_table(targets)]
-        kind, layer, pos, feature, activation = (
-            np.concatenate(parts) for parts in zip(*described, strict=True)
-        )
-        stream = (self.tape.stream,) * len(kind)
-        return node_of, Nodes(
-            kind.astype(np.int8),
-            layer.astype(np.int32),
-            pos.astype(np.int32),
-            feature.astype(np.int64),
-            activation,
-            stream,
-        )
+    def _always(self) -> np.ndarray:
+        """Columns that are nodes whether or not anything reads them: the tokens."""
+        return np.arange(self.sources.tokens, self.sources.tokens + len(self.tape))
 
-    def _feature_table(self, columns: np.ndarray) -> tuple[np.ndarray, ...]:
-        index = torch.from_numpy(columns)
-        layer, pos, feature = (x.numpy() for x in self.sources.entries(index))
-        activation = self.sources.activation[index].double().numpy()
-        return np.full(len(columns), FEATURE), layer, pos, feature, activation
+    def described(self, columns: np.ndarray) -> Nodes:
+        """The nodes of columns, features first."""
+        s, index = self.sources, torch.from_numpy(columns[columns < self.sources.features])
+        layer, pos, feature = (x.tolist() for x in s.entries(index))
+        found = zip([FEATURE] * len(layer), layer, pos, feature, strict=True)
+        features = Nodes.of_rows(list(found), self.tape.stream, s.activation[index].double().numpy())
+        rows = [self._other(column) for column in columns[columns >= s.features].tolist()]
+        return Nodes.join([features, Nodes.of_rows(rows, self.tape.stream)])
 
-    def _other_table(self, columns: np.ndarray) -> tuple[np.ndarray, ...]:
+    def _other(self, column: int) -> tuple[int, int, int, int]:
+        """Kind, layer, position and feature of a column that is no feature."""
         s, count = self.sources, len(self.tape)
-        ids = self.ids.numpy()
-        rows = []
-        for column in columns.tolist():
-            if column < s.tokens:
-                layer, pos = divmod(column - s.features, count)
-                rows.append((ERROR, layer, pos, NONE))
-            elif column < s.tokens + count:
-                rows.append((TOKEN, NONE, column - s.tokens, ids[column - s.tokens]))
-            elif column < s.biases:
-                rows.append((POSITION, NONE, column - s.tokens - count, NONE))
-            else:
-                rows.append((BIAS, column - s.biases, NONE, NONE))
-        table = np.array(rows, dtype=np.int64).reshape(-1, 4).T
-        return (*table, np.full(len(columns), np.nan))
+        if column < s.tokens:
+            return (ERROR, *divmod(column - s.features, count), NONE)
+        if column < s.tokens + count:
+            return (TOKEN, NONE, column - s.tokens, int(self.ids[column - s.tokens]))
+        if column < (s.frames.first if s.frames else s.biases):
+            return (POSITION, NONE, column - s.tokens - count, NONE)
+        return (BIAS, column - s.biases, NONE, NONE)
 
-    def _target_table(self, targets: list[Target]) -> tuple[np.ndarray, ...]:
-        layers = [self.tape.layers if t.layer is None else t.layer for t in targets]
-        tokens = [NONE if t.token is None else t.token for t in targets]
-        n = len(targets)
-        return (
-            np.full(n, TARGET),
-            np.array(layers),
-            np.array([t.pos for t in targets]),
-            np.array(tokens),
-            np.full(n, np.nan),
-        )
+    def _target_nodes(self, targets: list[Target]) -> Nodes:
+        rows = [
+            (
+                TARGET,
+                self.tape.layers if t.layer is None else t.layer,
+                t.pos,
+                NONE if t.token is None else t.token,
+            )
+            for t in targets
+        ]
+        return Nodes.of_rows(rows, self.tape.stream)
 
     def _token_texts(self) -> list[str]:
         if self.model.tokenizer is None:
             return [f"<{int(i)}>" for i in self.ids]
         return [self.model.tokenizer.decode([int(i)]) for i in self.ids]
 
-    def _record(self, store: _Store) -> dict[str, Any]:
+    def _record(self, store: Store) -> dict[str, Any]:
         return {
             "prompt": "".join(self._token_texts()),
             "ids": self.ids.tolist(),
@@ -302,44 +299,78 @@ class Tracer:
         }
 
 
-class _Store:
-    """Rows computed so far, as sparse blocks over all columns."""
+class Store:
+    """Rows computed so far, as sparse blocks over all columns. Small entries of features are dropped, of other columns none.
 
-    def __init__(self, sources: Sources, floor: float, weights: np.ndarray) -> None:
-        self.sources, self.floor = sources, floor
+    Args:
+        expandable: `(column,)` whether a column is a feature, which can be a row as well.
+        floor: Entries of features below this many times their row's mean are not kept.
+        weights: Of the targets, whose rows come first.
+    """
+
+    def __init__(self, expandable: np.ndarray, floor: float, weights: np.ndarray) -> None:
+        self.expandable, self.floor = expandable, floor
         self.columns: list[int] = []
         self.total, self.mass = np.zeros(0), np.zeros(0)
         self._weights = weights
         self._rows: list[tuple[np.ndarray, np.ndarray]] = []
-        self._open = np.ones(sources.features, bool)
+        self._open = expandable.copy()
 
-    def add(self, rows: Tensor, columns: Tensor | None = None) -> None:
-        """Keep the entries of full rows that are not too small."""
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def add(self, rows: Tensor, columns: Tensor | None = None, first: int = 0) -> None:
+        """Keep full rows, whose entries begin at column `first`; `columns` are those of the features that they are of."""
         total, mass = (
             rows.sum(dim=1).double().numpy(),
             torch.linalg.vector_norm(rows, 1, dim=1).double().numpy(),
         )
-        for row, least in zip(rows.numpy(), self.floor * mass / rows.shape[1], strict=True):
-            kept = np.flatnonzero(np.abs(row) > least)
-            self._rows.append((kept.astype(np.int32), row[kept]))
+        self._rows += [self._sparse(row, each, first) for row, each in zip(rows.numpy(), mass, strict=True)]
         self.total, self.mass = np.concatenate([self.total, total]), np.concatenate([self.mass, mass])
         if columns is not None:
             self.columns += columns.tolist()
             self._open[columns.numpy()] = False
 
-    def most_influential(self, count: int) -> Tensor:
-        """The features, not yet expanded, with most influence so far."""
-        influence = self._influence()[: self.sources.features]
-        influence[~self._open] = -1.0
+    def opened(self, row: int, closed: slice, entries: np.ndarray, first: int) -> None:
+        """Put what is behind some columns of a row in their place: entries that begin at column `first`, of the same sum."""
+        indices, values = self._rows[row]
+        stays = (indices < closed.start) | (indices >= closed.stop)
+        self.mass[row] += float(np.abs(entries).sum()) - float(np.abs(values[~stays]).sum())
+        more = self._sparse(entries, float(np.abs(entries).sum()), first)
+        self._rows[row] = (
+            np.concatenate([indices[stays], more[0]]),
+            np.concatenate([values[stays], more[1]]),
+        )
+
+    def _sparse(self, row: np.ndarray, mass: float, first: int) -> tuple[np.ndarray, np.ndarray]:
+        there = np.abs(row)
+        small = there <= self.floor * mass / len(row)
+        kept = np.flatnonzero(~small | (~self.expandable[first : first + len(row)] & (there > 0)))
+        return (kept + first).astype(np.int32), row[kept]
+
+    def through(self, among: slice) -> np.ndarray:
+        """`(row,)` influence that reaches some columns by each row."""
+        reached = np.concatenate([self._weights, self._influence_of_rows()])
+        found = np.zeros(len(self))
+        for i, (indices, values) in enumerate(self._rows):
+            inside = (indices >= among.start) & (indices < among.stop)
+            found[i] = reached[i] * np.abs(values[inside]).sum() / max(self.mass[i], LEAST)
+        return found
+
+    def most_influential(self, count: int, first: int = 0) -> Tensor:
+        """The features, not yet expanded and from column `first` on, with most influence so far."""
+        influence, there = self.influence(), self._open.copy()
+        there[:first] = False
+        influence[~there] = -1.0
         best = (
             np.argsort(-influence, kind="stable") if count >= len(influence) else _largest(influence, count)
         )
-        return torch.from_numpy(best[:count].copy())
+        return torch.from_numpy(best[: min(count, int(there.sum()))].copy())
 
-    def _influence(self) -> np.ndarray:
+    def influence(self) -> np.ndarray:
         """Influence of all columns, from the rows so far."""
         through = np.concatenate([self._weights, self._influence_of_rows()])
-        total = np.zeros(self.sources.columns)
+        total = np.zeros(len(self.expandable))
         for (indices, values), weight, mass in zip(
             self._rows, through, np.maximum(self.mass, LEAST), strict=True
         ):
@@ -353,7 +384,7 @@ class _Store:
 
         if not self.columns:
             return np.zeros(0)
-        slot = np.full(self.sources.columns, NONE, dtype=np.int32)
+        slot = np.full(len(self.expandable), NONE, dtype=np.int32)
         slot[self.columns] = np.arange(len(self.columns))
         indptr, cols, data = [0], [], []
         for (indices, values), mass in zip(self._rows, np.maximum(self.mass, LEAST), strict=True):
@@ -374,12 +405,12 @@ class _Store:
             total += reached
         return total
 
-    def seen(self) -> np.ndarray:
-        """`(column,)` whether any row has an entry there."""
-        seen = np.zeros(self.sources.columns, bool)
+    def others(self) -> np.ndarray:
+        """Columns of no features that any row has an entry in."""
+        seen = np.zeros(len(self.expandable), bool)
         for indices, _ in self._rows:
             seen[indices] = True
-        return seen
+        return np.flatnonzero(seen & ~self.expandable)
 
     def restricted(self, rows: np.ndarray, node_of: np.ndarray) -> tuple[np.ndarray, ...]:
         """CSR of some rows over nodes, and the signed and absolute sum of what it holds."""

@@ -17,24 +17,60 @@ if TYPE_CHECKING:
 
 @with_common
 def trace(
+    clip: Annotated[
+        str | None, typer.Argument(metavar="[CLIP]", help="A recording, of which a word is explained.")
+    ] = None,
     *,
     prompt: Annotated[
         str | None, typer.Option(metavar="TEXT", help="The text that the model goes on from.")
     ] = None,
     prompt_file: Annotated[Path | None, typer.Option(help="A file with that text.")] = None,
     model: Annotated[
-        str, typer.Option(help="A language model: an alias, a hub id or a directory.")
-    ] = "smollm2-135m",
+        str | None,
+        typer.Option(
+            help="An alias, a hub id or a directory; whisper-tiny.en for a recording, smollm2-135m for a prompt."
+        ),
+    ] = None,
     dictionary: Annotated[
         str, typer.Option(help="A folder with transcoders, or neurons for the model's own MLP neurons.")
     ] = "neurons",
     target: Annotated[
-        str,
+        str | None,
         typer.Option(
-            metavar="TEXT|top", help="The token to explain: its text, or top for the most probable."
+            metavar="TEXT|top",
+            help="After a prompt: the token to explain, its text, or top for the most probable.",
         ),
-    ] = "top",
-    nodes: Annotated[int, typer.Option(min=1, help="Features to expand, the most influential.")] = 1000,
+    ] = None,
+    token: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="N|WORD",
+            help="In a recording: number of a written token, from 0, a word, or end; may be given several times. "
+            "Default: the token that the model was least sure of.",
+        ),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT", help="In a recording: why that and not this; end for the end of the text."
+        ),
+    ] = None,
+    segments: Annotated[
+        str | None, typer.Option(metavar="words|80ms|frames", help="How the sound is cut.")
+    ] = None,
+    nodes: Annotated[
+        int | None,
+        typer.Option(min=1, help="Features to expand, the most influential; 1000, in a recording 500."),
+    ] = None,
+    encoder_nodes: Annotated[
+        int | None,
+        typer.Option(min=0, help="Features of the encoder to expand; 0 (default) takes its output as given."),
+    ] = None,
+    encoder_dictionary: Annotated[
+        str | None, typer.Option(help="The same as --dictionary, for the encoder.")
+    ] = None,
+    language: Annotated[str | None, typer.Option(help="Language of a recording; default: detected.")] = None,
+    offset: Annotated[float, typer.Option(min=0, help="Where in the recording to begin, in seconds.")] = 0.0,
     neuronpedia: Annotated[
         Path | None, typer.Option(help="Write the pruned graph as Neuronpedia's JSON.")
     ] = None,
@@ -49,14 +85,26 @@ def trace(
     ] = False,
     common: Common,
 ) -> None:
-    """Trace which features made a language model write its next token, and by which paths.
+    """Trace what made a model write a word: from a recording's sound, or from a prompt, through features and heads.
 
-    Layers and positions are counted from 0. Needs float32 or float64.
+    Layers, tokens and positions are counted from 0. Needs float32 or float64.
+
+    Example: otoscope trace call.wav --token country --json country.json
 
     Example: otoscope trace --prompt "The capital of France is" --nodes 500 --json paris.json
     """
-    text = _prompt(prompt, prompt_file)
-    require_different(common.json_path, neuronpedia, save, source=prompt_file or Path("-"))
+    speech = {
+        "--token": token,
+        "--against": against,
+        "--segments": segments,
+        "--encoder-nodes": encoder_nodes,
+        "--encoder-dictionary": encoder_dictionary,
+        "--language": language,
+        "--offset": offset,
+    }
+    _require_one_kind(clip, {"--prompt": prompt, "--prompt-file": prompt_file, "--target": target}, speech)
+    text = _prompt(prompt, prompt_file) if clip is None else ""
+    require_different(common.json_path, neuronpedia, save, source=prompt_file or Path(clip or "-"))
 
     from otoscope.files import require_writable
 
@@ -70,9 +118,34 @@ def trace(
     from otoscope.dictionaries.loading import load_dictionary
     from otoscope.models.loading import load_model
 
-    patient = load_model(model, common.device, common.dtype)
-    settings = TraceSettings(nodes=nodes, batch=common.batch)
-    graph = Tracer(patient, text, load_dictionary(dictionary, patient), settings).graph(target)
+    patient = load_model(
+        model or ("smollm2-135m" if clip is None else "whisper-tiny.en"), common.device, common.dtype
+    )
+    if clip is None:
+        settings = TraceSettings(nodes=nodes or 1000, batch=common.batch)
+        graph = Tracer(patient, text, load_dictionary(dictionary, patient), settings).graph(target or "top")
+    else:
+        from otoscope.circuits.speech import SpeechSettings, trace_speech
+        from otoscope.models.transcripts import DecodeOptions
+
+        graph = trace_speech(
+            patient,  # type: ignore[arg-type] # what is no recogniser is refused there
+            Path(clip),
+            [int(each) if each.isdigit() else each for each in token or []] or None,
+            against,
+            dictionary=load_dictionary(dictionary, patient),
+            encoder_dictionary=load_dictionary(encoder_dictionary, patient, "encoder")
+            if encoder_dictionary
+            else None,
+            settings=SpeechSettings(
+                nodes=nodes or 500,
+                batch=common.batch,
+                encoder_nodes=encoder_nodes or 0,
+                segments=segments or "words",
+            ),
+            options=DecodeOptions(language=language),
+            offset=offset,
+        )
     checked = graph.check(seed=common.seed) if check else None
     if neuronpedia:
         write_neuronpedia(graph, neuronpedia)
@@ -85,6 +158,15 @@ def trace(
         from otoscope.circuits.summary import summary_lines
 
         say(*summary_lines(graph), *(_check_lines(checked) if checked else []))
+
+
+def _require_one_kind(clip: str | None, of_prompts: dict[str, Any], of_recordings: dict[str, Any]) -> None:
+    """Options of prompts go with a prompt alone, those of recordings with a recording."""
+    wrong = of_prompts if clip is not None else of_recordings
+    given = [name for name, value in wrong.items() if value]
+    if given:
+        kind, other = ("recording", "prompt") if clip is not None else ("prompt", "recording")
+        raise OptionError(f"{given[0]} is for a {other}, and a {kind} is traced.", "Leave one of them out.")
 
 
 def _prompt(prompt: str | None, file: Path | None) -> str:

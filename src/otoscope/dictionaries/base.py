@@ -249,13 +249,17 @@ class Dictionary(ABC):
         """What the reconstruction misses of the MLP output `y`: `(pos, d_out)`."""
         return y - self.reconstruct(actives, out, x)
 
-    def check(self, model: Model) -> None:
+    def check(self, model: Model, stream: str | None = None) -> None:
         """Refuse a model that the dictionary is not for.
+
+        Args:
+            model: The model.
+            stream: The stack whose MLPs it is of, by its name in the point table; None: the one that writes.
 
         Raises:
             DictionaryError: Width or number of layers differ, or a tensor is not finite.
         """
-        width, layers = model_shape(model)
+        width, layers = model_shape(model, stream)
         if self.width != width:
             raise DictionaryError(
                 f"The dictionary reads and writes {self.width} dimensions, {model.origin.name} has {width}.",
@@ -268,9 +272,10 @@ class Dictionary(ABC):
             )
 
 
-def model_shape(model: Model) -> tuple[int, int]:
-    """Width of the stream and number of layers of the main stack."""
-    stream, prefix = next(iter(model.points.stacks.items()))
+def model_shape(model: Model, stream: str | None = None) -> tuple[int, int]:
+    """Width of the stream and number of layers of a stack; None: of the one that writes."""
+    stream = stream or next(iter(model.points.stacks))
+    prefix = model.points.stacks[stream]
     width = model.points[f"{prefix}.0.hook_resid_pre"].width
     return int(width or 0), len(model.hf.get_submodule(model.points.layers[stream]))  # type: ignore[arg-type]
 

@@ -15,22 +15,23 @@ if TYPE_CHECKING:
 NEURONS = "neurons"
 
 
-def load_dictionary(name: str | Path, model: Model) -> Dictionary:
+def load_dictionary(name: str | Path, model: Model, stream: str | None = None) -> Dictionary:
     """Features for a model.
 
     Args:
         name: `neurons` for the model's own, `neurons:frozen`, `neurons:up` or `neurons:half` to say what of a gated neuron is
             frozen, or a folder: otoscope's own format, circuit-tracer's, SAELens' or Gemma Scope's.
         model: The model they are for.
+        stream: The stack they are of, such as `encoder`; None: the one that writes.
 
     Raises:
         DictionaryError: There is no such dictionary, it is damaged, or it is of another model.
     """
     kind, _, gate = str(name).partition(":")
     if kind == NEURONS:
-        return NeuronBasis(model, gate) if gate else NeuronBasis(model)  # type: ignore[arg-type]
+        return NeuronBasis(model, gate or "half", stream)  # type: ignore[arg-type]
     dictionary = _from_folder(Path(name), model)
-    dictionary.check(model)
+    dictionary.check(model, stream)
     return dictionary
 
 

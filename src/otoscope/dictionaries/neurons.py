@@ -107,7 +107,7 @@ class NeuronBasis(Dictionary):
         """Zero: the reconstruction is the MLP."""
         return torch.zeros_like(y)
 
-    def check(self, model: Model) -> None:
+    def check(self, model: Model, stream: str | None = None) -> None:
         """Refuse any model but the one whose neurons these are."""
         if model is not self._model:
             super().check(model)

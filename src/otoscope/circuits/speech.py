@@ -1,0 +1,454 @@
+"""Tracing a recogniser: from the sound and the words so far to the graph of what made it write its next word.
+
+The decoder comes first: the sound enters it through cross-attention, as the encoder's output pooled over segments of time. Where
+much influence flows into the sound, the encoder behind it is opened: its features, pooled over the same segments, its frames
+(what the convolutions made of the sound), positions and biases take the place of its output. Sums are the same before and after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from otoscope.circuits.adjoint import Seeds, Sweep, feature_seeds
+from otoscope.circuits.graph import BIAS, ERROR, FEATURE, FRAME, NONE, POSITION, AttributionGraph, Nodes
+from otoscope.circuits.hearing import EncoderSources, EncoderSweep
+from otoscope.circuits.segments import Segments, named_segments
+from otoscope.circuits.sources import find_sources
+from otoscope.circuits.tape import Tape, record_speech
+from otoscope.circuits.targets import Target, target_seeds, token_target
+from otoscope.circuits.totals import totals
+from otoscope.circuits.tracer import Store, Tracer, TraceSettings
+from otoscope.dictionaries.neurons import NeuronBasis
+from otoscope.errors import ModelError, OptionError
+from otoscope.lenses.listening import first_window, write
+from otoscope.models.transcribing import frames_of
+from otoscope.models.transcripts import DecodeOptions, Transcript
+from otoscope.models.whisper import SpeechModel
+from otoscope.progress import track
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from otoscope.audio import Clip
+    from otoscope.corpora import Item
+    from otoscope.dictionaries.base import Dictionary
+    from otoscope.models.base import Model
+
+END = "end"
+"""What stands for the end of the text, as a token to explain or to compare with."""
+
+_ENCODER_BATCH = 2**27
+"""Bytes that what a batch of targets reads off one encoder layer may take."""
+
+
+@dataclass(frozen=True, eq=False)
+class Heard:
+    """A recording's first window as the model heard and wrote it.
+
+    Attributes:
+        clip: The sound.
+        transcript: What was written.
+        features: Log-mel spectrogram `(1, mel, column)`.
+        prompt: Decoder prompt, token ids.
+        duration: Seconds of the whole recording.
+    """
+
+    clip: Clip
+    transcript: Transcript
+    features: Tensor
+    prompt: tuple[int, ...]
+    duration: float
+
+    @property
+    def ids(self) -> list[int]:
+        """Prompt and text."""
+        return [*self.prompt, *self.transcript.ids]
+
+
+def listen(
+    model: SpeechModel,
+    source: Clip | Path | str | Item,
+    options: DecodeOptions | None = None,
+    offset: float = 0.0,
+) -> Heard:
+    """Hear the window that begins at `offset` seconds, and write it.
+
+    Raises:
+        AudioError: The recording cannot be read.
+        ModelError: Nothing was written, so that there is nothing to explain.
+    """
+    if not isinstance(model, SpeechModel):
+        raise ModelError("This model writes no transcripts.", "Trace a Whisper model.")
+    clip, duration = first_window(source, model.window_seconds, offset)
+    features = model.features(clip)
+    with torch.no_grad():
+        transcript, _ = write(model, clip, model.encode(features), options or DecodeOptions())
+    return Heard(clip, transcript, features, transcript.prompt, duration)
+
+
+def written_target(
+    model: SpeechModel, heard: Heard, token: int | str | None = None, against: str | int | None = None
+) -> tuple[int, int | None]:
+    """The written token that a person means, and the one it is compared with.
+
+    Args:
+        model: The recogniser.
+        heard: What it wrote.
+        token: Index of a written token, from 0 (as many as there are: the end of the text); a word, which stands for its
+            first token; `end`; None: the token of a word that the model was least sure of.
+        against: Another text for the same place, which is compared where the two first differ; `end`; or a token id.
+
+    Returns:
+        Index of the token, from 0, and the id of the other token or None.
+
+    Raises:
+        OptionError: There is no such token or word, or both texts are the same.
+    """
+    written, end = heard.transcript.ids, model.end_token
+    index = _index_of(heard, token)
+    if against is None:
+        return index, None
+    if isinstance(against, int):
+        return index, against
+    if against == END:
+        return index, end
+    other = model.tokenizer(f" {against.strip()}", add_special_tokens=False)["input_ids"]
+    ours = [*written[index:], end]
+    for step, (a, b) in enumerate(zip(ours, [*other, end], strict=False)):
+        if a != b:
+            return index + step, b
+    raise OptionError(f"{against!r} is what was written.", "Compare with another text.")
+
+
+def _index_of(heard: Heard, token: int | str | None) -> int:
+    text = heard.transcript
+    if isinstance(token, int):
+        if not 0 <= token <= len(text.tokens):
+            raise OptionError(
+                f"There is no token {token}: {len(text.tokens)} were written.",
+                f"Choose 0 to {len(text.tokens)}, the last for the end of the text.",
+            )
+        return token
+    if token == END or (token is None and not text.words):
+        return len(text.tokens)
+    if token is None:
+        spoken = [i for w in text.words for i in range(w.first_token, w.last_token + 1)]
+        return min(spoken, key=lambda i: text.tokens[i].logprob)
+    wanted = _plain(token)
+    for word in text.words:
+        if _plain(word.text) == wanted:
+            return word.first_token
+    raise OptionError(
+        f"The word {token!r} was not written; the text is {text.text.strip()!r}.",
+        "Choose one of its words, or a token by its number.",
+    )
+
+
+def _plain(word: str) -> str:
+    return word.strip().strip(".,;:!?\"'()[]…-").casefold() or word.strip()
+
+
+@dataclass(frozen=True)
+class SpeechSettings(TraceSettings):
+    """How to trace a recogniser.
+
+    Attributes:
+        nodes: Decoder features to expand.
+        encoder_nodes: Encoder features to expand; 0 leaves the encoder closed.
+        carried: Decoder features that are carried into the encoder, those first that pass most influence on to the sound.
+        segments: `words`, `frames`, or a length such as `80ms`.
+    """
+
+    nodes: int = 500
+    encoder_nodes: int = 0
+    carried: int = 100
+    segments: str = "words"
+
+
+class SpeechTracer(Tracer):
+    """One recording's tapes, features and sweeps, up to the written tokens that are explained.
+
+    Args:
+        model: A Whisper model in float32 or float64.
+        features: Log-mel spectrogram `(1, mel, column)`.
+        ids: Decoder tokens `(pos,)`: the prompt and the text before the last token that is explained.
+        segments: How frames are pooled.
+        dictionary: Decoder features; None: the model's own neurons.
+        encoder_dictionary: Encoder features; None: the model's own neurons.
+        settings: How to trace.
+        about: What the record of a graph tells beside, JSON-ready.
+
+    Raises:
+        OptionError: The tokens are empty or more than the decoder takes.
+        ModelError: This kind of model cannot be traced, or its weights are not finite.
+        DictionaryError: A dictionary is of another model.
+    """
+
+    settings: SpeechSettings
+
+    def __init__(
+        self,
+        model: SpeechModel,
+        features: Tensor,
+        ids: Tensor,
+        segments: Segments,
+        dictionary: Dictionary | None = None,
+        encoder_dictionary: Dictionary | None = None,
+        settings: SpeechSettings | None = None,
+        about: dict[str, Any] | None = None,
+    ) -> None:
+        self.model: Model = model
+        self.settings, self.ids, self.segments = settings or SpeechSettings(), ids, segments
+        if not 0 < len(ids) <= model.max_positions:
+            raise OptionError(
+                f"{len(ids)} tokens cannot be traced.", f"The decoder takes 1 to {model.max_positions}."
+            )
+        self.dictionary = dictionary or NeuronBasis(model)
+        self.dictionary.check(model)
+        self.encoder_dictionary = encoder_dictionary or NeuronBasis(model, stream="encoder")
+        self.encoder_dictionary.check(model, "encoder")
+        self._refuse_too_much(len(ids))
+        with torch.no_grad():
+            self.tape: Tape = record_speech(model, features, ids)
+            self.sources = find_sources(self.tape, self.dictionary, segments=segments.index)
+        self.sweep = Sweep(self.tape, self.dictionary, self.sources)
+        self.targets: tuple[Target, ...] = ()
+        self.about = about or {}
+        self._encoder: EncoderSweep | None = None
+
+    @property
+    def encoder(self) -> EncoderSweep:
+        """The sweep through the encoder; it is made when it is first needed."""
+        if self._encoder is None:
+            assert self.tape.heard is not None
+            with torch.no_grad():
+                sources = EncoderSources.of(self.tape.heard, self.encoder_dictionary, self.segments.index)
+            self._encoder = EncoderSweep(sources)
+        return self._encoder
+
+    def forward(self, rows: int) -> Tensor:
+        """Run the decoder on so many copies of the text, hooks and all: the last norm's output `(row, pos, d)`."""
+        heard = self.tape.cross[0].x.expand(rows, -1, -1)
+        return self.model.hf.base_model(
+            encoder_outputs=(heard,), decoder_input_ids=self.ids.expand(rows, -1), use_cache=False
+        ).last_hidden_state
+
+    # Rows ------------------------------------------------------------------------------------------------------------
+
+    def _expandable(self) -> np.ndarray:
+        decoder = super()._expandable()
+        if not self.settings.encoder_nodes:
+            return decoder
+        s = self.encoder.sources
+        return np.concatenate([decoder, np.arange(s.columns) < s.features])
+
+    def _expand(self, targets: list[Target]) -> Store:
+        store = super()._expand(targets)
+        if self.settings.encoder_nodes:
+            self._open(store, targets)
+            self._expand_encoder(store)
+        return store
+
+    def _open(self, store: Store, targets: list[Target]) -> None:
+        """Carry the targets, and the features that pass most on to the sound, into the encoder."""
+        assert self.sources.frames is not None
+        frames = slice(self.sources.frames.first, self.sources.biases)
+        flow = store.through(frames)[len(targets) :]
+        chosen = np.argsort(-flow, kind="stable")[: self.settings.carried]
+        seeds = [target_seeds(self.tape, targets)]
+        if len(chosen):
+            columns = torch.tensor([store.columns[i] for i in chosen])
+            seeds.append(feature_seeds(self.tape, self.dictionary, self.sources, columns))
+        rows = np.concatenate([np.arange(len(targets)), chosen + len(targets)])
+        every = Seeds.join(seeds)
+        with track("Opening the encoder", len(rows), "rows") as task:
+            for at in torch.arange(len(rows)).split(self._encoder_batch()):
+                found = self.encoder.from_output(self.sweep.heard(every[at])).numpy()
+                for row, entries in zip(rows[at.numpy()].tolist(), found, strict=True):
+                    store.opened(row, frames, entries, self.sources.columns)
+                task.advance(len(at))
+
+    def _expand_encoder(self, store: Store) -> None:
+        first, decoder = self.sources.columns, len(store.columns)
+        wanted = min(self.settings.encoder_nodes, self.encoder.sources.features)
+        with track("Tracing the encoder", wanted, "features") as task:
+            while (done := len(store.columns) - decoder) < wanted:
+                best = store.most_influential(min(self.settings.update, wanted - done), first)
+                if not len(best):
+                    break
+                for columns in best.sort(descending=True).values.split(self._encoder_batch()):
+                    rows = self.encoder.of_features((columns - first).tolist())
+                    store.add(rows, columns, first)
+                    task.advance(len(columns))
+
+    def _encoder_batch(self) -> int:
+        """Targets carried through the encoder at once."""
+        heard, widest = self.tape.heard, max(self.encoder_dictionary.size(0), self.tape.embed.shape[1])
+        assert heard is not None
+        return max(1, min(16, _ENCODER_BATCH // (len(heard) * widest * heard.embed.element_size())))
+
+    def _entries(self, rows: int) -> int:
+        wanted = self.settings.encoder_nodes
+        opened = (self.settings.carried + wanted) * self.encoder.sources.columns if wanted else 0
+        return super()._entries(rows) + opened
+
+    # Nodes -----------------------------------------------------------------------------------------------------------
+
+    def described(self, columns: np.ndarray) -> Nodes:
+        """The nodes of columns, features first; of the encoder's, time spans too."""
+        first, parts = self.sources.columns, []
+        own, theirs = columns[columns < first], columns[columns >= first] - first
+        features = int((own < self.sources.features).sum())
+        mine = super().described(own)
+        spans = np.array(self.segments.spans)
+        frame = mine.kind == FRAME
+        mine.span[frame] = spans[mine.pos[frame]]
+        parts = [mine.take(np.arange(features))]
+        if len(theirs):
+            parts.append(self._encoder_features(theirs[theirs < self.encoder.sources.features], spans))
+        parts.append(mine.take(np.arange(features, len(mine))))
+        if len(theirs):
+            parts.append(self._encoder_others(theirs[theirs >= self.encoder.sources.features], spans))
+        return Nodes.join(parts)
+
+    def _other(self, column: int) -> tuple[int, int, int, int]:
+        frames = self.sources.frames
+        if frames is not None and frames.first <= column < self.sources.biases:
+            assert self.tape.heard is not None
+            return (FRAME, self.tape.heard.layers, column - frames.first, NONE)
+        return super()._other(column)
+
+    def _encoder_features(self, columns: np.ndarray, spans: np.ndarray) -> Nodes:
+        s = self.encoder.sources
+        rows = [(FEATURE, *s.entry(column)) for column in columns.tolist()]
+        activation = [s.activation[layer][s.segments[at], f].sum().item() for _, layer, at, f in rows]
+        where = spans[[at for _, _, at, _ in rows]].reshape(-1, 2)
+        return Nodes.of_rows(rows, s.tape.stream, np.array(activation), where)
+
+    def _encoder_others(self, columns: np.ndarray, spans: np.ndarray) -> Nodes:
+        s, count = self.encoder.sources, len(self.segments)
+        rows = []
+        for column in columns.tolist():
+            if column < s.frames:
+                rows.append((ERROR, *divmod(column - s.features, count), NONE))
+            elif column < s.positions:
+                rows.append((FRAME, NONE, column - s.frames, NONE))
+            elif column < s.biases:
+                rows.append((POSITION, NONE, column - s.positions, NONE))
+            else:
+                rows.append((BIAS, column - s.biases, NONE, NONE))
+        where = np.array([spans[at] if at >= 0 else (np.nan, np.nan) for _, _, at, _ in rows]).reshape(-1, 2)
+        return Nodes.of_rows(rows, s.tape.stream, None, where)
+
+    def _record(self, store: Store) -> dict[str, Any]:
+        encoder = self._encoder.sources.features if self.settings.encoder_nodes and self._encoder else 0
+        return super()._record(store) | {
+            "segments": self.segments.to_dict(),
+            "encoder_dictionary": self.encoder_dictionary.describe(),
+            "encoder_features": encoder,
+            "totals": totals(self).to_dict(),
+            **self.about,
+        }
+
+
+def trace_speech(
+    model: SpeechModel,
+    source: Clip | Path | str | Item | Heard,
+    token: int | str | Sequence[int | str] | None = None,
+    against: str | int | None = None,
+    *,
+    dictionary: Dictionary | None = None,
+    encoder_dictionary: Dictionary | None = None,
+    settings: SpeechSettings | None = None,
+    options: DecodeOptions | None = None,
+    offset: float = 0.0,
+) -> AttributionGraph:
+    """Which sounds and words made a recogniser write a token.
+
+    Args:
+        model: A Whisper model in float32 or float64.
+        source: A recording, of which one window is traced; or one that was listened to.
+        token: Which token, or several, see `written_target`; None: the one that the model was least sure of.
+        against: Another text for the same place, `end`, or a token id: why the one and not the other.
+        dictionary: Decoder features; None: the model's own neurons.
+        encoder_dictionary: Encoder features; None: the model's own neurons.
+        settings: How to trace.
+        options: How to decode.
+        offset: Where the window begins, in seconds.
+
+    Returns:
+        The graph; every row sums to its target.
+
+    Raises:
+        AudioError: The recording cannot be read.
+        OptionError: There is no such token or word.
+        ModelError: This kind of model cannot be traced.
+        DictionaryError: A dictionary is of another model.
+    """
+    settings = settings or SpeechSettings()
+    heard = source if isinstance(source, Heard) else listen(model, source, options, offset)
+    several: list[int | str | None] = (
+        [token] if token is None or isinstance(token, (int, str)) else list(token)
+    )
+    pairs = [written_target(model, heard, each, against) for each in several]
+    last = max(index for index, _ in pairs)
+    ids = torch.tensor(heard.ids[: len(heard.prompt) + last], device=model.device)
+    clip, frames = heard.clip, frames_of(model, heard.clip)
+    words = [Spoken(w.text, w.start - clip.start, w.end - clip.start) for w in heard.transcript.words]
+    segments = named_segments(
+        settings.segments, words, model.config.max_source_positions, frames, model.frame_seconds
+    )
+    about = {
+        "transcript": heard.transcript.text,
+        "language": heard.transcript.language,
+        "prompt_tokens": len(heard.prompt),
+        "token_indices": [index for index, _ in pairs],
+        "audio": {
+            "source": clip.source,
+            "start": clip.start,
+            "duration": clip.duration,
+            "sampling_rate": 16000,
+            "frame_seconds": model.frame_seconds,
+        },
+    }
+    tracer = SpeechTracer(
+        model, heard.features, ids, segments, dictionary, encoder_dictionary, settings, about
+    )
+    written = [*heard.transcript.ids, model.end_token]
+    return tracer.graph(
+        [
+            contrast_target(model, tracer.tape, written[index], other, len(heard.prompt) + index - 1)
+            for index, other in pairs
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """A word and its time in the window, in seconds."""
+
+    text: str
+    start: float
+    end: float
+
+
+def contrast_target(model: Model, tape: Tape, token: int, other: int | None, pos: int) -> Target:
+    """The logit of one token less that of another, or less the mean over the vocabulary.
+
+    Raises:
+        OptionError: There is no such token, or both are the same.
+    """
+    a = token_target(model, tape, token, pos)
+    if other is None:
+        return a
+    if token == other:
+        raise OptionError("A token cannot be compared with itself.", "Compare with another.")
+    b = token_target(model, tape, other, pos)
+    label, direction = f"{a.label} rather than {b.label.strip()}", a.direction - b.direction
+    return Target(label, pos, a.weight, direction, None, token, a.constant - b.constant, other)
