@@ -187,3 +187,18 @@ def test_the_replacement_is_the_model_frames_changed_under_freeze_move_targets_b
         encoded = t.final.factor * (stream - stream.mean(dim=-1, keepdim=True))
         moved = torch.einsum("snd,sd->n", sweep.heard(seeds), encoded)
         close(rows[:, encoder_sweep(model, tape, "frames").sources.frames + frame], moved)
+
+
+@pytest.mark.parametrize("segments", ["five", "frames"])
+def test_total_effects_of_frames_positions_and_biases_sum_to_what_the_encoder_supplied(model, tape, segments):
+    sweep, sources = decoder(model, tape)
+    seeds, _ = seeds_of(sweep, sources)
+    heard = sweep.heard(seeds)
+    supplied = sweep.rows(seeds)[:, sources.frames.first : sources.biases].sum(dim=1)
+    for dictionary in (NeuronBasis(model, stream="encoder"), transcoders(3)):
+        pooled = EncoderSources.of(tape.heard, dictionary, SEGMENTS[segments])
+        through = EncoderSweep(pooled, through=True)
+        rows = through.from_output(heard)
+        close(rows[:, pooled.features :].sum(dim=1), supplied)
+        start = through.at_start(heard)
+        close(torch.einsum("snd,sd->n", start, tape.heard.embed), rows[:, pooled.frames : pooled.positions].sum(dim=1))

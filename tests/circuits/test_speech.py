@@ -11,18 +11,20 @@ import torch
 from tests.circuits.cases import Random
 from tests.conftest import tiny
 
+from otoscope.circuits.adjoint import Sweep
 from otoscope.circuits.checking import check
 from otoscope.circuits.graph import FEATURE, FRAME
+from otoscope.circuits.hearing import EncoderSweep
 from otoscope.circuits.saving import load_graph, save_graph
 from otoscope.circuits.scores import grounding
 from otoscope.circuits.segments import fixed
 from otoscope.circuits.speech import SpeechSettings, SpeechTracer, contrast_target
 from otoscope.circuits.summary import summary_lines
-from otoscope.circuits.targets import token_target
+from otoscope.circuits.targets import target_seeds, token_target
 from otoscope.circuits.totals import totals
 from otoscope.dictionaries.activation import Activation
 from otoscope.dictionaries.transcoder import Transcoder, TranscoderSet
-from otoscope.errors import DictionaryError, OptionError
+from otoscope.errors import DictionaryError, GraphError, OptionError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -134,6 +136,23 @@ def test_the_account_of_all_paths_sums_to_the_target_and_heads_to_the_sound(mode
     np.testing.assert_allclose(account.value, graph.values[-2:], rtol=1e-9)
     torch.testing.assert_close(account.heads.sum(dim=(1, 2)), account.sound, rtol=1e-9, atol=1e-11)
     assert sum(account.shares(0).values()) == pytest.approx(1)
+
+
+def test_patches_of_the_spectrogram_are_what_is_heard_less_what_encoder_positions_and_biases_supply(model, features):
+    made = tracer(model, features)
+    graph = made.graph(5)
+    assert isinstance(graph.tracer, SpeechTracer)
+    found = graph.tracer.patches()
+    assert found.parts.shape == (1, 16, 2 * FRAMES)
+    heard = Sweep(made.tape, made.dictionary, made.sources, through=True).heard(
+        target_seeds(made.tape, graph.tracer.targets)
+    )
+    s = made.encoder.sources
+    rows = EncoderSweep(s, through=True).from_output(heard)[0]
+    total = found.parts.sum() + found.floor[0] + found.biases[0] + rows[s.positions :].sum()
+    assert float(total) == pytest.approx(float(totals(graph.tracer).sound.sum()), rel=1e-9)
+    with pytest.raises(GraphError, match="no target 1"):
+        graph.tracer.patches(1)
 
 
 def test_grounding_shares_sum_to_one_and_the_ratio_leaves_out_errors_and_rest(model, features):

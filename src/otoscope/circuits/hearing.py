@@ -128,24 +128,34 @@ class EncoderSweep:
 
     Args:
         sources: The sources.
+        through: Let the adjoint also pass through the features by their frozen gates: rows are then total effects, and frames,
+            positions, biases and errors together sum to the target.
     """
 
-    def __init__(self, sources: EncoderSources) -> None:
-        self.sources, self.tape = sources, sources.tape
+    def __init__(self, sources: EncoderSources, *, through: bool = False) -> None:
+        self.sources, self.tape, self.through = sources, sources.tape, through
         self._constants = [value_constant(a) for a in self.tape.attention]
 
     def from_output(self, g: Tensor) -> Tensor:
         """Rows `(n, column)` of targets given by their adjoint at the encoder's output, `(frame, n, d)`."""
         out = g.new_zeros(g.shape[1], self.sources.columns)
         with torch.no_grad():
-            final = self.tape.final
-            if final.bias is not None:
-                out[:, self.sources.biases + self.tape.layers] += g.sum(dim=0) @ final.bias
-            g = final.adjoint(g)
-            for layer in range(self.tape.layers - 1, -1, -1):
-                g = self._layer(g, layer, out)
-            self._start(g, out)
+            self._start(self._descend(g, out), out)
         return out
+
+    def at_start(self, g: Tensor) -> Tensor:
+        """The adjoint of targets where the stream begins, `(frame, n, d)`, from that at the encoder's output."""
+        with torch.no_grad():
+            return self._descend(g, g.new_zeros(g.shape[1], self.sources.columns))
+
+    def _descend(self, g: Tensor, out: Tensor) -> Tensor:
+        final = self.tape.final
+        if final.bias is not None:
+            out[:, self.sources.biases + self.tape.layers] += g.sum(dim=0) @ final.bias
+        g = final.adjoint(g)
+        for layer in range(self.tape.layers - 1, -1, -1):
+            g = self._attention(self._mlp(g, layer, out), layer, out)
+        return g
 
     def of_features(self, columns: Sequence[int]) -> Tensor:
         """Rows `(n, column)` of feature columns: each sums to the feature's activations over its segment."""
@@ -166,9 +176,6 @@ class EncoderSweep:
             self._start(g, out)
         inverse = torch.tensor(order).argsort()
         return out[inverse]
-
-    def _layer(self, g: Tensor, layer: int, out: Tensor) -> Tensor:
-        return self._attention(self._mlp(g, layer, out), layer, out)
 
     def _seeds(self, entries: Sequence[tuple[int, int, int]], out: Tensor) -> Tensor:
         """Pooled features of one layer as vectors in the stream between its attention and its MLP, `(frame, n, d)`."""
@@ -196,16 +203,34 @@ class EncoderSweep:
             out[:n, s.biases + layer] += g.sum(dim=0) @ constant
         rows = s.dictionary.decoder(layer, layer, None)
         size = len(rows)
+        passed = g.new_zeros(*g.shape[:2], s.dictionary.readings(layer)[0].weight.shape[1])
         for number, at in enumerate(s.segments):
-            read = g[at].flatten(0, 1) @ rows.T
-            part = (read.view(len(at), n, size) * s.activation[layer][at][:, None]).sum(dim=0)
+            read = (g[at].flatten(0, 1) @ rows.T).view(len(at), n, size)
+            part = (read * s.activation[layer][at][:, None]).sum(dim=0)
             start = s.starts[layer] + number * size
             out[:n, start : start + size] += part
+            if self.through:
+                passed[at] = self._passed(read, layer, at, out)
         if s.errors is not None:
             missed = torch.einsum("snd,sd->sn", g, s.errors[layer])
             for number, at in enumerate(s.segments):
                 out[:n, s.features + layer * len(s.segments) + number] += missed[at].sum(dim=0)
-        return g
+        if not self.through:
+            return g
+        norm = self.tape.mlp[layer].norm
+        if norm.bias is not None:
+            out[:n, s.biases + layer] += passed.sum(dim=0) @ norm.bias
+        return g + norm.adjoint(passed)
+
+    def _passed(self, read: Tensor, layer: int, at: Tensor, out: Tensor) -> Tensor:
+        """What features of some frames, by their frozen gates, hand on to what they read: `(frame, n, d_in)`."""
+        total, s = 0.0, self.sources
+        for k, reading in enumerate(s.dictionary.readings(layer)):
+            gated = read * s.slopes[layer][at, :, k][:, None]
+            total = total + gated @ reading.weight
+            if reading.bias is not None:
+                out[: read.shape[1], s.biases + layer] += (gated @ reading.bias).sum(dim=0)
+        return torch.as_tensor(total)
 
     def _attention(self, g: Tensor, layer: int, out: Tensor) -> Tensor:
         bias = out[: g.shape[1], self.sources.biases + layer]

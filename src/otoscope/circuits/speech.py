@@ -20,12 +20,13 @@ from otoscope.circuits.graph import BIAS, ERROR, FEATURE, FRAME, NONE, POSITION,
 from otoscope.circuits.hearing import EncoderSources, EncoderSweep
 from otoscope.circuits.segments import Segments, named_segments
 from otoscope.circuits.sources import find_sources
+from otoscope.circuits.stem import Patches, Stem
 from otoscope.circuits.tape import Tape, record_speech
 from otoscope.circuits.targets import Target, target_seeds, token_target
 from otoscope.circuits.totals import totals
 from otoscope.circuits.tracer import Store, Tracer, TraceSettings
 from otoscope.dictionaries.neurons import NeuronBasis
-from otoscope.errors import ModelError, OptionError
+from otoscope.errors import GraphError, ModelError, OptionError
 from otoscope.lenses.listening import first_window, write
 from otoscope.models.transcribing import frames_of
 from otoscope.models.transcripts import DecodeOptions, Transcript
@@ -219,7 +220,7 @@ class SpeechTracer(Tracer):
             self.sources = find_sources(self.tape, self.dictionary, segments=segments.index)
         self.sweep = Sweep(self.tape, self.dictionary, self.sources)
         self.targets: tuple[Target, ...] = ()
-        self.about = about or {}
+        self.about, self.features = about or {}, features
         self._encoder: EncoderSweep | None = None
 
     @property
@@ -238,6 +239,22 @@ class SpeechTracer(Tracer):
         return self.model.hf.base_model(
             encoder_outputs=(heard,), decoder_input_ids=self.ids.expand(rows, -1), use_cache=False
         ).last_hidden_state
+
+    def patches(self, target: int = 0) -> Patches:
+        """Which places of the spectrogram spoke for a target, every path counted.
+
+        Args:
+            target: Its index in the last graph, from 0.
+
+        Raises:
+            GraphError: Nothing was traced yet.
+        """
+        if not 0 <= target < len(self.targets):
+            raise GraphError(f"There is no target {target}.", "Make a graph first.")
+        seeds = target_seeds(self.tape, [self.targets[target]])
+        heard = Sweep(self.tape, self.dictionary, self.sources, through=True).heard(seeds)
+        start = EncoderSweep(self.encoder.sources, through=True).at_start(heard)
+        return Stem.record(self.model, self.features).patches(start)  # type: ignore[arg-type]
 
     # Rows ------------------------------------------------------------------------------------------------------------
 
