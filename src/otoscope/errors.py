@@ -55,5 +55,9 @@ class DictionaryError(OtoscopeError):
     """A dictionary of features that cannot be read, or that is of another model."""
 
 
+class TrainingError(OtoscopeError):
+    """A training that cannot go on."""
+
+
 class GraphError(OtoscopeError):
     """An attribution graph that cannot be made, read or asked what it is asked."""

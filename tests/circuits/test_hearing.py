@@ -201,4 +201,7 @@ def test_total_effects_of_frames_positions_and_biases_sum_to_what_the_encoder_su
         rows = through.from_output(heard)
         close(rows[:, pooled.features :].sum(dim=1), supplied)
         start = through.at_start(heard)
-        close(torch.einsum("snd,sd->n", start, tape.heard.embed), rows[:, pooled.frames : pooled.positions].sum(dim=1))
+        close(
+            torch.einsum("snd,sd->n", start, tape.heard.embed),
+            rows[:, pooled.frames : pooled.positions].sum(dim=1),
+        )

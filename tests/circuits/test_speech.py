@@ -138,7 +138,9 @@ def test_the_account_of_all_paths_sums_to_the_target_and_heads_to_the_sound(mode
     assert sum(account.shares(0).values()) == pytest.approx(1)
 
 
-def test_patches_of_the_spectrogram_are_what_is_heard_less_what_encoder_positions_and_biases_supply(model, features):
+def test_patches_of_the_spectrogram_are_what_is_heard_less_what_encoder_positions_and_biases_supply(
+    model, features
+):
     made = tracer(model, features)
     graph = made.graph(5)
     assert isinstance(graph.tracer, SpeechTracer)

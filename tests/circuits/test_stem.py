@@ -23,7 +23,9 @@ def world():
 def test_patches_floor_and_biases_sum_to_what_the_frames_supplied():
     model, features = world()
     tape = record_speech(model, features, torch.tensor([2, 5])).heard
-    g = torch.randn(50, 3, tape.embed.shape[1], generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    g = torch.randn(
+        50, 3, tape.embed.shape[1], generator=torch.Generator().manual_seed(1), dtype=torch.float64
+    )
     stem = Stem.record(model, features)
     for level in (None, 0.0, -0.7):
         found = stem.patches(g, level)

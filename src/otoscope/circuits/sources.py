@@ -141,7 +141,16 @@ class Sources:
 
 
 def feature_input(dictionary: Dictionary, mlp: MlpTape) -> Tensor:
-    """What the features of a layer read: `(pos, d)`."""
+    """What the features of a layer read: `(pos, d)`.
+
+    Raises:
+        DictionaryError: They reconstruct what they read, so that nothing can be traced through them.
+    """
+    if dictionary.reads == "point":
+        raise DictionaryError(
+            "The dictionary is an SAE, which stands for a place of the model and not for its MLPs.",
+            "Trace with transcoders, or with the model's own neurons.",
+        )
     if dictionary.reads == "mlp_in":
         return mlp.x
     if dictionary.reads == "resid_mid":

@@ -93,9 +93,7 @@ def _secant(z: Tensor) -> Tensor:
 
 
 def _of_bias(g: Tensor, convolution: nn.Conv1d) -> Tensor:
-    return (
-        g.new_zeros(len(g)) if convolution.bias is None else g.sum(dim=2) @ convolution.bias.detach()
-    )
+    return g.new_zeros(len(g)) if convolution.bias is None else g.sum(dim=2) @ convolution.bias.detach()
 
 
 def _transposed(g: Tensor, convolution: nn.Conv1d, length: int) -> Tensor:

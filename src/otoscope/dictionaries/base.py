@@ -24,11 +24,13 @@ if TYPE_CHECKING:
 
     from otoscope.models.base import Model
 
-Reads = Literal["mlp_in", "normalized", "resid_mid"]
-"""Where features read: after the norm's gain and bias; after the division only; the raw stream."""
+Reads = Literal["mlp_in", "normalized", "resid_mid", "point"]
+"""Where features read: after the norm's gain and bias; after the division only; the raw stream; or, of an SAE, one point
+that its result names."""
 
-Writes = Literal["mlp_raw", "mlp_out"]
-"""Where features write: before a post-norm of the MLP, or after it (the same place in families without one)."""
+Writes = Literal["mlp_raw", "mlp_out", "point"]
+"""Where features write: before a post-norm of the MLP, or after it (the same place in families without one); or, of an SAE,
+the point that they read."""
 
 _CHUNK = 2**23
 """Numbers in a moderate piece of memory: 32 MB in float32."""
