@@ -12,7 +12,6 @@ from tests.circuits.cases import Random
 from tests.conftest import tiny
 
 from otoscope.circuits.adjoint import Sweep
-from otoscope.circuits.checking import check
 from otoscope.circuits.graph import FEATURE, FRAME
 from otoscope.circuits.hearing import EncoderSweep
 from otoscope.circuits.saving import load_graph, save_graph
@@ -168,14 +167,6 @@ def test_grounding_shares_sum_to_one_and_the_ratio_leaves_out_errors_and_rest(mo
         assert ratio == pytest.approx(found.sound / sources)
         assert found.errors > 0
     assert graph.to_dict()["scores"]["grounding"] == grounding(graph).ratio
-
-
-def test_features_are_ablated_as_predicted_when_all_is_frozen(model, features):
-    for settings in (CLOSED, OPENED):
-        found = check(tracer(model, features, settings).graph(5), 20)
-        assert found.direct.correlation == pytest.approx(1, abs=1e-9)
-        np.testing.assert_allclose(found.direct.predicted, found.direct.measured, rtol=1e-6, atol=1e-9)
-        assert all(name.startswith("feature/") for name in found.features)
 
 
 def test_the_summary_names_the_sound_by_its_time_and_tells_what_was_heard_and_what_was_guessed(

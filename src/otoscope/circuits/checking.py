@@ -16,9 +16,10 @@ import numpy as np
 import torch
 
 from otoscope.circuits.adjoint import Sweep
-from otoscope.circuits.graph import FEATURE, AttributionGraph
+from otoscope.circuits.graph import AttributionGraph
 from otoscope.circuits.influence import path_sums
 from otoscope.circuits.interventions import Freeze, Intervention, Row, intervening
+from otoscope.circuits.readings import Readings, own, own_features
 from otoscope.circuits.targets import Target, target_seeds, target_values
 from otoscope.errors import GraphError
 from otoscope.outcomes import bootstrap
@@ -50,6 +51,24 @@ class Comparison:
     interval: bool = False
     baselines: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     seed: int = 0
+
+    @classmethod
+    def joined(cls, parts: Sequence[Comparison]) -> Comparison:
+        """All pairs of several comparisons with the same baselines."""
+        baselines = {
+            name: (
+                np.concatenate([part.baselines[name][0] for part in parts]),
+                np.concatenate([part.baselines[name][1] for part in parts]),
+            )
+            for name in parts[0].baselines
+        }
+        return cls(
+            np.concatenate([part.predicted for part in parts]),
+            np.concatenate([part.measured for part in parts]),
+            parts[0].interval,
+            baselines,
+            parts[0].seed,
+        )
 
     @property
     def correlation(self) -> float | None:
@@ -85,6 +104,8 @@ class Check:
         top_effect: Mean absolute change of the targets by these features.
         random_effect: The same by the random ones.
         seed: Of the random features and the interval.
+        kinds: Of a recogniser's graph the same by kind of node: `decoder_features`, `encoder_features`, `supernodes` (features
+            of one layer and place together) and `sound` (segments that are silenced).
     """
 
     features: tuple[str, ...]
@@ -93,16 +114,33 @@ class Check:
     top_effect: float
     random_effect: float
     seed: int
+    kinds: dict[str, Check] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready: `direct` and `free`, the features, mean effects and the seed."""
+        """JSON-ready: `direct` and `free`, what was changed, mean effects and the seed; `kinds` where there are several."""
         effects = {"top": self.top_effect, "random": self.random_effect}
         return {
             "direct": self.direct.to_dict(),
             "free": self.free.to_dict() | {"mean_absolute_effect": effects},
             "features": list(self.features),
             "seed": self.seed,
+            **({"kinds": {name: each.to_dict() for name, each in self.kinds.items()}} if self.kinds else {}),
         }
+
+    @classmethod
+    def joined(cls, kinds: dict[str, Check], seed: int) -> Check:
+        """All kinds together."""
+        parts = list(kinds.values())
+        counts = [len(part.free.measured) for part in parts]
+        return cls(
+            tuple(name for part in parts for name in part.features),
+            Comparison.joined([part.direct for part in parts]),
+            Comparison.joined([part.free for part in parts]),
+            float(np.average([part.top_effect for part in parts], weights=counts)),
+            float(np.average([part.random_effect for part in parts], weights=counts)),
+            seed,
+            kinds,
+        )
 
     def _repr_html_(self) -> str:
         from html import escape
@@ -127,12 +165,16 @@ def check(graph: AttributionGraph, features: int = 64, seed: int = 0) -> Check:
     """
     tracer = graph.tracer
     if tracer is None:
-        raise GraphError("A graph that was read from a file cannot be checked.", "Trace the prompt again.")
+        raise GraphError("A graph that was read from a file cannot be checked.", "Trace it again.")
     targets = _targets(tracer)
-    nodes = _top_features(graph, tracer, features)
+    if tracer.tape.heard is not None:
+        from otoscope.circuits.hearing_checks import check_hearing
+
+        return check_hearing(graph, features, seed)
+    nodes = top_features(graph, tracer, features)
     if not len(nodes):
         raise GraphError("The graph has no features to ablate.", "Trace with more nodes.")
-    others = _random_features(graph, tracer, nodes, seed)
+    others = random_features(graph, tracer, nodes, seed)
     top = [_ablation(graph, node) for node in nodes]
     direct = _direct(graph, tracer, nodes, top, targets)
     changes = react(tracer, [*top, *others], targets)  # (intervention, target)
@@ -150,23 +192,14 @@ def _targets(tracer: Tracer) -> list[Target]:
     return list(tracer.targets)
 
 
-def _own(graph: AttributionGraph, tracer: Tracer) -> np.ndarray:
-    """`(node,)` whether a node is of the stack that writes, whose features are ablated."""
-    return np.array([stream == tracer.tape.stream for stream in graph.nodes.stream])
-
-
-def _own_features(graph: AttributionGraph, tracer: Tracer) -> np.ndarray:
-    return np.flatnonzero(_own(graph, tracer) & (graph.nodes.kind == FEATURE))
-
-
-def _own_rows(graph: AttributionGraph, tracer: Tracer) -> np.ndarray:
+def own_rows(graph: AttributionGraph, tracer: Tracer) -> np.ndarray:
     """Rows of the features of that stack, and of the targets."""
-    return np.flatnonzero(_own(graph, tracer)[graph.row_nodes])
+    return np.flatnonzero(own(graph, tracer)[graph.row_nodes])
 
 
-def _top_features(graph: AttributionGraph, tracer: Tracer, count: int) -> np.ndarray:
+def top_features(graph: AttributionGraph, tracer: Tracer, count: int) -> np.ndarray:
     """Nodes of the most influential features."""
-    nodes = _own_features(graph, tracer)
+    nodes = own_features(graph, tracer)
     influence = graph.influence()[nodes]
     return nodes[np.argsort(-influence, kind="stable")[:count]]
 
@@ -180,10 +213,10 @@ _NEAREST = 10
 """A random feature is drawn from so many of the nearest in activation."""
 
 
-def _random_features(graph: AttributionGraph, tracer: Tracer, nodes: np.ndarray, seed: int) -> list[Row]:
+def random_features(graph: AttributionGraph, tracer: Tracer, nodes: np.ndarray, seed: int) -> list[Row]:
     """For each feature one outside the graph, of the same layer and position and nearly the same activation."""
     rng, n = np.random.default_rng(seed), graph.nodes
-    taken = {(int(n.layer[i]), int(n.pos[i]), int(n.feature[i])) for i in _own_features(graph, tracer)}
+    taken = {(int(n.layer[i]), int(n.pos[i]), int(n.feature[i])) for i in own_features(graph, tracer)}
     rows: list[Row] = []
     for node in nodes:
         layer, pos = int(n.layer[node]), int(n.pos[node])
@@ -261,7 +294,7 @@ def direct_effects(graph: AttributionGraph, rows: Sequence[Row]) -> np.ndarray:
     if graph.tracer is None:
         raise GraphError("A graph that was read from a file has no model to run.", "Trace the prompt again.")
     tracer, targets = graph.tracer, _targets(graph.tracer)
-    readings = _Readings(graph, tracer)
+    readings = Readings(graph, tracer)
     final, inputs = _run(tracer, [[]], "all")
     before = readings.of(inputs)
     values = target_values(tracer.tape, targets, final)
@@ -273,42 +306,12 @@ def direct_effects(graph: AttributionGraph, rows: Sequence[Row]) -> np.ndarray:
     return torch.cat(changes).double().numpy()
 
 
-class _Readings:
-    """The frozen readings of a graph's features."""
-
-    def __init__(self, graph: AttributionGraph, tracer: Tracer) -> None:
-        n, nodes = graph.nodes, _own_features(graph, tracer)
-        self.tracer, self.layers = tracer, torch.from_numpy(n.layer[nodes].astype(np.int64))
-        self.pos = torch.from_numpy(n.pos[nodes].astype(np.int64))
-        self._vectors: dict[int, tuple[Tensor, Tensor]] = {}
-        features = torch.from_numpy(n.feature[nodes])
-        for layer in self.layers.unique().tolist():
-            here = self.layers == layer
-            active, size = tracer.sources.actives[layer], tracer.dictionary.size(layer)
-            entries = torch.searchsorted(
-                active.pos * size + active.feature, self.pos[here] * size + features[here]
-            )
-            self._vectors[layer] = (here, tracer.dictionary.directions(active, entries)[0])
-
-    def of(self, inputs: dict[int, Tensor]) -> Tensor:
-        """`(row, feature)`, up to each feature's constant."""
-        rows = len(next(iter(inputs.values())))
-        out = self.tracer.tape.embed.new_zeros(rows, len(self.layers))
-        for layer, (here, vectors) in self._vectors.items():
-            x = inputs[layer][:, self.pos[here]]
-            if self.tracer.dictionary.reads == "normalized":
-                norm = self.tracer.tape.mlp[layer].norm
-                x = (x - x.mean(dim=-1, keepdim=True) if norm.centred else x) * norm.scale[self.pos[here]]
-            out[:, here] = (x * vectors).sum(dim=-1)
-        return out
-
-
 def _direct(
     graph: AttributionGraph, tracer: Tracer, nodes: np.ndarray, rows: Sequence[Row], targets: list[Target]
 ) -> Comparison:
     """Every pair of an ablated feature and a row that may depend on it."""
     measured = direct_effects(graph, rows)
-    rows_of = _own_rows(graph, tracer)
+    rows_of = own_rows(graph, tracer)
     predicted = -graph.matrix[rows_of][:, nodes].toarray().T
     later = _may_depend(graph, nodes, graph.row_nodes[rows_of])
     return Comparison(predicted[later], measured[later])

@@ -116,6 +116,14 @@ class EncoderSources:
         """`(segment, feature)`: activations of a layer, added up."""
         return torch.stack([self.activation[layer][at].sum(dim=0) for at in self.segments])
 
+    def activation_at(self, layer: int, pos: Tensor, feature: Tensor) -> Tensor:
+        """`(n,)` activations of some features at some frames, zero where they are not active."""
+        return self.activation[layer][pos, feature]
+
+    def column(self, layer: int, segment: int, feature: int) -> int:
+        """Column of a feature over a segment."""
+        return self.starts[layer] + segment * self.dictionary.size(layer) + feature
+
     def entry(self, column: int) -> tuple[int, int, int]:
         """Layer, segment and feature of a feature column."""
         layer = next(i for i in range(self.tape.layers) if column < self.starts[i + 1])

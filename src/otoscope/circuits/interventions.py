@@ -13,11 +13,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 
-from otoscope.circuits.sources import Sources
 from otoscope.circuits.tape import FrozenNorm, Tape
 from otoscope.errors import EditError
 from otoscope.models.wiring import BlockWiring, StackWiring, stack_wiring
@@ -40,21 +39,25 @@ class Intervention:
         layer: Layer that it reads at, from 0.
         feature: Its index.
         op: `set` to a value, or `scale` by a factor (0 ablates).
-        value: The value or factor.
-        positions: Positions; None: all, and those still to be written.
+        value: The value or factor; or one for each of `positions`.
+        positions: Positions, of a stack that hears its frames; None: all, and those still to be written.
     """
 
     layer: int
     feature: int
     op: Literal["set", "scale"]
-    value: float
+    value: float | tuple[float, ...]
     positions: tuple[int, ...] | None = None
 
     @classmethod
     def set(
-        cls, layer: int, feature: int, value: float, positions: tuple[int, ...] | None = None
+        cls,
+        layer: int,
+        feature: int,
+        value: float | tuple[float, ...],
+        positions: tuple[int, ...] | None = None,
     ) -> Intervention:
-        """Set the activation."""
+        """Set the activation, at all positions or at each its own."""
         return cls(layer, feature, "set", value, positions)
 
     @classmethod
@@ -69,9 +72,23 @@ class Intervention:
         """Set the activation to zero."""
         return cls(layer, feature, "scale", 0.0, positions)
 
-    def delta(self, activation: Tensor) -> Tensor:
-        """How much the activation changes."""
-        return (self.value - activation) if self.op == "set" else (self.value - 1.0) * activation
+    def delta(self, activation: Tensor, kept: Sequence[bool] | None = None) -> Tensor:
+        """How much the activation `(n,)` changes, at those of `positions` that are kept."""
+        value: Tensor | float
+        if isinstance(self.value, tuple):
+            here = [v for v, keep in zip(self.value, kept or [True] * len(self.value), strict=True) if keep]
+            value = activation.new_tensor(here)
+        else:
+            value = self.value
+        return (value - activation) if self.op == "set" else (value - 1.0) * activation
+
+
+class Clean(Protocol):
+    """The activations of an undisturbed run."""
+
+    def activation_at(self, layer: int, pos: Tensor, feature: Tensor) -> Tensor:
+        """`(n,)` activations of some features, zero where they are not active."""
+        ...
 
 
 Row = Sequence[Intervention]
@@ -85,8 +102,9 @@ def intervening(
     rows: Sequence[Row],
     *,
     tape: Tape | None = None,
-    sources: Sources | None = None,
+    sources: Clean | None = None,
     freeze: Freeze = "none",
+    stream: str | None = None,
 ) -> Iterator[None]:
     """Change features inside the block, around any forward call or `generate`.
 
@@ -97,9 +115,11 @@ def intervening(
         tape: The clean run, for `freeze`; the block's forward pass must then be of the same prompt, once a row.
         sources: The clean activations, for `freeze="all"`.
         freeze: What may not react.
+        stream: Stack of the features; None: the one that writes.
 
     Raises:
-        EditError: A layer, feature or position does not exist, or `freeze` lacks the clean run.
+        EditError: A layer, feature or position does not exist, there are more or fewer values than positions, or `freeze`
+            lacks the clean run.
     """
     _check(dictionary, rows, tape, sources, freeze)
     with ExitStack() as stack:
@@ -113,13 +133,13 @@ def intervening(
             )
         if freeze == "all" and tape is not None:
             stack.enter_context(_frozen_norms(tape))
-        writer = _Writer(model, dictionary, rows, tape if freeze == "all" else None, sources)
+        writer = _Writer(model, dictionary, rows, tape if freeze == "all" else None, sources, stream)
         stack.enter_context(writer.attached())
         yield
 
 
 def _check(
-    dictionary: Dictionary, rows: Sequence[Row], tape: Tape | None, sources: Sources | None, freeze: Freeze
+    dictionary: Dictionary, rows: Sequence[Row], tape: Tape | None, sources: Clean | None, freeze: Freeze
 ) -> None:
     if freeze != "none" and (tape is None or (freeze == "all" and sources is None)):
         raise EditError(f"freeze={freeze!r} needs the clean run.", "Pass the tracer's tape and sources.")
@@ -132,6 +152,11 @@ def _check(
             )
         if each.positions and min(each.positions) < 0:
             raise EditError(f"positions={each.positions} has a negative one.", "Count from 0.")
+        if isinstance(each.value, tuple) and len(each.value) != len(each.positions or ()):
+            raise EditError(
+                f"There are {len(each.value)} values for {len(each.positions or ())} positions.",
+                "Give one value, or one for each position.",
+            )
 
 
 def _kept_pattern(name: str, pattern: Tensor) -> tuple[str, HookFunction]:
@@ -173,13 +198,14 @@ class _Writer:
     dictionary: Dictionary
     rows: Sequence[Row]
     clean: Tape | None
-    sources: Sources | None
+    sources: Clean | None
+    stream: str | None
     _due: dict[int, Tensor] = field(default_factory=dict)
     _inputs: dict[int, Tensor] = field(default_factory=dict)
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        wiring = stack_wiring(self.model)
+        wiring = stack_wiring(self.model, self.stream)
         after_norm = self.dictionary.reads == "mlp_in"
         mlps = {block.layer: block.mlp for block in wiring.blocks}
         points: list[tuple[str, HookFunction]] = [
@@ -219,11 +245,12 @@ class _Writer:
 
     def _change(self, each: Intervention, row: int, x: Tensor, offset: int) -> None:
         positions = range(offset, offset + x.shape[1]) if each.positions is None else each.positions
-        here = torch.tensor([p - offset for p in positions if 0 <= p - offset < x.shape[1]], dtype=torch.long)
+        kept = [0 <= p - offset < x.shape[1] for p in positions]
+        here = torch.tensor([p - offset for p, keep in zip(positions, kept, strict=True) if keep]).long()
         if not len(here):
             return
         feature = torch.full_like(here, each.feature)
-        delta = each.delta(self._activation(each.layer, x[row], here, feature))
+        delta = each.delta(self._activation(each.layer, x[row], here, feature), kept)
         for out in self.dictionary.targets(each.layer):
             vector = self.dictionary.decoder(each.layer, out, feature[:1])[0]
             due = self._due.setdefault(out, x.new_zeros(*x.shape[:2], self.dictionary.width))
@@ -231,14 +258,14 @@ class _Writer:
 
     def _activation(self, layer: int, x: Tensor, pos: Tensor, feature: Tensor) -> Tensor:
         if self.sources is not None and self.clean is not None:
-            return _recorded(self.sources, self.dictionary, layer, pos, feature)
+            return self.sources.activation_at(layer, pos, feature)
         return self.dictionary.activations(layer, self._input(layer, x), pos, feature)
 
     def _input(self, layer: int, x: Tensor) -> Tensor:
         """What features read, from the point that was read."""
         if self.dictionary.reads != "normalized":
             return x
-        norm = stack_wiring(self.model).blocks[layer].mlp.norm
+        norm = stack_wiring(self.model, self.stream).blocks[layer].mlp.norm
         if isinstance(norm, torch.nn.LayerNorm):
             x = x - x.mean(dim=-1, keepdim=True)
         eps = getattr(norm, "variance_epsilon", getattr(norm, "eps", 0.0))
@@ -267,17 +294,3 @@ class _Writer:
             change = change - change.mean(dim=-1, keepdim=True) if mlp.norm.centred else change
             change = change * mlp.norm.scale
         return held + change @ skip.T
-
-
-def _recorded(sources: Sources, dictionary: Dictionary, layer: int, pos: Tensor, feature: Tensor) -> Tensor:
-    """Clean activations of some features."""
-    active, size = sources.actives[layer], dictionary.size(layer)
-    if active.dense:
-        return active.activation.view(-1, size)[pos, feature]
-    keys, wanted = active.pos * size + active.feature, pos * size + feature
-    at = torch.searchsorted(keys, wanted).clamp_max(max(len(keys) - 1, 0))
-    return (
-        torch.where(keys[at] == wanted, active.activation[at], 0.0)
-        if len(keys)
-        else active.activation.new_zeros(len(pos))
-    )

@@ -100,6 +100,17 @@ class Sources:
             feature[here] = active.feature[local]
         return layer, pos, feature
 
+    def activation_at(self, layer: int, pos: Tensor, feature: Tensor) -> Tensor:
+        """`(n,)` activations of some features, zero where they are not active."""
+        active = self.actives[layer]
+        if not len(active):
+            return self.activation.new_zeros(len(pos))
+        # One key an entry: positions ascend, and features within a position.
+        size = int(max(active.feature.max(), feature.max())) + 1 if len(feature) else 1
+        keys, wanted = active.pos * size + active.feature, pos * size + feature
+        at = torch.searchsorted(keys, wanted).clamp_max(len(keys) - 1)
+        return torch.where(keys[at] == wanted, active.activation[at], 0.0)
+
     def column(self, layer: int, pos: int, feature: int) -> int:
         """Column of an active feature.
 

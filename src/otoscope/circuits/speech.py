@@ -20,7 +20,7 @@ from otoscope.circuits.graph import BIAS, ERROR, FEATURE, FRAME, NONE, POSITION,
 from otoscope.circuits.hearing import EncoderSources, EncoderSweep
 from otoscope.circuits.segments import Segments, named_segments
 from otoscope.circuits.sources import find_sources
-from otoscope.circuits.stem import Patches, Stem
+from otoscope.circuits.stem import Patches, Stem, stem_output
 from otoscope.circuits.tape import Tape, record_speech
 from otoscope.circuits.targets import Target, target_seeds, token_target
 from otoscope.circuits.totals import totals
@@ -233,12 +233,34 @@ class SpeechTracer(Tracer):
             self._encoder = EncoderSweep(sources)
         return self._encoder
 
-    def forward(self, rows: int) -> Tensor:
-        """Run the decoder on so many copies of the text, hooks and all: the last norm's output `(row, pos, d)`."""
-        heard = self.tape.cross[0].x.expand(rows, -1, -1)
+    @property
+    def recogniser(self) -> SpeechModel:
+        """The model."""
+        return self.model  # type: ignore[return-value]
+
+    def forward(self, rows: int, heard: Tensor | None = None) -> Tensor:
+        """Run the decoder on so many copies of the text, hooks and all: the last norm's output `(row, pos, d)`.
+
+        Args:
+            rows: Copies.
+            heard: The encoder's output `(row, frame, d)`; None: what was recorded.
+        """
+        if heard is None:
+            heard = self.tape.cross[0].x.expand(rows, -1, -1)
         return self.model.hf.base_model(
             encoder_outputs=(heard,), decoder_input_ids=self.ids.expand(rows, -1), use_cache=False
         ).last_hidden_state
+
+    def silenced(self, frames: Tensor) -> Tensor:
+        """How silence at some frames changes what the convolutions make of the sound: `(frame, d)`.
+
+        Their columns of the spectrogram are set to its floor; a frame beside them may change, too.
+        """
+        quiet, per_frame = self.features.clone(), self.features.shape[-1] // len(self.tape.cross[0].x)
+        columns = (per_frame * frames[:, None] + torch.arange(per_frame)).flatten()
+        quiet[..., columns] = self.features.min()
+        before, after = stem_output(self.recogniser, torch.cat([self.features, quiet]))
+        return after - before
 
     def patches(self, target: int = 0) -> Patches:
         """Which places of the spectrogram spoke for a target, every path counted.

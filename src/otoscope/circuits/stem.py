@@ -87,6 +87,14 @@ class Stem:
             return Patches(adjoint * (self.mel - level), floor, biases, level)
 
 
+def stem_output(model: SpeechModel, features: Tensor) -> Tensor:
+    """What the convolutions make of log-mel spectrograms `(batch, mel, column)`: `(batch, frame, d)`."""
+    encoder: Any = model.hf.get_submodule("model.encoder")
+    with torch.no_grad():
+        z = functional.gelu(encoder.conv1(features.to(encoder.conv1.weight)))
+        return functional.gelu(encoder.conv2(z)).permute(0, 2, 1)
+
+
 def _secant(z: Tensor) -> Tensor:
     """`gelu(z) / z`, the normal distribution function."""
     return torch.special.ndtr(z)

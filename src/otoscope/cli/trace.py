@@ -185,19 +185,48 @@ def _prompt(prompt: str | None, file: Path | None) -> str:
     return str(text)
 
 
+_OF_KINDS = {
+    "decoder_features": "features of the decoder",
+    "encoder_features": "features of the encoder over a segment",
+    "supernodes": "features of one layer and place, together",
+    "sound": "segments of sound, silenced",
+}
+
+
 def _check_lines(check: Check) -> list[str]:
-    told = check.to_dict()
-    direct, free = told["direct"], told["free"]
-    baselines = ", ".join(f"{name} {_number(value)}" for name, value in free["baselines"].items())
-    return [
-        "",
-        f"Check: {len(check.features)} features ablated, and as many random ones of nearly equal activation.",
-        f"  direct (everything frozen): correlation {_number(direct['correlation'], 6)} over {direct['n']} edges",
-        f"  free (the model reacts): correlation {_number(free['correlation'])} "
-        f"({_number(free['ci_low'])} to {_number(free['ci_high'])}), n = {free['n']}",
-        f"  baselines: {baselines}",
-        f"  mean change of the target: {check.top_effect:.3f} by these features, {check.random_effect:.3f} by random ones",
+    lines = ["", "Check: what goes when nodes are taken away in the model, beside what the graph says."]
+    kinds = check.kinds or {"": check}
+    for kind, each in kinds.items():
+        title = _OF_KINDS.get(kind, "features ablated")
+        told = each.to_dict()
+        direct, free = told["direct"], told["free"]
+        baselines = ", ".join(
+            f"{name.replace('_', ' ')} {_number(value)}" for name, value in free["baselines"].items()
+        )
+        lines += [
+            f"  {len(each.features)} {title}, and as many random ones:",
+            f"    everything frozen: correlation {_number(direct['correlation'], 6)} over {direct['n']} edges",
+            f"    the model reacts: correlation {_number(free['correlation'])} "
+            f"({_number(free['ci_low'])} to {_number(free['ci_high'])}), n = {free['n']}; {_verdict(free)}",
+            f"    baselines: {baselines}",
+            f"    mean change of the target: {each.top_effect:.3f}, by random ones {each.random_effect:.3f}",
+        ]
+    return lines
+
+
+def _verdict(free: dict[str, Any]) -> str:
+    """Whether the graph is a better guide than everything simpler."""
+    own = free["correlation"]
+    better = [
+        name
+        for name, value in free["baselines"].items()
+        if value is not None and (own is None or value >= own)
     ]
+    return (
+        f"no better than {', '.join(n.replace('_', ' ') for n in better)}"
+        if better
+        else "above every baseline"
+    )
 
 
 def _number(value: float | None, digits: int = 3) -> str:
