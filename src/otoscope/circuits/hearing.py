@@ -156,12 +156,21 @@ class EncoderSweep:
         with torch.no_grad():
             return self._descend(g, g.new_zeros(g.shape[1], self.sources.columns))
 
-    def _descend(self, g: Tensor, out: Tensor) -> Tensor:
+    def at_layers(self, g: Tensor) -> list[Tensor]:
+        """The adjoint at the output of every layer's MLP, `(frame, n, d)` each, from that at the encoder's output."""
+        found: list[Tensor] = []
+        with torch.no_grad():
+            self._descend(g, g.new_zeros(g.shape[1], self.sources.columns), found)
+        return found[::-1]
+
+    def _descend(self, g: Tensor, out: Tensor, passed: list[Tensor] | None = None) -> Tensor:
         final = self.tape.final
         if final.bias is not None:
             out[:, self.sources.biases + self.tape.layers] += g.sum(dim=0) @ final.bias
         g = final.adjoint(g)
         for layer in range(self.tape.layers - 1, -1, -1):
+            if passed is not None:
+                passed.append(g)
             g = self._attention(self._mlp(g, layer, out), layer, out)
         return g
 
