@@ -26,7 +26,7 @@ def test_patches_floor_and_biases_sum_to_what_the_frames_supplied():
     g = torch.randn(
         50, 3, tape.embed.shape[1], generator=torch.Generator().manual_seed(1), dtype=torch.float64
     )
-    stem = Stem.record(model, features)
+    stem = Stem.record(model.hf.model.encoder, features)
     for level in (None, 0.0, -0.7):
         found = stem.patches(g, level)
         total = found.parts.sum(dim=(1, 2)) + found.floor + found.biases
@@ -36,7 +36,7 @@ def test_patches_floor_and_biases_sum_to_what_the_frames_supplied():
 
 def test_each_patch_is_its_gradient_times_its_loudness():
     model, features = world()
-    stem = Stem.record(model, features)
+    stem = Stem.record(model.hf.model.encoder, features)
     d = stem.slopes[1].shape[0]
     g = torch.randn(50, 1, d, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     mel = features.clone().requires_grad_()

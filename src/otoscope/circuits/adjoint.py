@@ -126,6 +126,7 @@ class Sweep:
         self._constants = [value_constant(a) for a in tape.attention]
         self._heard: Tensor | None = None
         self._by_head: Tensor | None = None
+        self._start: Tensor | None = None
         self._carried = [sources.frames.carried(a) for a in tape.cross] if sources.frames else []
 
     def rows(self, seeds: Seeds, out: Tensor | None = None) -> Tensor:
@@ -166,6 +167,15 @@ class Sweep:
         with torch.no_grad():
             self._descend(seeds[order], x.new_zeros(len(seeds), self.sources.columns))
         found, self._heard = self._heard, None
+        return found[:, order.argsort()]
+
+    def at_start(self, seeds: Seeds) -> Tensor:
+        """The adjoint of targets where the stream begins: `(pos, n, d)`."""
+        order = torch.argsort(seeds.depth, descending=True, stable=True)
+        self._start = seeds.vector.new_zeros(len(self.tape), len(seeds), seeds.vector.shape[1])
+        with torch.no_grad():
+            self._descend(seeds[order], seeds.vector.new_zeros(len(seeds), self.sources.columns))
+        found, self._start = self._start, None
         return found[:, order.argsort()]
 
     def heads(self, seeds: Seeds) -> Tensor:
@@ -260,7 +270,7 @@ class Sweep:
 
     def _ends(self, layer: int) -> bool:
         """Whether an attention part is the first of all and short enough for its tokens to be read in one product."""
-        return layer == 0 and len(self.tape) ** 2 * self.tape.embed.shape[1] <= _FIRST
+        return layer == 0 and self._start is None and len(self.tape) ** 2 * self.tape.embed.shape[1] <= _FIRST
 
     @cached_property
     def _first_writes(self) -> list[tuple[int, Tensor]]:
@@ -401,6 +411,8 @@ class Sweep:
 
     def _read_start(self, g: Tensor, out: Tensor) -> None:
         s, count = self.sources, len(g)
+        if self._start is not None:
+            self._start[:count] += g
         out[: g.shape[1], s.tokens : s.tokens + count] += torch.einsum(
             "pnd,pd->np", g, self.tape.embed[:count]
         )

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 KINDS = ("feature", "error", "token", "position", "bias", "target", "frame", "projector")
 """Kinds of nodes. `rest` is no node of the table: it is what the others leave over."""
 
-FEATURE, ERROR, TOKEN, POSITION, BIAS, TARGET, FRAME = range(7)
+FEATURE, ERROR, TOKEN, POSITION, BIAS, TARGET, FRAME, PROJECTOR = range(8)
 HEARING = ("encoder", "audio_encoder")
 """Streams of sound; ids of their nodes begin with the stream's name, and their positions are segments."""
 NONE = -1
@@ -128,6 +128,7 @@ class Nodes:
             POSITION: (pos,),
             BIAS: (layer,),
             FRAME: (layer, pos),
+            PROJECTOR: (pos,),
         }.get(int(self.kind[i]), (i - len(self),))
         stream = (self.stream[i],) if self.stream[i] in HEARING else ()
         return "/".join((*stream, kind, *map(str, where)))

@@ -164,7 +164,7 @@ class EncoderSweep:
         return found[::-1]
 
     def _descend(self, g: Tensor, out: Tensor, passed: list[Tensor] | None = None) -> Tensor:
-        final = self.tape.final
+        final = self.tape.exit or self.tape.final
         if final.bias is not None:
             out[:, self.sources.biases + self.tape.layers] += g.sum(dim=0) @ final.bias
         g = final.adjoint(g)

@@ -16,7 +16,7 @@ import torch
 
 from otoscope.circuits.adjoint import Sweep
 from otoscope.circuits.checking import Check, Comparison, random_features, top_features
-from otoscope.circuits.graph import FEATURE, FRAME, HEARING, NONE, AttributionGraph
+from otoscope.circuits.graph import FEATURE, FRAME, HEARING, PROJECTOR, AttributionGraph
 from otoscope.circuits.hearing import EncoderSources, EncoderSweep
 from otoscope.circuits.hearing_runs import Change, Gradients, gradients, run
 from otoscope.circuits.influence import path_sums
@@ -169,6 +169,12 @@ def _in_batches(
     return torch.stack([found[i] for i in range(len(changes))]).double().numpy()
 
 
+def _without(x: Tensor, at: Tensor) -> Tensor:
+    gone = torch.zeros_like(x)
+    gone[at] = -x[at]
+    return gone
+
+
 # Cases -------------------------------------------------------------------------------------------------------------------
 
 
@@ -198,7 +204,7 @@ class _Cases:
     def _opened(self) -> np.ndarray:
         """`(row,)` rows of the decoder that are carried into the encoder: they no longer read its output."""
         n = self.nodes
-        closed = np.flatnonzero((n.kind == FRAME) & ~self.hearing)
+        closed = np.flatnonzero(np.isin(n.kind, (FRAME, PROJECTOR)) & ~self.hearing)
         reads_output = np.asarray(abs(self.graph.matrix[:, closed]).sum(axis=1)).ravel() > 0
         return (
             self.writes & ~reads_output if self.tracer.settings.encoder_nodes else np.zeros_like(self.writes)
@@ -208,9 +214,8 @@ class _Cases:
         """Sums over all paths, for features of both stacks and for what the convolutions made of the sound."""
         tracer = self.tracer
         seeds = target_seeds(tracer.tape, self.targets)
-        sweep = Sweep(tracer.tape, tracer.dictionary, tracer.sources, through=True)
-        self.decoder_totals = sweep.rows(seeds)
-        at_output = sweep.heard(seeds)
+        self.decoder_totals = Sweep(tracer.tape, tracer.dictionary, tracer.sources, through=True).rows(seeds)
+        at_output = tracer.at_output(seeds, through=True)
         through = EncoderSweep(tracer.encoder.sources, through=True)
         self.encoder_totals = through.from_output(at_output)
         self.at_start = through.at_start(at_output)  # (frame, target, d)
@@ -257,29 +262,34 @@ class _Cases:
     def sound(self, count: int) -> list[_Case]:
         """Segments of sound, silenced."""
         n, cases = self.nodes, []
-        stem_nodes = {int(n.pos[i]): int(i) for i in n.of(FRAME) if self.hearing[i]}
-        output_nodes = {int(n.pos[i]): int(i) for i in n.of(FRAME) if not self.hearing[i]}
+        opened = {int(n.pos[i]): [int(i)] for i in n.of(FRAME) if self.hearing[i]}
+        given = self._given()
+        known = opened or {segment: nodes for segment, (nodes, _) in given.items()}
         audible = [s for s in range(len(self.segments)) if self.segments.labels[s] != PADDING]
-        known = stem_nodes or output_nodes
-        audible.sort(key=lambda s: -self.influence[known[s]] if s in known else 0.0)
+        audible.sort(key=lambda s: -self.influence[known.get(s, [])].sum())
         sounding = int(sum(len(self.segments.frames(s)) for s in audible))
         for segment in audible[:count]:
             at = self.segments.frames(segment)
-            if stem_nodes:
-                node, removed = (
-                    stem_nodes.get(segment, NONE),
-                    Change(sound=self._without(self.heard.embed, at)),
-                )
+            if opened:
+                removed = Change(sound=_without(self.heard.embed, at))
             else:
-                output = self.tracer.tape.cross[0].x
-                node, removed = output_nodes.get(segment, NONE), Change(output=self._without(output, at))
-            silence = self.tracer.silenced(at)
+                removed = Change(output=_without(self.tracer.output, given.get(segment, ([], at[:0]))[1]))
             first = int(self.rng.integers(0, max(sounding - len(at), 0) + 1))
-            elsewhere = torch.arange(first, first + len(at))
+            elsewhere = self.tracer.silenced(torch.arange(first, first + len(at)))
+            silence = self.tracer.silenced(at)
             cases.append(
-                self._silence(segment, node, removed, silence, Change(sound=self.tracer.silenced(elsewhere)))
+                self._silence(segment, known.get(segment, []), removed, silence, Change(sound=elsewhere))
             )
         return cases
+
+    def _given(self) -> dict[int, tuple[list[int], Tensor]]:
+        """By segment, the nodes of what the stack that writes is given of it, and their places in that."""
+        n, found = self.nodes, {}
+        for i in np.flatnonzero(np.isin(n.kind, (FRAME, PROJECTOR)) & ~self.hearing).tolist():
+            segment, places = self.tracer.given_at(int(n.pos[i]))
+            nodes, before = found.get(segment, ([], places[:0]))
+            found[segment] = ([*nodes, i], torch.cat([before, places]))
+        return found
 
     # Parts of cases --------------------------------------------------------------------------------------------------
 
@@ -300,9 +310,10 @@ class _Cases:
             name, change, change, random, self._edges(nodes), self._may_read(nodes[0]), total, baselines
         )
 
-    def _silence(self, segment: int, node: int, removed: Change, silence: Tensor, random: Change) -> _Case:
+    def _silence(
+        self, segment: int, nodes: list[int], removed: Change, silence: Tensor, random: Change
+    ) -> _Case:
         """Parts of a segment: the account and the gradient, applied to what silence takes away."""
-        nodes = [] if node == NONE else [node]
         gone = -silence.to(self.at_start)
         frames = gone.abs().sum(dim=1).nonzero().flatten()
         total = torch.einsum("snd,sd->n", self.at_start[frames], gone[frames]).double().numpy()
@@ -317,13 +328,8 @@ class _Cases:
         }
         begin, end = self.segments.spans[segment]
         name = f"{self.segments.labels[segment] or 'sound'} {begin:.2f}-{end:.2f} s"
-        reads = self._may_read(node) if nodes else np.zeros(len(self.rows), dtype=bool)
+        reads = self._may_read(nodes[0]) if nodes else np.zeros(len(self.rows), dtype=bool)
         return _Case(name, removed, Change(sound=silence), random, edges, reads, total, baselines)
-
-    def _without(self, x: Tensor, at: Tensor) -> Tensor:
-        gone = torch.zeros_like(x)
-        gone[at] = -x[at]
-        return gone
 
     def _edges(self, nodes: Sequence[int]) -> np.ndarray:
         return np.asarray(self.matrix[:, list(nodes)].sum(axis=1)).ravel()
@@ -332,7 +338,7 @@ class _Cases:
         """`(row,)` rows that read above a node, of the streams that it reaches."""
         n, rows = self.nodes, self.rows
         if not self.hearing[node]:
-            if n.kind[node] == FRAME:  # the encoder's output
+            if n.kind[node] in (FRAME, PROJECTOR):  # what is given, while the encoder is closed
                 return self.writes & ~self.opened
             return self.writes & (n.layer[rows] > n.layer[node]) & (n.pos[rows] >= n.pos[node])
         return self.opened | (~self.writes & (n.layer[rows] > n.layer[node]))

@@ -69,7 +69,7 @@ def run(tracer: SpeechTracer, changes: Sequence[Change], freeze: Freeze = "none"
         if any(change.heard for change in changes):
             heard, encoder = _hear(tracer, changes, freeze)
         else:
-            heard, encoder = tracer.tape.cross[0].x.expand(len(changes), -1, -1), {}
+            heard, encoder = tracer.output.expand(len(changes), -1, -1), {}
         if any(change.output is not None for change in changes):
             heard = _added(heard, [change.output for change in changes])
         final, decoder = _write(tracer, changes, freeze, heard)
@@ -100,7 +100,7 @@ def _hear(
         ),
         tracer.model.capturing([tape.wiring.final_point, *points]) as cache,
     ):
-        heard = tracer.recogniser.encode(tracer.features.expand(len(changes), -1, -1))
+        heard = tracer.hear(len(changes))
     return heard, {layer: cache[name] for layer, name in enumerate(points)}
 
 
@@ -174,7 +174,7 @@ def gradients(tracer: SpeechTracer, target: Target) -> Gradients:
     name = f"{heard.wiring.prefix}.0.hook_resid_pre"
     try:
         with torch.enable_grad(), tracer.model.hooks(fwd_hooks=[(name, lambda x, _hook: x + sound)]):
-            final = tracer.forward(1, tracer.recogniser.encode(tracer.features))
+            final = tracer.forward(1, tracer.hear(1))
             value = target_values(tracer.tape, [target], final).sum()
             found = torch.autograd.grad(value, [*leaves, sound])
     finally:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from otoscope.circuits.graph import BIAS, ERROR, FRAME, POSITION, TOKEN
+from otoscope.circuits.graph import BIAS, ERROR, FRAME, POSITION, PROJECTOR, TOKEN
 from otoscope.circuits.influence import LEAST, normalised, path_influence
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Grounding:
     """Where the influence on a recogniser's word comes from: shares of what reaches the sources, which sum to 1.
 
     Attributes:
-        sound: Frames.
+        sound: Frames, and what enters from them through a projector.
         text: Tokens that were written before.
         prompt: Tokens of the decoder's prompt.
         positions: Learned positions.
@@ -117,7 +117,7 @@ def grounding(graph: AttributionGraph, target: int | None = None) -> Grounding:
     rest = float((through[graph.row_nodes] * graph.rest_mass / np.maximum(mass, LEAST)).sum())
     n = graph.nodes
     prompt = (n.kind == TOKEN) & (n.pos < int(graph.record.get("prompt_tokens", 0)))
-    parts = [n.kind == FRAME, (n.kind == TOKEN) & ~prompt, prompt]
+    parts = [np.isin(n.kind, (FRAME, PROJECTOR)), (n.kind == TOKEN) & ~prompt, prompt]
     parts += [n.kind == kind for kind in (POSITION, BIAS, ERROR)]
     reached = [float(influence[part].sum()) for part in parts]
     total = (sum(reached) + rest) or 1.0
@@ -131,7 +131,7 @@ def _counted(graph: AttributionGraph, mass: np.ndarray, rest: np.ndarray) -> dic
     through = influence.copy()  # w + influence, node by node
     through[graph.row_nodes] += graph.target_weights
     kind = graph.nodes.kind
-    inputs = influence[np.isin(kind, (TOKEN, POSITION, BIAS, FRAME))].sum()
+    inputs = influence[np.isin(kind, (TOKEN, POSITION, BIAS, FRAME, PROJECTOR))].sum()
     lost_rows = np.asarray(shares[:, kind == ERROR].sum(axis=1)).ravel() + rest / mass
     lost = (through[graph.row_nodes] * rest / mass).sum()
     errors = influence[kind == ERROR].sum() + lost

@@ -34,7 +34,7 @@ from otoscope.models.whisper import SpeechModel
 from otoscope.progress import track
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from otoscope.audio import Clip
     from otoscope.corpora import Item
@@ -234,19 +234,43 @@ class SpeechTracer(Tracer):
         return self._encoder
 
     @property
-    def recogniser(self) -> SpeechModel:
-        """The model."""
-        return self.model  # type: ignore[return-value]
+    def stem(self) -> nn.Module:
+        """The module that begins with the two convolutions."""
+        return self.model.hf.get_submodule("model.encoder")
+
+    @property
+    def output(self) -> Tensor:
+        """`(key, d)`: what the stack that writes is given of the sound."""
+        return self.tape.cross[0].x
+
+    @property
+    def heard_columns(self) -> slice:
+        """Columns of what it is given, while the encoder is closed."""
+        assert self.sources.frames is not None
+        return slice(self.sources.frames.first, self.sources.biases)
+
+    def given_at(self, pos: int) -> tuple[int, Tensor]:
+        """Segment of a node of what is given, and the places of `output` that are its."""
+        return pos, self.segments.frames(pos)
+
+    def at_output(self, seeds: Seeds, *, through: bool = False) -> Tensor:
+        """The adjoint of targets at what is given, `(key, n, d)`; through all features by their gates, or along edges."""
+        sweep = Sweep(self.tape, self.dictionary, self.sources, through=True) if through else self.sweep
+        return sweep.heard(seeds)
+
+    def hear(self, rows: int) -> Tensor:
+        """Run the encoder on so many copies of the sound, hooks and all: what the other stack is given `(row, key, d)`."""
+        return self.model.encode(self.features.expand(rows, -1, -1))  # type: ignore[attr-defined]
 
     def forward(self, rows: int, heard: Tensor | None = None) -> Tensor:
         """Run the decoder on so many copies of the text, hooks and all: the last norm's output `(row, pos, d)`.
 
         Args:
             rows: Copies.
-            heard: The encoder's output `(row, frame, d)`; None: what was recorded.
+            heard: What it is given of the sound, `(row, key, d)`; None: what was recorded.
         """
         if heard is None:
-            heard = self.tape.cross[0].x.expand(rows, -1, -1)
+            heard = self.output.expand(rows, -1, -1)
         return self.model.hf.base_model(
             encoder_outputs=(heard,), decoder_input_ids=self.ids.expand(rows, -1), use_cache=False
         ).last_hidden_state
@@ -256,10 +280,10 @@ class SpeechTracer(Tracer):
 
         Their columns of the spectrogram are set to its floor; a frame beside them may change, too.
         """
-        quiet, per_frame = self.features.clone(), self.features.shape[-1] // len(self.tape.cross[0].x)
+        quiet, per_frame = self.features.clone(), self.features.shape[-1] // len(self.segments.index)
         columns = (per_frame * frames[:, None] + torch.arange(per_frame)).flatten()
         quiet[..., columns] = self.features.min()
-        before, after = stem_output(self.recogniser, torch.cat([self.features, quiet]))
+        before, after = stem_output(self.stem, torch.cat([self.features, quiet]))
         return after - before
 
     def patches(self, target: int = 0) -> Patches:
@@ -274,9 +298,9 @@ class SpeechTracer(Tracer):
         if not 0 <= target < len(self.targets):
             raise GraphError(f"There is no target {target}.", "Make a graph first.")
         seeds = target_seeds(self.tape, [self.targets[target]])
-        heard = Sweep(self.tape, self.dictionary, self.sources, through=True).heard(seeds)
+        heard = self.at_output(seeds, through=True)
         start = EncoderSweep(self.encoder.sources, through=True).at_start(heard)
-        return Stem.record(self.model, self.features).patches(start)  # type: ignore[arg-type]
+        return Stem.record(self.stem, self.features).patches(start)
 
     # Rows ------------------------------------------------------------------------------------------------------------
 
@@ -296,8 +320,7 @@ class SpeechTracer(Tracer):
 
     def _open(self, store: Store, targets: list[Target]) -> None:
         """Carry the targets, and the features that pass most on to the sound, into the encoder."""
-        assert self.sources.frames is not None
-        frames = slice(self.sources.frames.first, self.sources.biases)
+        frames = self.heard_columns
         flow = store.through(frames)[len(targets) :]
         chosen = np.argsort(-flow, kind="stable")[: self.settings.carried]
         seeds = [target_seeds(self.tape, targets)]
@@ -308,7 +331,7 @@ class SpeechTracer(Tracer):
         every = Seeds.join(seeds)
         with track("Opening the encoder", len(rows), "rows") as task:
             for at in torch.arange(len(rows)).split(self._encoder_batch()):
-                found = self.encoder.from_output(self.sweep.heard(every[at])).numpy()
+                found = self.encoder.from_output(self.at_output(every[at])).numpy()
                 for row, entries in zip(rows[at.numpy()].tolist(), found, strict=True):
                     store.opened(row, frames, entries, self.sources.columns)
                 task.advance(len(at))

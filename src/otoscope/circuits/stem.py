@@ -17,8 +17,6 @@ from otoscope.errors import ModelError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from otoscope.models.whisper import SpeechModel
-
 
 @dataclass(frozen=True, eq=False)
 class Patches:
@@ -54,13 +52,12 @@ class Stem:
     slopes: tuple[Tensor, Tensor]
 
     @classmethod
-    def record(cls, model: SpeechModel, features: Tensor) -> Stem:
-        """Pass a log-mel spectrogram `(1, mel, column)` through the convolutions.
+    def record(cls, encoder: Any, features: Tensor) -> Stem:
+        """Pass a log-mel spectrogram `(1, mel, column)` through the convolutions `conv1` and `conv2` of an encoder.
 
         Raises:
             ModelError: The encoder does not begin with two convolutions, each with a GELU.
         """
-        encoder: Any = model.hf.get_submodule("model.encoder")
         if not all(hasattr(encoder, name) for name in ("conv1", "conv2")):
             raise ModelError("The encoder does not begin with two convolutions.", "Trace a Whisper model.")
         first, second = encoder.conv1, encoder.conv2
@@ -87,9 +84,8 @@ class Stem:
             return Patches(adjoint * (self.mel - level), floor, biases, level)
 
 
-def stem_output(model: SpeechModel, features: Tensor) -> Tensor:
-    """What the convolutions make of log-mel spectrograms `(batch, mel, column)`: `(batch, frame, d)`."""
-    encoder: Any = model.hf.get_submodule("model.encoder")
+def stem_output(encoder: Any, features: Tensor) -> Tensor:
+    """What the convolutions of an encoder make of log-mel spectrograms `(batch, mel, column)`: `(batch, frame, d)`."""
     with torch.no_grad():
         z = functional.gelu(encoder.conv1(features.to(encoder.conv1.weight)))
         return functional.gelu(encoder.conv2(z)).permute(0, 2, 1)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from otoscope.circuits.graph import BIAS, ERROR, FEATURE, FRAME, HEARING, POSITION, TARGET, TOKEN
+from otoscope.circuits.graph import BIAS, ERROR, FEATURE, FRAME, HEARING, POSITION, PROJECTOR, TARGET, TOKEN
 from otoscope.circuits.heads import after_post_norm, linear
 from otoscope.circuits.influence import normalised
 
@@ -84,6 +84,8 @@ def node_words(graph: AttributionGraph, i: int) -> str:
     """A node as a person would name it."""
     n, kind = graph.nodes, int(graph.nodes.kind[i])
     layer, pos = int(n.layer[i]), int(n.pos[i])
+    if kind == PROJECTOR:
+        return f"heard {n.span[i][0]:.2f}–{n.span[i][1]:.2f} s"
     if n.stream[i] in HEARING or kind == FRAME:
         return _heard_words(graph, i)
     where = f"at {_token(graph, pos)}" if 0 <= pos < len(graph.tokens) else ""

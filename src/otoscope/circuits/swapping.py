@@ -160,7 +160,8 @@ class _Swapping:
         seeds = target_seeds(self.tracer.tape, [self.target])
         sweep = Sweep(self.tracer.tape, self.tracer.dictionary, self.tracer.sources, through=True)
         self._rows = sweep.rows(seeds)[0]
-        heard = EncoderSweep(self.tracer.encoder.sources, through=True).at_layers(sweep.heard(seeds))
+        output = self.tracer.at_output(seeds, through=True)
+        heard = EncoderSweep(self.tracer.encoder.sources, through=True).at_layers(output)
         self._at_layers = [g[:, 0] for g in heard]
 
     def decoder(self, node: int, random: bool = False) -> Change:

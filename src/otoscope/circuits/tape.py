@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from otoscope.models.base import Model
+    from otoscope.models.qwen2_audio import AudioLanguageModel
     from otoscope.models.whisper import SpeechModel
 
 
@@ -59,6 +60,43 @@ class FrozenNorm:
 
     def _centre(self, g: Tensor) -> Tensor:
         return g - g.mean(dim=-1, keepdim=True) if self.centred else g
+
+
+@dataclass(frozen=True, eq=False)
+class Projection:
+    """The way from an audio tower's last layer into a text stream: pooling by two, the tower's norm, the projector.
+
+    Attributes:
+        norm: The tower's norm at the pooled frames that reach the text.
+        weight: Of the projector, `(d_text, d_audio)`.
+        projector_bias: Of the projector, or None.
+        frames: Frames of the tower.
+        first: Position of the text stream at which the first pooled frame enters; the others follow.
+    """
+
+    norm: FrozenNorm
+    weight: Tensor
+    projector_bias: Tensor | None
+    frames: int
+    first: int
+
+    def __len__(self) -> int:
+        return len(self.norm.factor)
+
+    @property
+    def bias(self) -> Tensor | None:
+        """`(d_text,)` what norm and projector add at every position."""
+        through = None if self.norm.bias is None else self.weight @ self.norm.bias
+        if through is None or self.projector_bias is None:
+            return self.projector_bias if through is None else through
+        return through + self.projector_bias
+
+    def adjoint(self, g: Tensor) -> Tensor:
+        """From the text stream `(entering pos, n, d_text)` back to the tower's last layer `(frame, n, d_audio)`."""
+        pooled = self.norm.adjoint(g @ self.weight)
+        out = g.new_zeros(self.frames, g.shape[1], self.weight.shape[1])
+        out[: 2 * len(pooled)] = pooled.repeat_interleave(2, dim=0) / 2
+        return out
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +160,8 @@ class Tape:
         logits: `(pos, vocab)`; empty where nothing is written.
         wiring: Of the stack.
         cross: Cross-attention of every layer, or empty.
-        heard: The pass of the stack that it attends to, or None.
+        heard: The pass of the stack that it attends to, or whose output it is given as embeddings, or None.
+        exit: How this stack's output enters another's embeddings, or None.
     """
 
     ids: Tensor
@@ -137,6 +176,7 @@ class Tape:
     wiring: StackWiring = field(repr=False)
     cross: tuple[AttentionTape, ...] = ()
     heard: Tape | None = field(default=None, repr=False)
+    exit: Projection | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.embed)
@@ -193,6 +233,39 @@ def record_speech(model: SpeechModel, features: Tensor, ids: Tensor) -> Tape:
     return replace(written, heard=heard)
 
 
+def record_audio(model: AudioLanguageModel, inputs: dict[str, Tensor]) -> Tape:
+    """Run Qwen2-Audio once on one recording and its prompt, and keep what the linear replacement of both stacks needs.
+
+    Args:
+        model: The model.
+        inputs: One row of Transformers inputs: `input_ids` with a slot for every audio embedding, `input_features`,
+            `feature_attention_mask`.
+
+    Returns:
+        The text stack's tape; `heard` is the tower's, whose `exit` says where it enters.
+
+    Raises:
+        OptionError: The model runs in half precision, or there is more or less than one recording.
+        ModelError: Its weights give values that are not finite, or a norm is not a norm that can be frozen.
+        GraphError: A stream is not the sum of its parts.
+    """
+    _require_precision(model)
+    ids, tower = inputs["input_ids"], model.hf.get_submodule("model.audio_tower")
+    slots = (ids[0] == model.config.audio_token_id).nonzero().flatten()
+    if len(ids) != 1 or not len(slots) or int(slots[-1]) - int(slots[0]) + 1 != len(slots):
+        raise OptionError("There has to be one recording in the prompt.", "Give one row with one recording.")
+    wiring = stack_wiring(model, "audio_encoder")
+    positions: Tensor = tower.embed_positions.weight.detach()  # type: ignore[assignment,union-attr]
+    heard = _recorded(model, wiring, lambda: model.forward(inputs), ids.new_zeros(0), positions=positions)
+    final, count = heard.final, len(slots)
+    norm = FrozenNorm(final.factor[:count], final.scale[:count], final.centred, final.bias)
+    projector: Any = model.hf.get_submodule("model.multi_modal_projector.linear")
+    bias = None if projector.bias is None else projector.bias.detach()
+    way = Projection(norm, projector.weight.detach(), bias, len(heard), int(slots[0]))
+    written = _recorded(model, stack_wiring(model), lambda: model.forward(inputs), ids[0])
+    return replace(written, heard=replace(heard, exit=way, logits=ids.new_zeros(0)))
+
+
 def _require_precision(model: Model) -> None:
     if model.dtype not in (torch.float32, torch.float64):
         raise OptionError(
@@ -202,9 +275,23 @@ def _require_precision(model: Model) -> None:
 
 
 def _recorded(
-    model: Model, wiring: StackWiring, run: Callable[[], Any], ids: Tensor, other: Tensor | None = None
+    model: Model,
+    wiring: StackWiring,
+    run: Callable[[], Any],
+    ids: Tensor,
+    other: Tensor | None = None,
+    positions: Tensor | None = None,
 ) -> Tape:
-    """Watch one stack while it runs; `other` `(key, d)` is what its cross-attention reads."""
+    """Watch one stack while it runs.
+
+    Args:
+        model: The model.
+        wiring: Of the stack.
+        run: Runs it.
+        ids: Its tokens.
+        other: `(key, d)` what its cross-attention reads.
+        positions: `(pos, d)` learned positions that no hook point shows.
+    """
     norms, raws = _Watched(_norms_of(wiring)), _Watched(b.mlp.down_module for b in wiring.blocks)
     first = f"{wiring.prefix}.0.hook_resid_pre"
     parts = [part for b in wiring.blocks for part in (b.attention, b.cross) if part is not None]
@@ -215,7 +302,7 @@ def _recorded(
     logits = ids.new_zeros(0) if output is None else output.logits[0]
     _require_finite(model, logits)
     final, last, _ = norms.frozen(wiring.final_norm)
-    positions = cache[wiring.positions] if wiring.positions else None
+    positions = cache[wiring.positions] if wiring.positions else positions
     if positions is not None and positions.dim() == 3:
         positions = positions[0]
     start = cache[first][0]
@@ -348,6 +435,9 @@ def _require_additive(tape: Tape) -> None:
     total = start + sum(m.out for m in tape.mlp)
     for attention in (*tape.attention, *tape.cross):
         total = total + attention_out(attention)
+    pooled = len(total) // len(tape.last)  # an audio tower pools its frames before its last norm
+    if pooled > 1:
+        total = total[: pooled * len(tape.last)].unflatten(0, (-1, pooled)).mean(dim=1)
     if not torch.allclose(total, tape.last, rtol=1e-3, atol=1e-3 * float(tape.last.abs().max())):
         raise GraphError(
             "The stream is not the sum of what attention and MLPs write.",

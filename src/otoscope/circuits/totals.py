@@ -88,8 +88,8 @@ def totals(tracer: Tracer) -> Totals:
     sweep = Sweep(tape, tracer.dictionary, s, through=True)
     seeds = target_seeds(tape, tracer.targets)
     rows = sweep.rows(seeds)
-    sound = rows[:, s.frames.first : s.biases] if s.frames else rows[:, :0]
-    tokens = rows[:, s.tokens : s.tokens + len(tape)]
+    sound = tracer.sound_of(rows)
+    tokens = rows[:, s.tokens : s.tokens + len(tape)] * tracer.is_text
     positions = rows.new_zeros(len(rows))
     if s.positions is not None:
         positions = rows[:, s.positions : s.positions + len(tape)].sum(dim=1)

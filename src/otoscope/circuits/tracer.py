@@ -138,6 +138,18 @@ class Tracer:
         inputs = self.model.inputs(self.ids.expand(rows, -1))  # type: ignore[attr-defined]
         return self.model.hf.base_model(**inputs, use_cache=False).last_hidden_state
 
+    # Sound -----------------------------------------------------------------------------------------------------------
+
+    @property
+    def is_text(self) -> Tensor:
+        """`(pos,)` 1 where a token enters, 0 where sound does."""
+        return self.tape.embed.new_ones(len(self.tape))
+
+    def sound_of(self, rows: Tensor) -> Tensor:
+        """`(n, segment)`: of full rows what is given of the sound, by segment; no segments where nothing is heard."""
+        frames = self.sources.frames
+        return rows[:, frames.first : self.sources.biases] if frames else rows[:, :0]
+
     # Choosing and computing rows -------------------------------------------------------------------------------------
 
     def rows(self, seeds: Seeds, out: Tensor | None = None) -> Tensor:
