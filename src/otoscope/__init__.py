@@ -36,20 +36,22 @@ _DOORS = {
     "probe": "otoscope.probes.corpus:probe_corpus",
     "save_page": "otoscope.views.page",
     "trace": "otoscope.circuits.tracer",
+    "trace_audio": "otoscope.circuits.audio_language",
     "trace_speech": "otoscope.circuits.speech",
     "OtoscopeError": "otoscope.errors",
 }
 
 __all__ = [
     "ActivationCache", "Clip", "DecodeOptions", "Edit", "HookPoint", "OtoscopeError", "Transcript", "__version__",
-    "explain", "items", "load_model", "mix", "probe", "read", "sample", "save_page", "silence", "trace", "trace_speech",
-    "transcribe", "transcribe_all", "white_noise",
+    "explain", "items", "load_model", "mix", "probe", "read", "sample", "save_page", "silence", "trace", "trace_audio",
+    "trace_speech", "transcribe", "transcribe_all", "white_noise",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
     from otoscope.activations import ActivationCache, Edit, HookPoint
     from otoscope.audio import Clip, mix, read, silence, white_noise
     from otoscope.audio.samples import sample
+    from otoscope.circuits.audio_language import trace_audio
     from otoscope.circuits.speech import trace_speech
     from otoscope.circuits.tracer import trace
     from otoscope.corpora import items

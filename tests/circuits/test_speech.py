@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 from tests.circuits.cases import Random
+from tests.circuits.test_exchange import require_valid
 from tests.conftest import tiny
 
 from otoscope.circuits.adjoint import Sweep
 from otoscope.circuits.graph import FEATURE, FRAME
 from otoscope.circuits.hearing import EncoderSweep
+from otoscope.circuits.neuronpedia import read_neuronpedia, to_neuronpedia, write_neuronpedia
 from otoscope.circuits.saving import load_graph, save_graph
 from otoscope.circuits.scores import grounding
 from otoscope.circuits.segments import fixed
@@ -191,6 +193,30 @@ def test_a_speech_graph_is_saved_told_and_read_back(model, features, tmp_path):
     told = json.dumps(graph.to_dict(), allow_nan=False)
     assert {"sound", "tokens", "biases"} <= json.loads(told)["totals"][0].keys()
     assert (graph.nodes.kind == FRAME).any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("settings", [CLOSED, OPENED], ids=["closed", "opened"])
+def test_the_export_to_neuronpedia_is_valid_tells_times_and_comes_back(
+    model, features, settings, kind, tmp_path
+):
+    graph = tracer(model, features, settings, *KINDS[kind]()).graph([5, 9])
+    told = to_neuronpedia(graph, "heard", node_share=1.0, edge_share=1.0)
+    require_valid(told)
+    labels = told["metadata"]["prompt_tokens"]
+    assert labels[0] == "0.00-0.14 s"
+    heard = [n for n in told["nodes"] if n["clerp"].startswith(("Heard", "Sound"))]
+    for node in heard:
+        assert node["otoscope"]["span"] == pytest.approx(
+            [0.14 * node["ctx_idx"], 0.14 * (node["ctx_idx"] + 1)], abs=0.9
+        )
+        assert node["layer"] == "E"
+    assert heard
+    write_neuronpedia(graph, tmp_path / "heard.json")
+    again = read_neuronpedia(tmp_path / "heard.json")
+    pruned = graph.prune(0.8, 0.98).graph.without_tracer()
+    assert again.names == pruned.names
+    assert again.to_dict() == pruned.to_dict()
 
 
 def test_what_does_not_fit_is_refused(model, features):

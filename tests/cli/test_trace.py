@@ -46,7 +46,7 @@ def test_a_prompt_gives_a_summary_json_a_graph_and_a_check(language_model, place
     out, _ = capsys.readouterr()
     told = json.loads((place / "out.json").read_text("utf-8"))
     assert "Strongest paths" in out
-    assert "direct (everything frozen): correlation 1.000000" in out
+    assert "everything frozen: correlation 1.000000" in out
     assert {"targets", "nodes", "edges", "scores", "check"} <= set(told)
     assert sum(node["kind"] == "feature" for node in told["nodes"]) == 90
     assert {"id", "kind", "stream", "layer", "pos", "feature", "activation", "influence"} <= set(

@@ -19,9 +19,12 @@ from otoscope.circuits.graph import (
     BIAS,
     ERROR,
     FEATURE,
+    FRAME,
+    HEARING,
     KINDS,
     NONE,
     POSITION,
+    PROJECTOR,
     TARGET,
     TOKEN,
     AttributionGraph,
@@ -39,6 +42,8 @@ TYPES = {
     POSITION: "unknown",
     BIAS: "bias",
     TARGET: "logit",
+    FRAME: "embedding",
+    PROJECTOR: "embedding",
 }
 MOST_FEATURES = 2048
 """The page asks for the details of every feature, so many at once."""
@@ -83,7 +88,7 @@ def to_neuronpedia(
         "metadata": {
             "slug": slug,
             "scan": scan,
-            "prompt_tokens": list(part.tokens),
+            "prompt_tokens": [*_segments(part), *part.tokens],
             "prompt": str(record.get("prompt", "".join(part.tokens))),
             **({"node_threshold": node_share} if node_share > 0 else {}),
             "pruning_settings": {"node_threshold": node_share, "edge_threshold": edge_share},
@@ -105,9 +110,33 @@ def _capped(graph: AttributionGraph, influence: np.ndarray) -> tuple[Attribution
     return keep_nodes(graph, kept), influence[kept]
 
 
+def _segments(graph: AttributionGraph) -> list[str]:
+    """Columns of the page for the segments of sound, which come before those of the tokens."""
+    if "segments" not in graph.record:
+        return []
+    told = graph.record["segments"]
+    spans = zip(told["spans"], told["labels"], strict=True)
+    return [f"{begin:.2f}-{end:.2f} s {label}".strip() for (begin, end), label in spans]
+
+
+def _below(graph: AttributionGraph) -> int:
+    """Layers of the encoder, which lie under those of the stack that writes."""
+    return int(graph.record.get("encoder_layers", 0))
+
+
 def _layers(graph: AttributionGraph) -> int:
     told = graph.record.get("model", {}).get("layers")
-    return int(told) if told else int(graph.nodes.layer.max())
+    return (int(told) if told else int(graph.nodes.layer.max())) + _below(graph)
+
+
+def _place(graph: AttributionGraph, i: int) -> tuple[int, int]:
+    """Layer and column of a node on the page."""
+    n, layer, pos = graph.nodes, int(graph.nodes.layer[i]) + _shift(graph), int(graph.nodes.pos[i])
+    if n.stream[i] in HEARING:
+        return layer, max(pos, 0)
+    if n.kind[i] == FRAME:  # what the encoder gives
+        return _below(graph), max(pos, 0)
+    return layer + _below(graph), max(pos, 0) + len(_segments(graph))
 
 
 def _shift(graph: AttributionGraph) -> int:
@@ -117,7 +146,7 @@ def _shift(graph: AttributionGraph) -> int:
 
 def _node_id(graph: AttributionGraph, i: int) -> str:
     n, kind = graph.nodes, int(graph.nodes.kind[i])
-    layer, pos, feature = int(n.layer[i]) + _shift(graph), int(n.pos[i]), int(n.feature[i])
+    (layer, pos), feature = _place(graph, i), int(n.feature[i])
     if kind == TARGET:
         order = i - (len(n) - len(graph.targets))
         which = feature if feature != NONE else f"direction{order}"
@@ -128,7 +157,9 @@ def _node_id(graph: AttributionGraph, i: int) -> str:
         ERROR: f"{layer}_error_mlp_{pos}",
         TOKEN: f"E_{feature}_{pos}",
         POSITION: f"P_position_{pos}",
-        BIAS: f"{layer}_bias_0",
+        BIAS: f"{layer}_{'encoderbias' if n.stream[i] in HEARING else 'bias'}_0",
+        FRAME: f"E_{'sound' if n.stream[i] in HEARING else 'heard'}_{pos}",
+        PROJECTOR: f"E_heard_{pos}",
     }[kind]
 
 
@@ -139,13 +170,14 @@ def cantor(layer: int, feature: int) -> int:
 
 def _node(graph: AttributionGraph, i: int, node_id: str, influence: float) -> dict[str, Any]:
     n, kind = graph.nodes, int(graph.nodes.kind[i])
-    layer, pos, feature = int(n.layer[i]) + _shift(graph), int(n.pos[i]), int(n.feature[i])
-    activation = float(n.activation[i])
+    (layer, column), feature = _place(graph, i), int(n.feature[i])
+    pos, activation = int(n.pos[i]), float(n.activation[i])
+    span = {} if np.isnan(n.span[i]).any() else {"span": n.span[i].tolist()}
     node = {
         "node_id": node_id,
-        "feature": {FEATURE: cantor(layer, feature), ERROR: -1, TOKEN: pos}.get(kind),
-        "layer": {TOKEN: "E", POSITION: "E", TARGET: str(_layers(graph) + 1)}.get(kind, str(layer)),
-        "ctx_idx": max(pos, 0),
+        "feature": {FEATURE: cantor(layer, feature), ERROR: -1, TOKEN: column}.get(kind),
+        "layer": _LAYERS.get(kind) or (str(_layers(graph) + 1) if kind == TARGET else str(layer)),
+        "ctx_idx": column,
         "feature_type": TYPES[kind],
         "jsNodeId": f"{layer}_{feature}-0" if kind == FEATURE else f"{node_id}-0",
         "clerp": "",
@@ -154,9 +186,13 @@ def _node(graph: AttributionGraph, i: int, node_id: str, influence: float) -> di
         "token_prob": 0.0,
         "is_target_logit": False,
         "stream": n.stream[i],
-        "otoscope": {"kind": KINDS[kind], "layer": int(n.layer[i]), "pos": pos, "feature": feature},
+        "otoscope": {"kind": KINDS[kind], "layer": int(n.layer[i]), "pos": pos, "feature": feature, **span},
     }
     return node | _words(graph, i, kind, feature, pos)
+
+
+_LAYERS = {TOKEN: "E", POSITION: "E", FRAME: "E", PROJECTOR: "E"}
+"""Kinds that stand below all layers."""
 
 
 def _words(graph: AttributionGraph, i: int, kind: int, feature: int, pos: int) -> dict[str, Any]:
@@ -170,6 +206,10 @@ def _words(graph: AttributionGraph, i: int, kind: int, feature: int, pos: int) -
             "clerp": f'Output "{_quoted(target.label)}" (p={p:.3f})',
         }
         return told | {"feature": None if feature == NONE else feature, "jsNodeId": f"L_{feature}-{pos}"}
+    if kind in (FRAME, PROJECTOR):
+        begin, end = graph.nodes.span[i]
+        given = "Sound" if graph.nodes.stream[i] in HEARING else "Heard"
+        return {"clerp": f"{given} {begin:.2f}-{end:.2f} s"}
     if kind == TOKEN:
         return {"clerp": f'Emb: "{_quoted(graph.tokens[pos])}"', "jsNodeId": f"E_{feature}-{pos}"}
     words = {ERROR: f"Err: mlp at position {pos}", POSITION: f"Position {pos}", BIAS: "Bias"}
@@ -196,6 +236,7 @@ def _extra(graph: AttributionGraph) -> dict[str, Any]:
         "values": graph.values.tolist(),
         "targets": [asdict(target) for target in graph.targets],
         "record": graph.record,
+        "tokens": list(graph.tokens),
     }
 
 
@@ -247,7 +288,9 @@ def read_neuronpedia(path: Path | str) -> AttributionGraph:
 
 def _read(told: Mapping[str, Any]) -> AttributionGraph:
     metadata = told["metadata"]
-    tokens = tuple(str(token) for token in metadata["prompt_tokens"])
+    tokens = tuple(
+        str(token) for token in metadata.get("otoscope", {}).get("tokens", metadata["prompt_tokens"])
+    )
     parsed = [_parsed(node) for node in told["nodes"]]
     order = sorted(range(len(parsed)), key=lambda i: _rank(parsed[i][0]))
     index = {told["nodes"][i]["node_id"]: at for at, i in enumerate(order)}
@@ -260,6 +303,7 @@ def _read(told: Mapping[str, Any]) -> AttributionGraph:
     nodes = Nodes(
         kind.astype(np.int8), layer.astype(np.int32), pos.astype(np.int32), feature.astype(np.int64),
         activation.astype(np.float64), stream,
+        np.array([_span(told["nodes"][i]) for i in order]).reshape(-1, 2),
     )  # fmt: skip
     row_nodes = np.concatenate([nodes.of(FEATURE), nodes.of(TARGET)])
     indptr, indices, weights = _edges(told["links"], index, row_nodes)
@@ -293,12 +337,18 @@ def _parsed(node: Mapping[str, Any]) -> tuple[int, int, int, int, float]:
     if "otoscope" in node:
         own = node["otoscope"]
         return KINDS.index(own["kind"]), int(own["layer"]), int(own["pos"]), int(own["feature"]), value
-    kinds = {name: kind for kind, name in TYPES.items()}
+    kinds = {name: kind for kind, name in reversed(TYPES.items())}  # an embedding is first of all a token's
     kind = kinds.get(node["feature_type"], ERROR)
     parts = str(node["node_id"]).split("_")
     layer = NONE if node["layer"] == "E" else int(node["layer"])
     feature = int(parts[1]) if kind in (FEATURE, TOKEN, TARGET) else NONE
     return kind, layer, int(node["ctx_idx"]), feature, value
+
+
+def _span(node: Mapping[str, Any]) -> tuple[float, float]:
+    """Begin and end in seconds, or NaN."""
+    begin, end = node.get("otoscope", {}).get("span", (np.nan, np.nan))
+    return float(begin), float(end)
 
 
 def _edges(links: Any, index: Mapping[str, int], row_nodes: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -414,6 +414,7 @@ class SpeechTracer(Tracer):
             "segments": self.segments.to_dict(),
             "encoder_dictionary": self.encoder_dictionary.describe(),
             "encoder_features": encoder,
+            "encoder_layers": self.encoder_dictionary.layers,
             "totals": totals(self).to_dict(),
             **self.about,
         }

@@ -13,6 +13,8 @@ from otoscope.errors import OptionError
 
 if TYPE_CHECKING:
     from otoscope.circuits.checking import Check
+    from otoscope.circuits.graph import AttributionGraph
+    from otoscope.models.base import Model
 
 
 @with_common
@@ -125,25 +127,22 @@ def trace(
         settings = TraceSettings(nodes=nodes or 1000, batch=common.batch)
         graph = Tracer(patient, text, load_dictionary(dictionary, patient), settings).graph(target or "top")
     else:
-        from otoscope.circuits.speech import SpeechSettings, trace_speech
-        from otoscope.models.transcripts import DecodeOptions
-
-        graph = trace_speech(
-            patient,  # type: ignore[arg-type] # what is no recogniser is refused there
+        graph = _of_recording(
+            patient,
             Path(clip),
             [int(each) if each.isdigit() else each for each in token or []] or None,
             against,
+            language,
             dictionary=load_dictionary(dictionary, patient),
-            encoder_dictionary=load_dictionary(encoder_dictionary, patient, "encoder")
+            encoder_dictionary=load_dictionary(encoder_dictionary, patient, _hearing_stack(patient))
             if encoder_dictionary
             else None,
-            settings=SpeechSettings(
-                nodes=nodes or 500,
-                batch=common.batch,
-                encoder_nodes=encoder_nodes or 0,
-                segments=segments or "words",
-            ),
-            options=DecodeOptions(language=language),
+            settings={
+                "nodes": nodes or 500,
+                "batch": common.batch,
+                "encoder_nodes": encoder_nodes or 0,
+                "segments": segments or "words",
+            },
             offset=offset,
         )
     checked = graph.check(seed=common.seed) if check else None
@@ -158,6 +157,35 @@ def trace(
         from otoscope.circuits.summary import summary_lines
 
         say(*summary_lines(graph), *(_check_lines(checked) if checked else []))
+
+
+def _of_recording(
+    patient: Model,
+    clip: Path,
+    token: list[int | str] | None,
+    against: str | None,
+    language: str | None,
+    settings: dict[str, Any],
+    **how: Any,
+) -> AttributionGraph:
+    from otoscope.circuits.audio_language import trace_audio
+    from otoscope.circuits.speech import SpeechSettings, trace_speech
+    from otoscope.models.qwen2_audio import AudioLanguageModel
+    from otoscope.models.transcripts import DecodeOptions
+
+    how |= {"settings": SpeechSettings(**settings)}
+    if isinstance(patient, AudioLanguageModel):
+        if language:
+            raise OptionError("--language is of recognisers.", "Ask this model for a language in words.")
+        return trace_audio(patient, clip, token, against, **how)
+    options = DecodeOptions(language=language)
+    # What is no recogniser is refused there.
+    return trace_speech(patient, clip, token, against, options=options, **how)  # type: ignore[arg-type]
+
+
+def _hearing_stack(patient: Model) -> str:
+    """Name of the stack that hears."""
+    return next((s for s in patient.points.stacks if s in ("encoder", "audio_encoder")), "encoder")
 
 
 def _require_one_kind(clip: str | None, of_prompts: dict[str, Any], of_recordings: dict[str, Any]) -> None:
