@@ -23,6 +23,9 @@ NAMES = (
     "patching_generative",
     "patching_teacher_forced",
     "tracing",
+    "hearing",
+    "hearing_checks",
+    "grounding",
     "parity_tiny_en",
     "parity_base",
 )

@@ -20,12 +20,14 @@ class Study(StrEnum):
     HALLUCINATION = "hallucination"
     REPETITION = "repetition"
     CONTEXT_BIAS = "context-bias"
+    WHY = "why"
 
 
 @with_common
 def study(
     name: Annotated[
-        Study, typer.Argument(metavar="NAME", help="lens, probes, hallucination, repetition or context-bias.")
+        Study,
+        typer.Argument(metavar="NAME", help="lens, probes, hallucination, repetition, context-bias or why."),
     ],
     *,
     model: Annotated[str, typer.Option(help="An alias, a hub id or a model directory.")] = "whisper-tiny.en",
@@ -82,6 +84,10 @@ def study(
         from otoscope.studies.context_bias import study_context_bias
 
         results = study_context_bias(loaded, manifests, out, seed=common.seed, batch=common.batch)
+    elif name is Study.WHY:
+        from otoscope.studies.why import study_why
+
+        results = study_why(loaded, manifests, out, seed=common.seed)
     else:
         from otoscope.studies.layers import study_lens
 

@@ -217,6 +217,8 @@ def study_figures(results: Mapping[str, Any]) -> dict[str, Figure]:
         return {
             f"lens-{name}": lens_figure(name, found, model) for name, found in results["languages"].items()
         }
+    if results["study"] == "why":
+        return {}  # its graphs are looked at on a page
     if "sweeps" in results:
         from otoscope.views.patch_figure import patch_figure
 
