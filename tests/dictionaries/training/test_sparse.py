@@ -6,7 +6,8 @@ import pytest
 import torch
 from tests.dictionaries.training.planted import WIDTH, Planted, config_of
 
-from otoscope.dictionaries.training.gates import above, batch_top_k, jump, step, top_k
+from otoscope.dictionaries.training import gates
+from otoscope.dictionaries.training.gates import Before, above, batch_top_k, jump, step, top_k
 from otoscope.dictionaries.training.modules import Coder
 from otoscope.dictionaries.training.objective import judge
 from otoscope.dictionaries.training.scaling import measure_units
@@ -19,13 +20,18 @@ def random(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
+def given(z):
+    """Pre-activations that are what is given."""
+    return Before(torch.eye(z.shape[1], dtype=z.dtype), torch.zeros(z.shape[1], dtype=z.dtype), z)
+
+
 def close(a, b):
     torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
 
 
 def test_decoding_and_all_its_gradients_equal_dense_autograd():
     z, w, g = random(7, 20), random(20, 5, seed=1).requires_grad_(), random(7, 5, seed=2)
-    pattern, values = above(z, 0.5)
+    pattern, values = above(given(z), 0.5)
     values.requires_grad_()
     out = decode(values, w, pattern)
     found = torch.autograd.grad((out * g).sum(), [values, w])
@@ -38,7 +44,7 @@ def test_decoding_and_all_its_gradients_equal_dense_autograd():
 def test_picked_preactivations_give_the_encoder_its_dense_gradient():
     x, w, b = random(7, 5), random(20, 5, seed=1).requires_grad_(), random(20, seed=2).requires_grad_()
     dense = x @ w.T + b
-    pattern, z = top_k(dense.detach(), 4)
+    pattern, z = top_k(Before(w.detach(), b.detach(), x), 4)
     g = random(len(z), seed=3)
     found = torch.autograd.grad((pick(w, b, x, z, pattern) * g).sum(), [w, b])
     wanted = torch.autograd.grad((dense[pattern.pos, pattern.feature] * g).sum(), [w, b])
@@ -48,7 +54,7 @@ def test_picked_preactivations_give_the_encoder_its_dense_gradient():
 
 
 def test_a_number_spread_over_entries_gathers_their_gradients():
-    pattern, vector = above(random(7, 20), 0.0)[0], random(20, seed=1).requires_grad_()
+    pattern, vector = above(given(random(7, 20)), 0.0)[0], random(20, seed=1).requires_grad_()
     g = random(len(pattern), seed=2)
     (found,) = torch.autograd.grad((spread(vector, pattern) * g).sum(), vector)
     (wanted,) = torch.autograd.grad((vector[pattern.feature] * g).sum(), vector)
@@ -65,10 +71,24 @@ def test_nothing_on_writes_nothing_and_moves_nothing():
     assert not w.grad.any()
 
 
+@pytest.mark.parametrize("features", [20, 24, 80, 81])
+@pytest.mark.parametrize("equal", [False, True])
+def test_the_largest_of_each_position_are_found_in_rounds(features, equal, monkeypatch):
+    monkeypatch.setattr(gates, "_BLOCK", 64 * features)
+    z = random(150, features)
+    z = z.round() if equal else z  # many are equal to the k-th
+    pattern, values = top_k(given(z), 5)
+    close(values.view(150, 5).sort(descending=True).values, z.topk(5).values)
+    assert torch.equal(z[pattern.pos, pattern.feature], values)
+    entries = set(zip(pattern.pos.tolist(), pattern.feature.tolist(), strict=True))
+    assert len(entries) == 150 * 5
+
+
 @pytest.mark.parametrize("shift", [-4.0, 0.0, 4.0])
-def test_the_largest_of_a_batch_are_found_without_sorting_it(shift):
+def test_the_largest_of_a_batch_are_found_without_sorting_it(shift, monkeypatch):
+    monkeypatch.setattr(gates, "_BLOCK", 64 * 40)
     z = random(300, 40) * torch.linspace(0.1, 2, 300, dtype=torch.float64)[:, None] + shift
-    pattern, values = batch_top_k(z, 5)
+    pattern, values = batch_top_k(given(z), 5)
     wanted = z.flatten().topk(5 * 300).values.relu()
     close(values.sort(descending=True).values, wanted[wanted > 0])
     assert torch.equal(z[pattern.pos, pattern.feature], values)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import nn
 
-from otoscope.dictionaries.training.gates import above, batch_top_k, jump, step, top_k
+from otoscope.dictionaries.training.gates import Before, Chosen, above, batch_top_k, jump, step, top_k
 from otoscope.dictionaries.training.scaling import Units
 from otoscope.dictionaries.training.sparse import Pattern, decode, pick, spread
 
@@ -103,7 +103,7 @@ class LayerCoder(nn.Module):
         self.b_enc.copy_(-(self.w_enc @ units.start.to(self.w_enc)))
         if self.config.activation == "jumprelu":
             wanted = self.config.start_l0 or self.config.k or self.config.width / 32
-            z = self.before(self.scaled_inputs(x[:4096]))
+            z = torch.addmm(self.b_enc, self.scaled_inputs(x[:4096]), self.w_enc.T)
             rank = round(len(z) * (1 - wanted / self.config.width))
             lowest = z.kthvalue(min(max(rank, 1), len(z)), dim=0).values
             self.log_threshold.copy_(lowest.clamp_min(1e-3).log())
@@ -112,9 +112,11 @@ class LayerCoder(nn.Module):
         """Inputs `(n, d_in)` in the units of training."""
         return (x.to(self.shift) - self.shift) * self.scaled_by
 
-    def before(self, x: Tensor) -> Tensor:
-        """Pre-activations `(n, feature)`, all of them, of scaled inputs."""
-        return torch.addmm(self.b_enc, x, self.w_enc.T)
+    def before(self, x: Tensor, which: Tensor | None = None) -> Before:
+        """Pre-activations of scaled inputs, of all features or of some."""
+        if which is None:
+            return Before(self.w_enc.detach(), self.b_enc.detach(), x)
+        return Before(self.w_enc.detach()[which], self.b_enc.detach()[which], x)
 
     @property
     def threshold(self) -> Tensor:
@@ -133,13 +135,13 @@ class LayerCoder(nn.Module):
         values = values.relu()
         return Codes(pattern, values, (values.detach() > 0).sum() / len(x))
 
-    def _chosen(self, z: Tensor) -> tuple[Pattern, Tensor]:
+    def _chosen(self, before: Before) -> Chosen:
         if self.config.activation == "topk":
-            return top_k(z, int(self.config.k or 0))
+            return top_k(before, int(self.config.k or 0))
         if self.config.activation == "batchtopk":
-            return batch_top_k(z, int(self.config.k or 0))
+            return batch_top_k(before, int(self.config.k or 0))
         # Those just below the threshold are off, and tell it where to go.
-        return above(z, self.threshold - self.config.bandwidth / 2)
+        return above(before, self.threshold - self.config.bandwidth / 2)
 
     @torch.no_grad()
     def encode_for_use(self, x: Tensor) -> Codes:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from otoscope.dictionaries.training import parallel
-from otoscope.dictionaries.training.gates import top_k
+from otoscope.dictionaries.training.gates import Before, top_k
 from otoscope.dictionaries.training.modules import Coder, Codes, LayerCoder
 from otoscope.dictionaries.training.sparse import Pattern, pick
 
@@ -92,9 +92,8 @@ def revival(coder: Coder, at: int, x: Tensor, residuals: list[Tensor], dead: Ten
     """
     own, config = coder[at], coder.config
     with torch.no_grad():
-        z = torch.addmm(own.b_enc[dead], x, own.w_enc[dead].T)
-        k = min(config.aux_k_for(x.shape[1]), len(dead))
-        chosen, best = top_k(z, k)
+        before = own.before(x, dead)
+        chosen, best = top_k(before, config.aux_k_for(x.shape[1]))
         pattern = Pattern(chosen.pos, dead[chosen.feature], len(x), config.width)
     values = pick(own.w_enc, own.b_enc, x, best, pattern).relu()
     parts = coder.written(at, Codes(pattern, values, values.new_zeros(())))
@@ -102,14 +101,14 @@ def revival(coder: Coder, at: int, x: Tensor, residuals: list[Tensor], dead: Ten
         _share(residual - part, coder[at + i])
         for i, (residual, part) in enumerate(zip(residuals, parts, strict=False))
     ]
-    return torch.stack(shares).mean() + _pull(own, x, z, dead)
+    return torch.stack(shares).mean() + _pull(own, x, before, dead)
 
 
-def _pull(own: LayerCoder, x: Tensor, z: Tensor, dead: Tensor) -> Tensor:
+def _pull(own: LayerCoder, x: Tensor, before: Before, dead: Tensor) -> Tensor:
     """How far below their thresholds dead features stay even at the input that is nearest to them, on average."""
     with torch.no_grad():
         threshold = own.threshold.expand(own.config.width)[dead]
-        highest, pos = z.max(dim=0)
+        highest, pos = _nearest(before)
         everywhere = parallel.greatest(highest)
         # The process that has the nearest input draws for all; gradients are averaged afterwards.
         short = ((everywhere <= threshold) & (highest == everywhere)).nonzero().flatten()
@@ -118,3 +117,11 @@ def _pull(own: LayerCoder, x: Tensor, z: Tensor, dead: Tensor) -> Tensor:
         missing = threshold[short]
     reached = pick(own.w_enc, own.b_enc, x, highest[short], pattern)
     return parallel.world() * (missing - reached).sum() / len(dead)
+
+
+def _nearest(before: Before) -> tuple[Tensor, Tensor]:
+    """For each feature `(m,)` its highest pre-activation and the position that has it."""
+    found = [z.max(dim=0) for z in before.blocks()]
+    highest, block = torch.stack([values for values, _ in found]).max(dim=0)
+    pos = torch.stack([where for _, where in found]).gather(0, block[None])[0]
+    return highest, pos + block * before.rows
