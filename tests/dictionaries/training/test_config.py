@@ -34,6 +34,7 @@ def test_a_configuration_survives_json():
     ({"kind": "sae", "reads": "mlp_in"}, "cannot have reads"),
     ({"reads": "point"}, "cannot have reads"),
     ({"decoder_start": "encoder"}, "writes elsewhere"),
+    ({"start_k": 20}, "start_k needs k_steps"),
     ({"unit_decoder": True}, "no norm to hold"),
 ])  # fmt: skip
 def test_what_cannot_be_is_refused_with_a_reason(values, reason):
@@ -56,6 +57,11 @@ def test_the_learning_rate_rises_stays_and_falls_to_zero():
     assert rates[9:81] == [1.0] * 72
     assert rates[90] == pytest.approx(0.5)
     assert rates[100] == 0
+
+
+def test_k_comes_down_in_even_steps():
+    config = TrainConfig("sae", 64, 100, k=4, start_k=12, k_steps=8)
+    assert [config.k_at(step) for step in (0, 1, 4, 7, 8, 99)] == [12, 11, 8, 5, 4, 4]
 
 
 def test_the_geometric_median_is_where_the_distances_are_least():

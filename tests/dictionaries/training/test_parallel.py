@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import islice
 
 import pytest
 import torch
@@ -12,14 +13,16 @@ from tests.dictionaries.training.planted import Planted, config_of
 
 from otoscope.dictionaries.training.buffer import Vectors
 from otoscope.dictionaries.training.trainer import train
+from otoscope.errors import OtoscopeError, TrainingError
 
 KINDS = [("transcoder", "topk"), ("clt", "topk"), ("sae", "jumprelu")]
 
 
-def config(kind, activation):
+def config(kind, activation, **more):
     return config_of(
         kind, activation=activation, steps=20, batch=64, calibration=128, layers=(0, 1), dtype="float64",
-        decoder_start="random", dead_after=200, checkpoint_every=8, record_every=1,
+        decoder_start="random", dead_after=64, width=96, checkpoint_every=8, record_every=1,
+        **more,
     )  # fmt: skip
 
 
@@ -47,6 +50,11 @@ def work(rank, folder, kinds):
         train(config(kind, activation), stopping(share(kind, rank, 2), 13), folder / "killed")
     except InterruptedError:
         train(config(kind, activation), share(kind, rank, 2), folder / "killed")
+    with pytest.raises(OtoscopeError, match="begun with k = 3"):
+        train(config(*kinds[0], k=4), share(kind, rank, 2), folder / kind)
+    with pytest.raises(TrainingError, match="ended at step 7"):
+        train(config(*kinds[0]), islice(share(kind, rank, 2), 7 + 3 * rank), folder / "short")
+    dist.barrier()
     dist.destroy_process_group()
 
 
@@ -67,6 +75,7 @@ def test_two_processes_learn_what_one_learns_from_their_batches_together(tmp_pat
             [json.loads(line) for line in (folder / kind / "loss.jsonl").read_text().splitlines()]
             for folder in (tmp_path, tmp_path / "alone")
         ]
+        assert any(line["dead"] for line in lines[0])
         for a, b in zip(*lines, strict=True):
             assert a["dead"] == b["dead"]
             assert [a["loss"], a["l0"]] == pytest.approx([b["loss"], b["l0"]])

@@ -40,7 +40,7 @@ def planted_rows(planted, found, at, out):
 def test_planted_features_are_found(kind, activation, tying, tmp_path):
     layers = 2 if kind == "clt" else 1
     # Where layers share rows, features must also find the numbers that fit together.
-    pace = {"steps": 600, "lr": 5e-3} if tying == "target" else {}
+    pace = {"steps": 500, "lr": 5e-3} if tying == "target" else {"steps": 300}
     planted = Planted(kind, layers, steps=600, tying=tying)
     config = config_of(
         kind, activation=activation, tying=tying, layers=tuple(range(layers)), bandwidth=2.0, **pace

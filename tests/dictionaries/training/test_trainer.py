@@ -9,7 +9,7 @@ import torch
 from tests.conftest import tiny
 from tests.dictionaries.training.planted import Planted, config_of
 
-from otoscope.dictionaries.formats.own import load_own
+from otoscope.dictionaries.formats.own import load_own, save_dictionary
 from otoscope.dictionaries.loading import load_dictionary
 from otoscope.dictionaries.training.buffer import ShuffleBuffer, Vectors, from_iterable
 from otoscope.dictionaries.training.config import TrainConfig
@@ -95,13 +95,12 @@ def test_the_saved_dictionary_has_the_activations_and_reconstructions_of_the_lea
     kind, tying, activation, scaling, tmp_path
 ):
     config = few(kind, tying, activation, scaling=scaling, dtype="float64", model_layers=2)
-    data = Planted(kind, 2, steps=40, batch=64)
-    (tmp_path / "other").mkdir()
-    trainer = Trainer(config, data, tmp_path / "other")
+    data = Planted(kind, 2, steps=10, batch=64)
+    trainer = Trainer(config, data, tmp_path)
     for vectors in data:
         trainer.update(vectors)
-    train(config, data, tmp_path / "saved")
-    dictionary, coder = load_own(tmp_path / "saved", torch.float64), trainer.coder
+    save_dictionary(fold(trainer.coder), tmp_path)
+    dictionary, coder = load_own(tmp_path, torch.float64), trainer.coder
     x = Planted(kind, 2, batch=64).batch_of(99).inputs.double()
     scaled = [own.scaled_inputs(x[at]) for at, own in enumerate(coder)]
     codes = [own.encode_for_use(scaled[at]) for at, own in enumerate(coder)]
@@ -179,6 +178,8 @@ def test_data_that_ends_early_or_has_another_shape_is_refused(tmp_path):
         train(few("sae"), Planted("sae", 2, steps=7, batch=64), tmp_path / "a")
     with pytest.raises(OptionError, match=r"\(3, 64, 16\).* for 2 layers"):
         train(few("sae"), Planted("sae", 3, steps=40, batch=64), tmp_path / "b")
+    with pytest.raises(OptionError, match="batch of 32 inputs and 32 targets"):
+        train(few("sae"), Planted("sae", 2, steps=40, batch=32), tmp_path / "d")
     with pytest.raises(OptionError, match="no vectors"):
         train(few("sae"), [], tmp_path / "c")
 
@@ -190,6 +191,14 @@ def test_a_damaged_checkpoint_is_refused(tmp_path):
     (tmp_path / "checkpoint-0000020.safetensors").write_bytes(b"no tensors")
     with pytest.raises(TrainingError, match="is damaged"):
         train(config, data, tmp_path)
+
+
+def test_features_that_stay_on_come_down_to_k(tmp_path):
+    config, data = few("sae", start_k=11, k_steps=8), Planted("sae", 2, steps=40, batch=64)
+    trainer = Trainer(config, data, tmp_path)
+    pre = [trainer.update(vectors)["l0"] for vectors in data]
+    assert pre[0] > 8
+    assert pre[-1] <= 3
 
 
 def test_loss_is_one_where_nothing_is_explained(tmp_path):

@@ -45,6 +45,8 @@ class TrainConfig:
         steps: Steps of the optimiser.
         activation: `topk` (Gao et al. 2024), `batchtopk` (Bussmann et al. 2024) or `jumprelu` (Rajamanoharan et al. 2024).
         k: Features that stay on at a position and layer. With `jumprelu` the L0 that the penalty aims at, or None.
+        start_k: Features that stay on at the start, from which `k` is reached in even steps; None: `k` from the start.
+        k_steps: Steps in which that happens.
         batch: Vectors a step.
         layers: Layers of the model that are learned, each for itself except by `clt`.
         model_layers: Layers of the model; None: up to the last one learned.
@@ -88,6 +90,8 @@ class TrainConfig:
     steps: int
     activation: Gate = "topk"
     k: int | None = 32
+    start_k: int | None = None
+    k_steps: int = 0
     batch: int = 2048
     layers: tuple[int, ...] = (0,)
     model_layers: int | None = None
@@ -135,9 +139,9 @@ class TrainConfig:
     def _check_numbers(self) -> None:
         for name in ("width", "steps", "batch", "calibration", "record_every", "dead_after"):
             _require(name, getattr(self, name), 1, whole=True)
-        for name in ("warmup", "sparsity_warmup", "checkpoint_every", "seed"):
+        for name in ("warmup", "k_steps", "sparsity_warmup", "checkpoint_every", "seed"):
             _require(name, getattr(self, name), 0, whole=True)
-        for name in ("k", "aux_k"):
+        for name in ("k", "start_k", "aux_k"):
             if getattr(self, name) is not None:
                 _require(name, getattr(self, name), 1, self.width, whole=True)
         for name in ("sparsity", "aux"):
@@ -156,6 +160,11 @@ class TrainConfig:
     def _check_together(self) -> None:
         if self.activation != "jumprelu" and self.k is None:
             raise OptionError(f"A {self.activation} dictionary needs k.", "Say how many features stay on.")
+        if self.start_k is not None and (self.activation == "jumprelu" or not self.k_steps):
+            raise OptionError(
+                "start_k needs k_steps, and a gate that counts features.",
+                "Say in how many steps k is reached; the start of jumprelu is start_l0.",
+            )
         if not self.layers or sorted(set(self.layers)) != list(self.layers) or self.layers[0] < 0:
             raise OptionError(
                 f"layers cannot be {list(self.layers)}.", "Name at least one, each once, ascending from 0."
@@ -216,6 +225,12 @@ class TrainConfig:
         last = self.decay * self.steps
         falling = (self.steps - step) / last if last else 1.0
         return self.peak_lr * min(1.0, rising, falling)
+
+    def k_at(self, step: int) -> int:
+        """Features that stay on at a step, from 0, where a gate counts them."""
+        if self.start_k is None or step >= self.k_steps:
+            return self.k or 0
+        return round(self.start_k + ((self.k or 0) - self.start_k) * step / self.k_steps)
 
     def sparsity_at(self, step: int) -> float:
         """Coefficient of the L0 penalty at a step, from 0."""

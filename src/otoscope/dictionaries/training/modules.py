@@ -104,9 +104,10 @@ class LayerCoder(nn.Module):
         if self.config.activation == "jumprelu":
             wanted = self.config.start_l0 or self.config.k or self.config.width / 32
             z = torch.addmm(self.b_enc, self.scaled_inputs(x[:4096]), self.w_enc.T)
-            rank = round(len(z) * (1 - wanted / self.config.width))
-            lowest = z.kthvalue(min(max(rank, 1), len(z)), dim=0).values
-            self.log_threshold.copy_(lowest.clamp_min(1e-3).log())
+            rank = min(max(round(len(z) * (1 - wanted / self.config.width)), 1), len(z))
+            # Between two of the sample: at one of them rounding would decide whether it is on.
+            below, over = (z.kthvalue(at, dim=0).values for at in (rank, min(rank + 1, len(z))))
+            self.log_threshold.copy_(((below + over) / 2).clamp_min(1e-3).log())
 
     def scaled_inputs(self, x: Tensor) -> Tensor:
         """Inputs `(n, d_in)` in the units of training."""
@@ -123,10 +124,10 @@ class LayerCoder(nn.Module):
         """Threshold of every feature `(feature,)`, or `()` for `batchtopk`; differentiable where it is learned."""
         return self.log_threshold.exp() if self.config.activation == "jumprelu" else self.running.clamp_min(0)
 
-    def encode(self, x: Tensor) -> Codes:
-        """The features that are on at scaled inputs `(n, d_in)` while training."""
+    def encode(self, x: Tensor, k: int) -> Codes:
+        """The features that are on at scaled inputs `(n, d_in)` while training; `k` of them where the gate counts."""
         with torch.no_grad():
-            pattern, z = self._chosen(self.before(x))
+            pattern, z = self._chosen(self.before(x), k)
         values = pick(self.w_enc, self.b_enc, x, z, pattern)
         if self.config.activation == "jumprelu":
             threshold = spread(self.threshold, pattern)
@@ -135,11 +136,11 @@ class LayerCoder(nn.Module):
         values = values.relu()
         return Codes(pattern, values, (values.detach() > 0).sum() / len(x))
 
-    def _chosen(self, before: Before) -> Chosen:
+    def _chosen(self, before: Before, k: int) -> Chosen:
         if self.config.activation == "topk":
-            return top_k(before, int(self.config.k or 0))
+            return top_k(before, k)
         if self.config.activation == "batchtopk":
-            return batch_top_k(before, int(self.config.k or 0))
+            return batch_top_k(before, k)
         # Those just below the threshold are off, and tell it where to go.
         return above(before, self.threshold - self.config.bandwidth / 2)
 
@@ -147,7 +148,7 @@ class LayerCoder(nn.Module):
     def encode_for_use(self, x: Tensor) -> Codes:
         """The features that are on at scaled inputs in the dictionary that is saved: `batchtopk` has a threshold there."""
         if self.config.activation == "topk":
-            return self.encode(x)
+            return self.encode(x, int(self.config.k or 0))
         pattern, values = above(self.before(x), self.threshold)
         return Codes(pattern, values, values.new_tensor(len(values) / len(x)))
 

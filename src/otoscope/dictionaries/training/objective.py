@@ -42,12 +42,12 @@ def judge(coder: Coder, inputs: Tensor, targets: Tensor, step: int) -> Objective
         coder: What is learned.
         inputs: `(layer, n, d_in)`, as the model has them.
         targets: `(layer, n, d_out)`.
-        step: Number of the step, for the course of the sparsity penalty.
+        step: Number of the step, for the course of sparsity.
     """
     config = coder.config
     x = [own.scaled_inputs(inputs[at]) for at, own in enumerate(coder)]
     y = [targets[at].to(own.gain) * own.gain for at, own in enumerate(coder)]
-    codes = [own.encode(x[at]) for at, own in enumerate(coder)]
+    codes = [own.encode(x[at], config.k_at(step)) for at, own in enumerate(coder)]
     errors = [y[at] - found for at, found in enumerate(coder.reconstruct(x, codes))]
     missed = torch.stack([_share(error, own) for error, own in zip(errors, coder, strict=True)])
     loss, l0 = missed.mean(), torch.stack([here.l0 for here in codes])

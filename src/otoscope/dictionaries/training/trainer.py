@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ from otoscope.dictionaries.training.folding import fold
 from otoscope.dictionaries.training.modules import Coder
 from otoscope.dictionaries.training.objective import Objective, judge
 from otoscope.dictionaries.training.scaling import measure_units
-from otoscope.errors import OptionError, TrainingError
+from otoscope.errors import OptionError, OtoscopeError, TrainingError
 from otoscope.files import atomic_write
 from otoscope.progress import track
 from otoscope.runs.run import Run
@@ -77,13 +77,19 @@ def train(
 
 @contextmanager
 def _opened(folder: Path, config: TrainConfig) -> Iterator[None]:
-    """The folder, held by the first process for all."""
-    if parallel.rank():
-        parallel.barrier()
-        yield
-        return
-    with Run.opened(folder, KIND, config.to_json()):
-        parallel.barrier()
+    """The folder, held by the first process for all; what it is refused, all are refused."""
+    problem: OtoscopeError | None = None
+    with ExitStack() as stack:
+        if parallel.rank() == 0:
+            try:
+                stack.enter_context(Run.opened(folder, KIND, config.to_json()))
+            except OtoscopeError as error:
+                problem = error
+        told = parallel.gathered_values(problem and (problem.reason, problem.remedy))[0]
+        if problem:
+            raise problem
+        if told:
+            raise TrainingError(*told)
         yield
 
 
@@ -151,7 +157,8 @@ class Trainer:
 
     def _next(self) -> Vectors:
         vectors = next(self.data, None)
-        if vectors is None:
+        ended = parallel.greatest(torch.tensor(float(vectors is None), device=self.device))
+        if vectors is None or ended:  # if one process has no more, none waits for it
             raise TrainingError(
                 f"The data ended at step {self.step} of {self.config.steps}.",
                 "Give more data or more epochs, or train fewer steps.",
@@ -196,6 +203,12 @@ class Trainer:
             raise OptionError(
                 f"A batch has the shapes {shapes[0]} and {shapes[1]} (layer, vector, width) for {expected} layers.",
                 "Give one input and one target of one width for every layer of the configuration.",
+            )
+        if shapes[0][1] * parallel.world() != self.config.batch or shapes[0][1] != shapes[1][1]:
+            raise OptionError(
+                f"A batch of {shapes[0][1]} inputs and {shapes[1][1]} targets is not what the configuration says: "
+                f"{self.config.batch} over {parallel.world()} processes.",
+                "Give batches of that size, or change the configuration.",
             )
         return inputs, targets
 
