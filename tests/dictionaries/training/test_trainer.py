@@ -9,13 +9,14 @@ import torch
 from tests.conftest import tiny
 from tests.dictionaries.training.planted import Planted, config_of
 
+from otoscope.circuits.tracer import Tracer
 from otoscope.dictionaries.formats.own import load_own, save_dictionary
 from otoscope.dictionaries.loading import load_dictionary
 from otoscope.dictionaries.training.buffer import ShuffleBuffer, Vectors, from_iterable
 from otoscope.dictionaries.training.config import TrainConfig
 from otoscope.dictionaries.training.folding import fold
 from otoscope.dictionaries.training.trainer import Trainer, train
-from otoscope.errors import OptionError, TrainingError
+from otoscope.errors import DictionaryError, OptionError, TrainingError
 from otoscope.runs.run import Run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -131,6 +132,9 @@ def test_what_was_trained_loads_by_its_folder(kind, tmp_path):
     assert found.describe()["name"] == "mine"
     assert found.reads == ("point" if kind == "sae" else "mlp_in")
     assert TrainConfig.from_json(Run.read(tmp_path).settings) == config
+    if kind == "sae":  # it stands for a place, not for an MLP
+        with pytest.raises(DictionaryError, match="is an SAE"):
+            Tracer(model, [3, 5, 9], found)
 
 
 def test_a_finished_training_is_read_and_not_repeated(tmp_path):

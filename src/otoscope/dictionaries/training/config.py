@@ -68,6 +68,7 @@ class TrainConfig:
         threshold_momentum: How slowly the running threshold of `batchtopk` moves.
         aux: Coefficient of the auxiliary loss, by which dead features reconstruct what the living miss (Gao et al. 2024).
         aux_k: Dead features that take part at a position; None: 2 `k`, or a quarter of the width that is read.
+        aux_every: Every how many vectors of a batch take part in the auxiliary loss: fewer estimate it at less cost.
         dead_after: Vectors without a sign of life after which a feature is dead.
         scaling: `scale` gives the inputs of a layer mean zero and, on average over the dimensions, variance 1; `standard` every
             dimension variance 1; `none` leaves them. Targets are scaled by one number, so that the objective stays the
@@ -112,6 +113,7 @@ class TrainConfig:
     threshold_momentum: float = 0.99
     aux: float = 1 / 32
     aux_k: int | None = None
+    aux_every: int = 4
     dead_after: int = 1_000_000
     scaling: Scaling = "scale"
     centre: Centre = "geometric_median"
@@ -137,7 +139,7 @@ class TrainConfig:
                 raise OptionError(f"{name} cannot be {value!r}.", f"Choose from {', '.join(known)}.")
 
     def _check_numbers(self) -> None:
-        for name in ("width", "steps", "batch", "calibration", "record_every", "dead_after"):
+        for name in ("width", "steps", "batch", "calibration", "record_every", "aux_every", "dead_after"):
             _require(name, getattr(self, name), 1, whole=True)
         for name in ("warmup", "k_steps", "sparsity_warmup", "checkpoint_every", "seed"):
             _require(name, getattr(self, name), 0, whole=True)

@@ -58,9 +58,12 @@ def judge(coder: Coder, inputs: Tensor, targets: Tensor, step: int) -> Objective
     dead = [own.dead for own in coder]
     aux = loss.new_zeros(())
     if config.aux and any(len(those) for those in dead):
-        residuals = [error.detach() for error in errors]
+        some = slice(None, None, config.aux_every)
+        residuals = [error.detach()[some] for error in errors]
         parts = [
-            revival(coder, at, x[at], residuals[at:], those) for at, those in enumerate(dead) if len(those)
+            revival(coder, at, x[at][some], residuals[at:], those)
+            for at, those in enumerate(dead)
+            if len(those)
         ]
         aux = torch.stack(parts).sum() / len(coder)
         loss = loss + config.aux * aux
