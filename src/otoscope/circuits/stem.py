@@ -7,7 +7,7 @@ supplied splits exactly over time and mel bands: a word points at a patch of sou
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional
@@ -60,14 +60,14 @@ class Stem:
         Raises:
             ModelError: The encoder does not begin with two convolutions, each with a GELU.
         """
-        encoder = model.hf.get_submodule("model.encoder")
+        encoder: Any = model.hf.get_submodule("model.encoder")
         if not all(hasattr(encoder, name) for name in ("conv1", "conv2")):
             raise ModelError("The encoder does not begin with two convolutions.", "Trace a Whisper model.")
         first, second = encoder.conv1, encoder.conv2
         with torch.no_grad():
             before = first(features.to(first.weight))
             between = second(functional.gelu(before))
-        return cls(features[0].to(first.weight), first, second, (_secant(before[0]), _secant(between[0])))  # type: ignore[arg-type]
+        return cls(features[0].to(first.weight), first, second, (_secant(before[0]), _secant(between[0])))
 
     def patches(self, g: Tensor, level: float | None = None) -> Patches:
         """Split what frames supplied over the spectrogram.
