@@ -50,6 +50,11 @@ class ActivationStore:
         """Numbers of the finished shards, ascending."""
         return self.run.parts(_INDEX)
 
+    @property
+    def files(self) -> list[Path]:
+        """Files with the vectors of the finished shards, in order."""
+        return [self._vectors(shard) for shard in self.shards]
+
     def append(self, shard: int, vectors: Mapping[str, np.ndarray], index: pd.DataFrame) -> None:
         """Write one shard: its vectors first, then the index that makes it count.
 

@@ -1,0 +1,1 @@
+"""Learning dictionaries: from a stream of activations to features on disk."""
