@@ -77,10 +77,10 @@ def graph(
 
 
 def operations(layers: int, d: int, features: int, rows: int, frames: int = 1500) -> float:
-    """Floating point operations of so many rows through an encoder: per layer and row, read all features of a frame, and attention.
+    """Floating point operations of so many rows through an encoder.
 
-    `2 frames d features` to read the features' write vectors; `4 frames d^2` for values and outputs (their adjoints); `2 frames^2 d`
-    to move along the patterns.
+    Of each layer and row `2 frames d features` to read the features' write vectors, `4 frames d^2` for the adjoints of values and
+    outputs, and `2 frames^2 d` to move along the patterns.
     """
     each = 2 * frames * d * features + 4 * frames * d * d + 2 * frames * frames * d
     return float(rows * layers * each)
