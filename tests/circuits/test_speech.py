@@ -115,6 +115,24 @@ def test_encoder_features_are_nodes_over_a_segment_with_its_time(model, features
     assert told[graph.names[inside[0]]]["span"] == list(n.span[inside[0]])
 
 
+@pytest.mark.parametrize("settings", [CLOSED, OPENED], ids=["closed", "opened"])
+def test_a_segment_that_is_opened_into_frames_is_their_sum_and_everything_else_stays(
+    model, features, settings
+):
+    made = tracer(model, features, settings)
+    whole = made.graph(5)
+    opened = made.with_segments(made.segments.opened(1, 0.02)).graph(5)
+    kind = "encoder/frame/-1" if settings is OPENED else f"frame/{model.config.encoder_layers}"
+    before, after = whole.row("target/0"), opened.row("target/0")
+    frames = sum(after[f"{kind}/{segment}"] for segment in range(1, 8))
+    assert frames == pytest.approx(before[f"{kind}/1"], rel=1e-9)
+    assert after[f"{kind}/8"] == pytest.approx(before[f"{kind}/2"], rel=1e-9)
+    np.testing.assert_allclose(sums(opened), opened.values, rtol=1e-9, atol=1e-11)
+    features_of = lambda row: {k: v for k, v in row.items() if k.startswith("feature")}  # noqa: E731
+    assert features_of(after) == pytest.approx(features_of(before), rel=1e-9)
+    assert made.segments.opened(1, 0.02).index.max() == made.segments.index.max() + 6
+
+
 def test_a_contrast_is_the_difference_of_two_graphs(model, features):
     made = tracer(model, features)
     both = [token_target(model, made.tape, t) for t in (5, 9)]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 PADDING = "padding"
 SILENCE = "between words"
+SIMILAR = "similar"
 
 
 class Timed(Protocol):
@@ -157,7 +158,7 @@ def of_similarity(
         borders = sorted((alike.argsort()[: count - 1] + 1).tolist())
     edges = [0, *borders, sounding]
     groups = [list(range(a, b)) for a, b in pairwise(edges) if b > a]
-    return _with_padding(groups, ["" for _ in groups], frames, sounding, frame_seconds, "similar")
+    return _with_padding(groups, ["" for _ in groups], frames, sounding, frame_seconds, SIMILAR)
 
 
 def named_segments(
@@ -175,7 +176,7 @@ def named_segments(
     length = re.fullmatch(r"(\d{1,5})\s*ms", name)
     if length is None:
         raise OptionError(
-            f"There are no segments {name!r}.", "Choose words, frames, or a length such as 80ms."
+            f"There are no segments {name!r}.", "Choose words, frames, similar, or a length such as 80ms."
         )
     return fixed(frames, sounding, int(length[1]) / 1000, frame_seconds)
 

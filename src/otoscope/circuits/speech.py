@@ -8,6 +8,7 @@ much influence flows into the sound, the encoder behind it is opened: its featur
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ import torch
 from otoscope.circuits.adjoint import Seeds, Sweep, feature_seeds
 from otoscope.circuits.graph import BIAS, ERROR, FEATURE, FRAME, NONE, POSITION, AttributionGraph, Nodes
 from otoscope.circuits.hearing import EncoderSources, EncoderSweep
-from otoscope.circuits.segments import Segments, named_segments
+from otoscope.circuits.segments import SIMILAR, Segments, named_segments, of_similarity
 from otoscope.circuits.sources import find_sources
 from otoscope.circuits.stem import Patches, Stem, stem_output
 from otoscope.circuits.tape import Tape, record_speech
@@ -163,7 +164,7 @@ class SpeechSettings(TraceSettings):
         nodes: Decoder features to expand.
         encoder_nodes: Encoder features to expand; 0 leaves the encoder closed.
         carried: Decoder features that are carried into the encoder, those first that pass most influence on to the sound.
-        segments: `words`, `frames`, or a length such as `80ms`.
+        segments: `words`, `frames`, `similar` (borders where the encoder's output changes most) or a length such as `80ms`.
     """
 
     nodes: int = 500
@@ -261,6 +262,16 @@ class SpeechTracer(Tracer):
     def hear(self, rows: int) -> Tensor:
         """Run the encoder on so many copies of the sound, hooks and all: what the other stack is given `(row, key, d)`."""
         return self.model.encode(self.features.expand(rows, -1, -1))  # type: ignore[attr-defined]
+
+    def with_segments(self, segments: Segments) -> SpeechTracer:
+        """The same recording with its frames pooled in another way, such as `segments.opened(...)`; nothing runs again."""
+        made = copy(self)
+        made.segments, made.targets, made._encoder = segments, (), None
+        if self.sources.frames is not None:
+            with torch.no_grad():
+                made.sources = find_sources(self.tape, self.dictionary, segments=segments.index)
+            made.sweep = Sweep(self.tape, self.dictionary, made.sources)
+        return made
 
     def forward(self, rows: int, heard: Tensor | None = None) -> Tensor:
         """Run the decoder on so many copies of the text, hooks and all: the last norm's output `(row, pos, d)`.
@@ -464,9 +475,12 @@ def trace_speech(
     ids = torch.tensor(heard.ids[: len(heard.prompt) + last], device=model.device)
     clip, frames = heard.clip, frames_of(model, heard.clip)
     words = [Spoken(w.text, w.start - clip.start, w.end - clip.start) for w in heard.transcript.words]
-    segments = named_segments(
-        settings.segments, words, model.config.max_source_positions, frames, model.frame_seconds
-    )
+    if settings.segments == SIMILAR:
+        with torch.no_grad():
+            segments = of_similarity(model.encode(heard.features)[0], frames, model.frame_seconds)
+    else:
+        every = model.config.max_source_positions
+        segments = named_segments(settings.segments, words, every, frames, model.frame_seconds)
     about = {
         "transcript": heard.transcript.text,
         "language": heard.transcript.language,

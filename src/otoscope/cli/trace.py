@@ -58,7 +58,7 @@ def trace(
         ),
     ] = None,
     segments: Annotated[
-        str | None, typer.Option(metavar="words|80ms|frames", help="How the sound is cut.")
+        str | None, typer.Option(metavar="words|80ms|frames|similar", help="How the sound is cut.")
     ] = None,
     nodes: Annotated[
         int | None,
@@ -78,6 +78,10 @@ def trace(
     ] = None,
     save: Annotated[
         Path | None, typer.Option(help="Write the graph into this folder, to go on with in Python.")
+    ] = None,
+    figure: Annotated[
+        Path | None,
+        typer.Option(help="Of a recording: draw the (first) word's sound; .png, .svg or .pdf."),
     ] = None,
     check: Annotated[
         bool,
@@ -103,10 +107,11 @@ def trace(
         "--encoder-dictionary": encoder_dictionary,
         "--language": language,
         "--offset": offset,
+        "--figure": figure,
     }
     _require_one_kind(clip, {"--prompt": prompt, "--prompt-file": prompt_file, "--target": target}, speech)
     text = _prompt(prompt, prompt_file) if clip is None else ""
-    require_different(common.json_path, neuronpedia, save, source=prompt_file or Path(clip or "-"))
+    require_different(common.json_path, neuronpedia, save, figure, source=prompt_file or Path(clip or "-"))
 
     from otoscope.files import require_writable
 
@@ -114,6 +119,10 @@ def trace(
         require_writable(neuronpedia)
     if save:
         require_writable(save / "graph.json" if save.exists() else save)
+    if figure:
+        from otoscope.views.figures import require_figure
+
+        require_figure(figure)
 
     from otoscope.circuits.neuronpedia import write_neuronpedia
     from otoscope.circuits.tracer import Tracer, TraceSettings
@@ -150,6 +159,8 @@ def trace(
         write_neuronpedia(graph, neuronpedia)
     if save:
         graph.save(save)
+    if figure:
+        _draw(graph, figure)
     if common.json:
         told: dict[str, Any] = graph.to_dict()
         write_json(told | ({"check": checked.to_dict()} if checked else {}), common.json, indent=None)
@@ -157,6 +168,26 @@ def trace(
         from otoscope.circuits.summary import summary_lines
 
         say(*summary_lines(graph), *(_check_lines(checked) if checked else []))
+
+
+def _draw(graph: AttributionGraph, path: Path) -> None:
+    from otoscope.circuits.speech import SpeechTracer
+    from otoscope.views.figures import save_figure
+    from otoscope.views.trace_figure import trace_figure
+
+    tracer, told = graph.tracer, graph.record
+    assert isinstance(tracer, SpeechTracer)
+    segments, target = told["segments"], graph.targets[0]
+    drawn = trace_figure(
+        tracer.features[0].float().cpu().numpy(),
+        tracer.patches().parts[0].float().cpu().numpy(),
+        told["totals"][0]["sound"],
+        segments["spans"],
+        segments["labels"],
+        told["audio"]["duration"],
+        f"{target.label.strip()!r}: what was heard for it and against it ({told['model']['name']})",
+    )
+    save_figure(drawn, path)
 
 
 def _of_recording(
