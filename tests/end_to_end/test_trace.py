@@ -15,6 +15,9 @@ from otoscope.cli.main import main
 pytestmark = pytest.mark.weights
 
 
+REST = "country can do for you, ask what you can do for your country."
+
+
 @pytest.fixture(scope="module")
 def heard(tiny_en):
     return listen(tiny_en, oto.sample("jfk"))
@@ -68,7 +71,7 @@ def test_silence_where_the_word_is_takes_from_it_what_the_account_says_within_a_
         (["--segments", "5ms"], "shorter than a frame"),
         (["--segments", "bits"], "no segments 'bits'"),
         (["--prompt", "x"], "--prompt is for a prompt"),
-        (["--token", "country", "--against", "country can do for you, ask what you can do for your country."], "is what was written"),
+        (["--token", "country", "--against", REST], "is what was written"),
         (["--figure", "a.txt"], "no figure's name"),
     ],
 )  # fmt: skip
