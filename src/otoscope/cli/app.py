@@ -10,6 +10,7 @@ from otoscope import __version__
 from otoscope.cli.corpus import corpus
 from otoscope.cli.doctor import doctor
 from otoscope.cli.explain import explain
+from otoscope.cli.features import features
 from otoscope.cli.lens import lens
 from otoscope.cli.models import models
 from otoscope.cli.patch import patch
@@ -30,6 +31,7 @@ app.command()(trace)
 app.command()(study)
 app.add_typer(models)
 app.add_typer(corpus)
+app.add_typer(features)
 app.command()(doctor)
 
 

@@ -168,6 +168,12 @@ class Shards:
         """The shards of a store; see `Shards`."""
         return cls(store.files, inputs, targets, **more)
 
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Dimensions of an input and of a target; 0 where the inputs are the targets."""
+        first = self._read(self.files[0])
+        return first.inputs.shape[2], 0 if first.targets is None else first.targets.shape[2]
+
     def __call__(self, start: int) -> Iterator[Vectors]:
         """Chunks from number `start` on."""
         for number in count(start):
@@ -182,13 +188,18 @@ class Shards:
 
         try:
             with safe_open(path, "pt") as file:
-                inputs = torch.stack([file.get_tensor(name) for name in self.inputs])
+                inputs = torch.stack([_whole(file.get_tensor(name)) for name in self.inputs])
                 if self.targets is None:
                     return Vectors(inputs)
-                return Vectors(inputs, torch.stack([file.get_tensor(name) for name in self.targets]))
+                return Vectors(inputs, torch.stack([_whole(file.get_tensor(name)) for name in self.targets]))
         except (OSError, SafetensorError, RuntimeError) as error:
             reason = str(error).splitlines()[0][:200]
             raise OptionError(f"{path} cannot be used: {reason}.", "Harvest it again.") from error
+
+
+def _whole(x: Tensor) -> Tensor:
+    """Half precision is for the disk alone."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def _order(count: int, seed: int, turn: int) -> Tensor:

@@ -1,0 +1,139 @@
+"""`otoscope features train`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from otoscope.cli.options import Common, with_common
+from otoscope.cli.show import say, write_json
+from otoscope.errors import OptionError
+
+if TYPE_CHECKING:
+    from otoscope.studies.feature_training import Learned
+
+features = typer.Typer(
+    name="features",
+    help="Learn dictionaries of features, judge and show them.\n\n"
+    "Example: otoscope features train manifest.jsonl --recipe recipes/whisper-tiny.en-decoder.yaml --out features",
+)
+
+
+class Kind(StrEnum):
+    """Kinds of dictionaries."""
+
+    SAE = "sae"
+    TRANSCODER = "transcoder"
+    SKIP = "skip"
+    CLT = "clt"
+
+
+class Gate(StrEnum):
+    """How features are kept few."""
+
+    TOPK = "topk"
+    BATCHTOPK = "batchtopk"
+    JUMPRELU = "jumprelu"
+
+
+@features.command("train")
+@with_common
+def train_command(
+    data: Annotated[
+        Path, typer.Argument(metavar="MANIFEST|TEXT", help="Recordings, or texts for a language model.")
+    ],
+    *,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The dictionary's folder; a begun one goes on.")],
+    recipe: Annotated[
+        Path | None, typer.Option(help="A YAML file with all that follows; options here go before it.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="An alias, a hub id or a directory; whisper-tiny.en.")
+    ] = None,
+    point: Annotated[
+        str | None,
+        typer.Option(
+            metavar="POINT",
+            help="An MLP for transcoders (decoder_blocks.*.mlp, blocks.3.mlp), or a point for an SAE "
+            "(encoder_blocks.2.hook_resid_post); * stands for all layers, which are counted from 0.",
+        ),
+    ] = None,
+    kind: Annotated[Kind | None, typer.Option(help="What is learned; transcoder.")] = None,
+    width: Annotated[int | None, typer.Option(min=1, help="Features a layer; 4096.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of the optimiser; 2000.")] = None,
+    activation: Annotated[Gate | None, typer.Option(help="How features are kept few; topk.")] = None,
+    k: Annotated[int | None, typer.Option(min=1, help="Features that stay on at a position; 32.")] = None,
+    vectors: Annotated[int | None, typer.Option(min=1, help="Vectors a step; 2048.")] = None,
+    lr: Annotated[
+        float | None, typer.Option(min=0, help="Peak learning rate; by the width, 4e-4 at 4096.")
+    ] = None,
+    held_out: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Share that is not trained on; 0.1.")
+    ] = None,
+    group_by: Annotated[
+        str | None,
+        typer.Option(metavar="LABEL", help="Label whose values are never in both parts, such as speaker."),
+    ] = None,
+    language: Annotated[
+        str | None, typer.Option(help="Language of the recordings, where the decoder is read.")
+    ] = None,
+    store: Annotated[
+        Path | None, typer.Option(help="Where the vectors are kept; beside --out, in DIR-vectors.")
+    ] = None,
+    common: Common,
+) -> None:
+    """Learn features from what a model reads and writes at a place, over a corpus.
+
+    The corpus is divided, its vectors are harvested (their size is said first; a run that was stopped goes on), the
+    dictionary is learned with checkpoints, and judged on what was held out. Under torchrun several processes share it.
+
+    Example: otoscope features train prompts/manifest.jsonl --point "decoder_blocks.*.mlp" --kind skip --out features
+    """
+    from otoscope.models.loading import load_model
+    from otoscope.studies.feature_training import read_recipe, recipe_of, train_features
+
+    asked = {
+        "model": model, "point": point, "kind": kind and kind.value, "width": width, "steps": steps, "k": k, "lr": lr,
+        "activation": activation and activation.value, "batch": vectors, "held_out": held_out, "group_by": group_by,
+        "language": language, "seed": common.seed or None,
+    }  # fmt: skip
+    asked = {name: value for name, value in asked.items() if value is not None}
+    if recipe is not None:
+        read = read_recipe(recipe)
+        base: dict[str, Any] = {
+            name: getattr(read, name) for name in ("model", "point", "held_out", "group_by", "precision", "language", "about")
+        } | dict(read.config)  # fmt: skip
+    else:
+        base = {"model": "whisper-tiny.en", "kind": "transcoder", "width": 4096, "steps": 2000}
+        if point is None:
+            raise OptionError("There is no place to learn at.", "Give --point, or a --recipe.")
+    chosen = recipe_of(base | asked)
+    learned = train_features(
+        load_model(chosen.model, common.device, common.dtype),
+        data,
+        chosen,
+        out,
+        store=store,
+        batch=common.batch,
+    )
+    if common.json:
+        write_json(learned.to_dict(), common.json)
+    if not common.json_on_stdout:
+        say(*_lines(learned))
+
+
+def _lines(learned: Learned) -> list[str]:
+    scores = learned.scores
+    head = [
+        f"Trained on {learned.trained_on['vectors']:,} vectors of {learned.trained_on['items']:,} recordings or texts, judged on "
+        f"{learned.held_out['vectors']:,} of {learned.held_out['items']:,} others.",
+        "  layer   explained variance      L0    dead   dense   of",
+    ]
+    rows = [
+        f"  {s.layer:5d}   {s.explained_variance:18.3f}  {s.l0:6.1f}  {s.dead:6d}  {s.dense:6d}   {s.width}"
+        for s in scores.layers
+    ]
+    return [*head, *rows, f"{learned.folder}"]

@@ -1,0 +1,287 @@
+"""Harvesting the vectors that dictionaries learn from: single frames and positions of a corpus, on disk shard by shard.
+
+Of an encoder every frame of the sound is kept, none of the padding. A decoder of a recogniser reads its own transcripts at once,
+and the positions of text are kept, not those of the prompt. Of a language model the positions of a text are kept, special tokens
+left out. Shards are fixed by the settings, so that a job that was killed and goes on gives the vectors it would have given.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+
+from otoscope.errors import AudioError, EditError, ManifestError, ModelError, OptionError
+from otoscope.models.causal_lm import LanguageModel
+from otoscope.models.decoding import DecoderSession, batches, decode, detect_languages, prompts_for
+from otoscope.models.transcribing import frames_of
+from otoscope.models.transcripts import DecodeOptions
+from otoscope.models.whisper import SpeechModel
+from otoscope.progress import notice, track
+from otoscope.runs import ActivationStore, Run
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from otoscope.activations import HookFunction
+    from otoscope.audio import Clip
+    from otoscope.corpora import Item
+    from otoscope.dictionaries.places import Places
+    from otoscope.models.base import Model
+
+SHARD = 16
+"""Recordings or texts a shard."""
+
+CONTEXT = 256
+"""Tokens of a text that a language model reads at once; longer texts are cut."""
+
+Kept = dict[str, list[np.ndarray]]
+"""By point, the vectors of the recordings of a batch, `(n, d)` each."""
+
+
+def harvest_places(
+    model: Model,
+    items: Sequence[Item],
+    places: Places,
+    out: Path | str,
+    *,
+    batch: int | None = None,
+    dtype: Literal["float32", "float16"] = "float32",
+    options: DecodeOptions | None = None,
+) -> ActivationStore:
+    """Keep what is read and written at some places, over a corpus.
+
+    Args:
+        model: A Whisper model, or a language model.
+        items: Recordings, or texts for a language model.
+        places: Which points of which stack.
+        out: The store's directory, begun or finished.
+        batch: Windows or texts at once; None: `model.batch`.
+        dtype: Precision on disk; float16 takes half the room, and its rounding (3 digits) is far below what is left unexplained.
+        options: How recordings are transcribed where the decoder is read.
+
+    Returns:
+        The store: tensors `input.LAYER` and `target.LAYER`, `(row, d)`.
+
+    Raises:
+        EditError: A hook or edit is in place: its activations could not be told from the model's own.
+        ManifestError: There is nothing to read.
+        ModelError: This kind of model cannot be harvested.
+        OptionError: The directory belongs to other settings.
+        OutputError: The store cannot be written.
+    """
+    if model.open_hooks:
+        raise EditError(
+            "A hook or an edit is in place, and a store keeps the model's own activations.",
+            "Harvest outside of the block.",
+        )
+    if not items:
+        raise ManifestError("There is nothing to read.", "Name a manifest or a text.")
+    options = options or DecodeOptions()
+    if isinstance(model, SpeechModel):
+        model.check_language(options.language)
+    settings = {
+        "model": {k: v for k, v in model.describe().items() if k not in ("device", "source")},
+        "weights": model.weights_digest(),
+        "places": places.to_dict(),
+        "items": len(items),
+        "items_digest": _digest(items),
+        "decoding": options.to_dict() if places.stack == "decoder" else {},
+        "dtype": dtype,
+        "shard": SHARD,
+    }
+    with Run.opened(out, "activations", settings) as run:
+        store = ActivationStore(run)
+        missing = [n for n in range(-(-len(items) // SHARD)) if not store.has(n)]
+        _say_size(model, items, places, Path(out), dtype, bool(missing))
+        with track("Harvesting", len(items), "recordings" if items[0].audio_filepath else "texts") as task:
+            task.advance(len(items) - sum(len(items[n * SHARD : (n + 1) * SHARD]) for n in missing))
+            for number in missing:
+                part = items[number * SHARD : (number + 1) * SHARD]
+                store.append(
+                    number, *_shard(model, part, places, batch or model.batch, options, dtype, number)
+                )
+                task.advance(len(part))
+    return ActivationStore.read_from(out)
+
+
+def _digest(items: Sequence[Item]) -> str:
+    told = [[i.audio_filepath, i.offset, i.duration, i.text, i.file_stamp()] for i in items]
+    return hashlib.sha256(json.dumps(told).encode("utf-8", "backslashreplace")).hexdigest()
+
+
+def _say_size(
+    model: Model, items: Sequence[Item], places: Places, out: Path, dtype: str, missing: bool
+) -> None:
+    if not missing:
+        notice(f"The vectors are there already: {out}.")
+        return
+    width = sum(model.points[name].width or 0 for name in (*places.inputs, *(places.targets or ())))
+    if places.stack == "text":
+        vectors = sum(len(item.text or "") / 4 for item in items)  # about four characters a token
+    else:
+        seconds = sum(item.duration or 30.0 for item in items)
+        vectors = seconds * (50 if places.stack == "encoder" else 4)
+    size = vectors * width * (2 if dtype == "float16" else 4)
+    notice(f"About {vectors:,.0f} vectors a point, {max(1, round(size / 2**20)):,} MiB, go into {out}.")
+
+
+def _shard(
+    model: Model,
+    items: Sequence[Item],
+    places: Places,
+    batch: int,
+    options: DecodeOptions,
+    dtype: str,
+    number: int,
+) -> tuple[dict[str, np.ndarray], Any]:
+    import pandas as pd
+
+    found: list[dict[str, np.ndarray] | AudioError] = []
+    lines = []
+    for item, vectors in zip(items, _read(model, items, places, batch, options), strict=True):
+        found.append(vectors)
+        failed = isinstance(vectors, AudioError)
+        lines.append(
+            {
+                "item": number * SHARD + len(lines),
+                "audio_filepath": item.audio_filepath.encode("utf-8", "backslashreplace").decode(),
+                "vectors": 0 if failed else len(vectors[places.inputs[0]]),
+                "reason": vectors.reason if failed else None,
+                "remedy": vectors.remedy if failed else None,
+            }
+        )
+    rows = [vectors for vectors in found if not isinstance(vectors, AudioError)]
+    named = [("input", places.inputs), ("target", places.targets or ())]
+    tensors = {
+        f"{what}.{layer}": np.concatenate([row[name] for row in rows]).astype(dtype)
+        for what, names in named
+        for layer, name in zip(places.layers, names, strict=True)
+        if rows
+    } if rows else {}  # fmt: skip
+    table = pd.DataFrame(lines).astype({"reason": "str", "remedy": "str"})
+    return tensors, table.where(pd.DataFrame(lines).notna(), None)
+
+
+def _read(
+    model: Model, items: Sequence[Item], places: Places, batch: int, options: DecodeOptions
+) -> Iterator[dict[str, np.ndarray] | AudioError]:
+    if isinstance(model, SpeechModel):
+        return _hear(model, items, places, batch, options)
+    if isinstance(model, LanguageModel):
+        return _read_texts(model, items, places, batch)
+    raise ModelError(
+        f"{model.origin.name} cannot be harvested for dictionaries.", "Use Whisper or a language model."
+    )
+
+
+@contextmanager
+def _keeping(model: Model, points: Sequence[str], rows: Sequence[slice | Tensor]) -> Iterator[Kept]:
+    """Keep some positions of each row of one forward pass inside the block."""
+    kept: Kept = {}
+
+    def keeper(name: str) -> HookFunction:
+        def keep(x: Tensor, _hook: object) -> None:
+            kept[name] = [x[i, where].float().cpu().numpy() for i, where in enumerate(rows)]
+
+        return keep
+
+    with torch.no_grad(), model.hooks(fwd_hooks=[(name, keeper(name)) for name in points]):
+        yield kept
+
+
+# Recordings --------------------------------------------------------------------------------------------------------------
+
+
+def _hear(
+    model: SpeechModel, items: Sequence[Item], places: Places, batch: int, options: DecodeOptions
+) -> Iterator[dict[str, np.ndarray] | AudioError]:
+    clips: list[tuple[int, Clip]] = []
+    failed: dict[int, AudioError] = {}
+    for i, item in enumerate(items):
+        try:
+            clips += [(i, clip) for clip in item.windows(model.window_seconds)]
+        except AudioError as error:
+            failed[i] = error
+    parts: dict[int, list[dict[str, np.ndarray]]] = {i: [] for i in range(len(items))}
+    for chunk in batches(clips, batch):
+        hear = _frames if places.stack == "encoder" else _positions
+        kept = hear(model, [clip for _, clip in chunk], places.points, options)
+        for row, (i, _) in enumerate(chunk):
+            parts[i].append({name: vectors[row] for name, vectors in kept.items()})
+    for i in range(len(items)):
+        if i in failed:
+            yield failed[i]
+        else:
+            yield {name: np.concatenate([part[name] for part in parts[i]]) for name in places.points}
+
+
+def _frames(
+    model: SpeechModel, clips: Sequence[Clip], points: Sequence[str], _options: DecodeOptions
+) -> Kept:
+    """Frames of the sound."""
+    with _keeping(model, points, [slice(0, frames_of(model, clip)) for clip in clips]) as kept:
+        model.encode(model.features(clips))
+    return kept
+
+
+def _positions(
+    model: SpeechModel, clips: Sequence[Clip], points: Sequence[str], options: DecodeOptions
+) -> Kept:
+    """Positions of the text that the model writes, of which each writes the next token."""
+    with torch.no_grad():
+        encoded = model.encode(model.features(clips))
+        session = DecoderSession(model, encoded)
+        several = model.is_multilingual and options.language is None
+        languages = detect_languages(model, session) if several else [options.language or "en"] * len(clips)
+        prompts = prompts_for(model, languages, options)
+        texts = [list(row.ids) for row in decode(model, session, prompts, options)]
+    longest = max(len(text) for text in texts)
+    tokens = torch.full((len(clips), prompts.shape[1] + longest), model.end_token, device=model.device)
+    tokens[:, : prompts.shape[1]] = prompts
+    for row, text in zip(tokens, texts, strict=True):
+        row[prompts.shape[1] : prompts.shape[1] + len(text)] = torch.tensor(text, device=model.device)
+    first = prompts.shape[1]
+    with _keeping(model, points, [slice(first, first + len(text)) for text in texts]) as kept:
+        DecoderSession(model, encoded).read(tokens)
+    return kept
+
+
+# Texts -------------------------------------------------------------------------------------------------------------------
+
+
+def _read_texts(
+    model: LanguageModel, items: Sequence[Item], places: Places, batch: int
+) -> Iterator[dict[str, np.ndarray] | AudioError]:
+    if model.tokenizer is None:
+        raise OptionError(f"{model.origin.name} has no tokenizer.", "Load one with it.")
+    pieces: list[tuple[int, list[int]]] = []
+    for i, item in enumerate(items):
+        ids = model.tokenizer(item.text or "", add_special_tokens=False)["input_ids"]
+        pieces += [(i, ids[at : at + CONTEXT]) for at in range(0, len(ids), CONTEXT)]
+    parts: dict[int, list[dict[str, np.ndarray]]] = {i: [] for i in range(len(items))}
+    special = set(model.tokenizer.all_special_ids)
+    first = [model.tokenizer.bos_token_id] if model.tokenizer.bos_token_id is not None else []
+    # Pieces of one length share a batch: there is no padding to leave out.
+    for length in sorted({len(ids) for _, ids in pieces}, reverse=True):
+        same = [piece for piece in pieces if len(piece[1]) == length]
+        for chunk in batches(same, batch):
+            tokens = torch.tensor([[*first, *ids] for _, ids in chunk], device=model.device)
+            keep = [
+                torch.tensor([t not in special for t in row]).nonzero().flatten() for row in tokens.tolist()
+            ]
+            with _keeping(model, places.points, keep) as kept:
+                model.forward(tokens)
+            for row, (i, _) in enumerate(chunk):
+                parts[i].append({name: vectors[row] for name, vectors in kept.items()})
+    for i, item in enumerate(items):
+        if not parts[i]:
+            yield AudioError(f"{item.audio_filepath or 'A text'} is empty.", "Give it a text.")
+            continue
+        yield {name: np.concatenate([part[name] for part in parts[i]]) for name in places.points}

@@ -1,0 +1,308 @@
+"""From a corpus to a trained dictionary: divide, harvest, learn, judge on what was held out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from otoscope.corpora import Item, items_or_texts, write_manifest
+from otoscope.corpora.splitting import split
+from otoscope.dictionaries.harvesting import harvest_places
+from otoscope.dictionaries.places import Places, places_of
+from otoscope.dictionaries.scores import Reconstruction, reconstruction
+from otoscope.dictionaries.training import parallel
+from otoscope.dictionaries.training.buffer import Shards, ShuffleBuffer, Vectors
+from otoscope.dictionaries.training.config import TrainConfig
+from otoscope.dictionaries.training.trainer import train
+from otoscope.errors import ManifestError, OptionError
+from otoscope.files import atomic_write
+from otoscope.models.transcripts import DecodeOptions
+
+if TYPE_CHECKING:
+    from otoscope.dictionaries.base import Dictionary
+    from otoscope.models.base import Model
+    from otoscope.runs import ActivationStore
+
+HELD_OUT, SCORES = "held_out.jsonl", "scores.json"
+
+_MEMORY = 2**29
+"""Bytes of vectors that are shuffled together."""
+
+_OWN = ("layers", "model_layers", "reads", "writes")
+"""What follows from the point, and is not asked for."""
+
+
+@dataclass(frozen=True)
+class FeatureRecipe:
+    """What is learned, from which place, and how the corpus is divided.
+
+    Attributes:
+        model: An alias, a hub id or a directory.
+        point: Where, see `otoscope.dictionaries.places`.
+        config: The training; layers and places are those of the point.
+        held_out: Share of the corpus that is not trained on.
+        group_by: Label whose values are never in both parts; None: every recording or text is for itself.
+        precision: Of the vectors on disk.
+        language: Language that a recogniser is told, where its decoder is read; None: detected.
+        about: What the recipe says of itself.
+    """
+
+    model: str
+    point: str
+    config: Mapping[str, Any]
+    held_out: float = 0.1
+    group_by: str | None = None
+    precision: str = "float32"
+    language: str | None = None
+    about: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.held_out < 1:
+            raise OptionError(
+                f"held_out cannot be {self.held_out!r}.", "Hold out a share between 0 and 1, such as 0.1."
+            )
+        if self.precision not in ("float32", "float16"):
+            raise OptionError(f"Vectors cannot be {self.precision!r}.", "Choose float32 or float16.")
+        known = {f.name for f in fields(TrainConfig)} - set(_OWN)
+        for name in self.config:
+            if name not in known:
+                raise OptionError(
+                    f"A training has no option {name!r}.", f"It has {', '.join(sorted(known))}."
+                )
+
+    def trained(self, places: Places) -> TrainConfig:
+        """The whole configuration.
+
+        Raises:
+            OptionError: It does not fit the place.
+        """
+        kind = self.config.get("kind")
+        if (kind == "sae") != (places.targets is None):
+            raise OptionError(
+                f"A {kind} dictionary cannot be trained at {self.point}.",
+                "An SAE takes a point such as encoder_blocks.2.hook_resid_post, transcoders take an MLP such as "
+                "decoder_blocks.*.mlp.",
+            )
+        where = {"layers": places.layers, "model_layers": places.model_layers}
+        if places.targets is not None:
+            where |= {"reads": places.reads, "writes": places.writes}
+        name = f"{Path(self.model).name} {self.point}"
+        return TrainConfig.from_json({"name": name, **self.config, **where})
+
+
+def read_recipe(path: Path | str) -> FeatureRecipe:
+    """A recipe from a YAML file: what `FeatureRecipe` has, the training's own options among them.
+
+    Raises:
+        OptionError: The file cannot be read, or it says what a recipe does not know.
+    """
+    import yaml
+
+    try:
+        told = yaml.safe_load(Path(path).read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = str(error).splitlines()[0]
+        raise OptionError(f"The recipe {path} cannot be read: {reason}.", "Write it as YAML.") from error
+    if not isinstance(told, dict) or not all(isinstance(key, str) for key in told):
+        raise OptionError(f"The recipe {path} is no table of options.", "Write `name: value` lines.")
+    return recipe_of(told)
+
+
+def recipe_of(told: Mapping[str, Any]) -> FeatureRecipe:
+    """A recipe from a flat table.
+
+    Raises:
+        OptionError: Model or point are missing, or an option is unknown.
+    """
+    own = {f.name for f in fields(FeatureRecipe)} - {"config"}
+    missing = [name for name in ("model", "point") if name not in told]
+    if missing:
+        raise OptionError(f"A recipe needs {missing[0]}.", "Add it.")
+    of_recipe = {key: value for key, value in told.items() if key in own}
+    return FeatureRecipe(**of_recipe, config={key: value for key, value in told.items() if key not in own})
+
+
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """A trained dictionary and how it does on what was held out.
+
+    Attributes:
+        dictionary: It.
+        folder: Where it lies.
+        config: How it was trained.
+        scores: On the vectors that were held out.
+        trained_on: Recordings or texts, and vectors.
+        held_out: The same of those held out.
+    """
+
+    dictionary: Dictionary
+    folder: Path
+    config: TrainConfig
+    scores: Reconstruction
+    trained_on: dict[str, int]
+    held_out: dict[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "folder": str(self.folder),
+            **self.scores.to_dict(),
+            "trained_on": self.trained_on,
+            "held_out": self.held_out,
+            "config": self.config.to_json(),
+        }
+
+
+def train_features(
+    model: Model,
+    data: Path | str,
+    recipe: FeatureRecipe,
+    out: Path | str,
+    *,
+    store: Path | str | None = None,
+    batch: int | None = None,
+) -> Learned:
+    """Learn a dictionary from a corpus, or go on with it.
+
+    Several processes (`torchrun`) share the work: the first one harvests, each learns from its own shards.
+
+    Args:
+        model: The model.
+        data: A manifest or folder; texts for a language model.
+        recipe: What to learn.
+        out: The dictionary's folder.
+        store: Where the vectors are kept; None: beside `out`, in `OUT-vectors`.
+        batch: Recordings at once while harvesting.
+
+    Raises:
+        ManifestError: The corpus cannot be read or divided.
+        OptionError: The recipe does not fit the model, or the folder belongs to another training.
+        TrainingError: Loss or gradient are not finite, or the vectors are too few.
+    """
+    out = Path(out)
+    places = places_of(model, recipe.point)
+    config = recipe.trained(places)
+    kept = Path(store) if store is not None else out.with_name(f"{out.name}-vectors")
+    with _processes():
+        parts = divided(items_or_texts(data), recipe, config.seed)
+        stores = _harvested(model, parts, places, recipe, kept, batch)
+        names = _names(places)
+        dictionary = train(config, _batches(stores["train"], names, config), out, model.device)
+        scores = reconstruction(dictionary, places.layers, whole_shards(stores["test"], *names))
+        learned = Learned(
+            dictionary,
+            out,
+            config,
+            scores,
+            *({"items": len(parts[part]), "vectors": _count(stores[part])} for part in ("train", "test")),
+        )
+        if parallel.rank() == 0:
+            write_manifest(parts["test"], out / HELD_OUT)
+            _write_scores(learned, recipe)
+    return learned
+
+
+def divided(corpus: Sequence[Item], recipe: FeatureRecipe, seed: int) -> dict[str, list[Item]]:
+    """The parts `train` and `test`; no group is in both.
+
+    Raises:
+        ManifestError: There are too few groups.
+    """
+    shares = {"train": 1 - recipe.held_out, "test": recipe.held_out}
+    if recipe.group_by:
+        parts = split(corpus, shares, recipe.group_by, seed=seed)
+    else:
+        import random
+
+        if len(corpus) < 2:
+            raise ManifestError("One recording cannot be divided.", "Give a corpus of several.")
+        order = list(range(len(corpus)))
+        random.Random(seed).shuffle(order)
+        held = set(order[: max(1, round(recipe.held_out * len(corpus)))])
+        parts = ["test" if i in held else "train" for i in range(len(corpus))]
+    return {name: [item for item, part in zip(corpus, parts, strict=True) if part == name] for name in shares}
+
+
+def _harvested(
+    model: Model,
+    parts: Mapping[str, list[Item]],
+    places: Places,
+    recipe: FeatureRecipe,
+    kept: Path,
+    batch: int | None,
+) -> dict[str, ActivationStore]:
+    from otoscope.runs import ActivationStore
+
+    if parallel.rank() == 0:
+        for name, part in parts.items():
+            harvest_places(
+                model, part, places, kept / name, batch=batch, dtype=recipe.precision,  # type: ignore[arg-type]
+                options=DecodeOptions(language=recipe.language),
+            )  # fmt: skip
+    parallel.barrier()
+    return {name: ActivationStore.read_from(kept / name) for name in parts}
+
+
+def _names(places: Places) -> tuple[list[str], list[str] | None]:
+    inputs = [f"input.{layer}" for layer in places.layers]
+    return inputs, None if places.targets is None else [f"target.{layer}" for layer in places.layers]
+
+
+def _batches(
+    store: ActivationStore, names: tuple[list[str], list[str] | None], config: TrainConfig
+) -> ShuffleBuffer:
+    """Batches of this process, shuffled, without end."""
+    inputs, targets = names
+    files = store.files[parallel.rank() :: parallel.world()]
+    source = Shards(files, inputs, targets, seed=config.seed)
+    width = sum(source.widths) * len(inputs) * 4
+    share = config.batch // parallel.world()
+    there = _count(store) // parallel.world()
+    capacity = max(share, min(_MEMORY // max(width, 1), max(there, share)))
+    return ShuffleBuffer(source, batch=share, capacity=capacity, seed=config.seed)
+
+
+def whole_shards(
+    store: ActivationStore, inputs: Sequence[str], targets: Sequence[str] | None
+) -> Iterator[Vectors]:
+    """All vectors of a store once, a shard at a time."""
+    yield from Shards(store.files, inputs, targets, epochs=1)(0)
+
+
+def _count(store: ActivationStore) -> int:
+    return sum(store.index["vectors"].tolist()) if len(store.index) else 0
+
+
+def _write_scores(learned: Learned, recipe: FeatureRecipe) -> None:
+    import json
+
+    from otoscope.versions import versions
+
+    told = learned.to_dict() | {
+        "recipe": asdict(recipe) | {"config": dict(recipe.config)},
+        "versions": versions(),
+    }
+    with atomic_write(learned.folder / SCORES) as file:
+        json.dump(told, file, indent=1, default=str)
+
+
+@contextmanager
+def _processes() -> Iterator[None]:
+    """Join the other processes where `torchrun` started several."""
+    import torch
+    import torch.distributed as dist
+
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized()
+    if not several:
+        yield
+        return
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield
+        dist.barrier()
+    finally:
+        dist.destroy_process_group()
