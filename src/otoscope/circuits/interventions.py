@@ -5,6 +5,8 @@ change is said by `freeze`:
 
     none      the model reacts as it does; also inside `generate`, where changes without positions go on for every new token
     patterns  attention patterns stay as they were
+    replacement  patterns and norm scales stay; features go on reading, and what the dictionary misses stays: the local
+              replacement model of Ameisen et al. 2025, whose perturbations they compare with the model's
     all       patterns, norm scales and MLP outputs stay as they were: only the direct effect is left (linear, exact)
 """
 
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from otoscope.dictionaries.base import Dictionary
     from otoscope.models.base import Model
 
-Freeze = Literal["none", "patterns", "all"]
+Freeze = Literal["none", "patterns", "replacement", "all"]
 
 
 @dataclass(frozen=True)
@@ -131,8 +133,10 @@ def intervening(
                     ]
                 )
             )
-        if freeze == "all" and tape is not None:
+        if freeze in ("replacement", "all") and tape is not None:
             stack.enter_context(_frozen_norms(tape))
+        if freeze == "replacement" and tape is not None and not dictionary.exact:
+            stack.enter_context(_replaced_mlps(dictionary, tape))
         writer = _Writer(model, dictionary, rows, tape if freeze == "all" else None, sources, stream)
         stack.enter_context(writer.attached())
         yield
@@ -188,6 +192,67 @@ def _replaced_by(norm: FrozenNorm) -> Callable[..., Tensor]:
         return norm(args[0] if args else kwargs["hidden_states"])
 
     return hook
+
+
+@contextmanager
+def _replaced_mlps(dictionary: Dictionary, tape: Tape) -> Iterator[None]:
+    """Every MLP writes what the features make of its input, and what they missed in the clean run."""
+    seen: dict[int, Tensor] = {}
+
+    def noting(layer: int) -> Callable[..., None]:
+        def note(_module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+            seen[layer] = args[0] if args else kwargs["hidden_states"]
+
+        return note
+
+    def writing(layer: int) -> Callable[..., Tensor]:
+        mlp = tape.mlp[layer]
+        clean = mlp.raw if dictionary.writes == "mlp_raw" else mlp.out
+
+        def write(_module: nn.Module, _args: tuple, out: Tensor) -> Tensor:
+            return clean + _reconstructed(dictionary, tape, seen, layer, len(out)) - before[layer]
+
+        return write
+
+    before = {
+        layer: _reconstructed(
+            dictionary, tape, {n: tape.mlp[n].stream[None] for n in range(layer + 1)}, layer, 1
+        )
+        for layer in range(tape.layers)
+    }
+    handles = []
+    for block in tape.wiring.blocks:
+        handles.append(block.mlp.norm.register_forward_pre_hook(noting(block.layer), with_kwargs=True))
+        after = dictionary.writes == "mlp_out" and block.mlp.post_norm is not None
+        module = block.mlp.post_norm if after else block.mlp.down_module
+        assert module is not None
+        handles.append(module.register_forward_hook(writing(block.layer)))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _reconstructed(
+    dictionary: Dictionary, tape: Tape, streams: dict[int, Tensor], out: int, rows: int
+) -> Tensor:
+    """What the features write into a layer, given what they read of the stream: `(row, pos, d)`."""
+    total = []
+    for row in range(rows):
+        inputs = {}
+        for layer in {*dictionary.sources(out), out}:
+            norm, x = tape.mlp[layer].norm, streams[layer][row]
+            if dictionary.reads == "mlp_in":
+                x = norm(x)
+            elif dictionary.reads == "normalized":
+                x = norm.scale * (x - x.mean(dim=-1, keepdim=True) if norm.centred else x)
+            inputs[layer] = x
+        actives = [
+            dictionary.encode(layer, inputs[layer]) if layer in inputs else None for layer in range(out + 1)
+        ]
+        total.append(dictionary.reconstruct(actives, out, inputs[out]))  # type: ignore[arg-type]
+    return torch.stack(total)
 
 
 @dataclass

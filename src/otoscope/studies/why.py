@@ -53,6 +53,9 @@ SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 WAYS = ("removed", "doubled", "both")
 """Features for the word removed; features against it doubled; as many of each."""
 
+_COPIES = 3
+"""Copies of what a loop repeats after which it is asked why it goes on."""
+
 _FEWEST_WORDS = 4
 """A text of fewer words has collapsed."""
 
@@ -80,7 +83,6 @@ class Case:
         heard: The recording and its text.
         token: The written token, as `trace_speech` takes it.
         against: What it is compared with, or None.
-        always: Whether features are taken away at every position when the text is written again, as a loop needs.
         pair: The recording of the other word in the same sentence, or None.
     """
 
@@ -89,13 +91,12 @@ class Case:
     heard: Heard
     token: int | str
     against: str | int | None
-    always: bool = False
     pair: Item | None = None
 
     def answered(self, text: str) -> bool:
         """Whether a text written again is what was hoped for: without the word, with the right one, without a loop."""
         words = [word.strip(".,?!").casefold() for word in text.split()]
-        if self.always:
+        if self.against == END:
             signs = loop_signs(text, seconds=self.heard.clip.duration)
             return not signs.is_loop and len(words) >= _FEWEST_WORDS
         if isinstance(self.against, str):
@@ -165,13 +166,17 @@ def _shipped(model: SpeechModel) -> list[Case]:
 
 
 def _runner_up(model: SpeechModel, heard: Heard, word: str) -> int:
-    """The token that was second best where a word begins."""
+    """The best token of another word where a word begins."""
     index, _ = written_target(model, heard, word)
     with torch.no_grad():
         feed = {"input_features": heard.features, "decoder_input_ids": torch.tensor([heard.ids])}
         logits = model.forward(feed).logits[0, len(heard.prompt) + index - 1].clone()
-    logits[heard.transcript.ids[index]] = -torch.inf
-    return int(logits.argmax())
+    plain = word.strip().casefold()
+    best = logits.argsort(descending=True)[:50].tolist()
+    others = (
+        t for t in best if not plain.startswith(model.tokenizer.decode([t]).strip().casefold() or plain)
+    )
+    return next(others)  # another word, not the same with a capital
 
 
 def _word_after(heard: Heard, before: str) -> str | None:
@@ -195,7 +200,7 @@ def _found(model: SpeechModel, data: Sequence[Path | str], folder: Path, seed: i
     others = [item for item in every if not item.text and "bias" not in item.labels]
     cases = []
     for what, tried, make in (("misled", misled, _misled), ("loop", others, _loop)):
-        case = _first(model, tried, lambda heard, item, make=make: make(heard, item, every))
+        case = _first(model, tried, lambda heard, item, make=make: make(model, heard, item, every))
         if case:
             cases.append(case)
         else:
@@ -218,7 +223,7 @@ def _first(
     return None
 
 
-def _misled(heard: Heard, item: Item, every: Sequence[Item]) -> Case | None:
+def _misled(_model: SpeechModel, heard: Heard, item: Item, every: Sequence[Item]) -> Case | None:
     """The competing word in place of the one that was said, the rest of the sentence as it was."""
     spoken, competing = str(item.labels["spoken"]), str(item.labels["competing"])
     plain = heard.transcript.text.strip().casefold().rstrip(".")
@@ -237,14 +242,18 @@ def _misled(heard: Heard, item: Item, every: Sequence[Item]) -> Case | None:
     return Case("misled", question, heard, competing, spoken, pair=pair)
 
 
-def _loop(heard: Heard, item: Item, _every: Sequence[Item]) -> Case | None:
-    """The middle of a text that goes round and round."""
-    text = heard.transcript
-    if not loop_signs(text.text, seconds=heard.clip.duration).is_loop or len(text.ids) < 24:
+def _loop(model: SpeechModel, heard: Heard, _item: Item, _every: Sequence[Item]) -> Case | None:
+    """Where a text begins to go round and round: after the third copy of what it repeats."""
+    text, spell = heard.transcript, model.tokenizer.decode
+    if not loop_signs(text.text, seconds=heard.clip.duration).is_loop:
         return None
-    return Case(
-        "loop", "What keeps it going, in place of the end of the text?", heard, len(text.ids) // 2, END, always=True
-    )  # fmt: skip
+    prefixes = (
+        i for i in range(4, len(text.ids)) if (loop_signs(spell(text.ids[:i])).repeats or 0) >= _COPIES
+    )
+    start = next(prefixes, None)
+    if start is None:
+        return None
+    return Case("loop", "What keeps it going, in place of the end of the text?", heard, start, END)
 
 
 # Explaining --------------------------------------------------------------------------------------------------------------
@@ -313,12 +322,10 @@ def _set(
     return own, predicted
 
 
-def _interventions(
-    graph: AttributionGraph, chosen: Sequence[tuple[int, float]], *, always: bool = False
-) -> list[Intervention]:
+def _interventions(graph: AttributionGraph, chosen: Sequence[tuple[int, float]]) -> list[Intervention]:
     n = graph.nodes
     return [
-        Intervention.scale(int(n.layer[i]), int(n.feature[i]), factor, None if always else (int(n.pos[i]),))
+        Intervention.scale(int(n.layer[i]), int(n.feature[i]), factor, (int(n.pos[i]),))
         for i, factor in chosen
     ]
 
@@ -328,15 +335,13 @@ def _at_random(
     tracer: SpeechTracer,
     chosen: Sequence[tuple[int, float]],
     seed: int,
-    *,
-    always: bool = False,
 ) -> list[list[Intervention]]:
     """The same done to random features, several draws."""
     nodes, draws = np.array([node for node, _ in chosen], dtype=np.int64), []
     for draw in range(RANDOM):
         rows = random_features(graph, tracer, nodes, seed + draw)
         draws.append([
-            Intervention.scale(one.layer, one.feature, factor, None if always else one.positions)
+            Intervention.scale(one.layer, one.feature, factor, one.positions)
             for row, (_, factor) in zip(rows, chosen, strict=True) for one in row
         ])  # fmt: skip
     return draws
@@ -378,20 +383,20 @@ def _chosen(
     ordered = sorted(((t["features"], way, t) for way in WAYS for t in tries[way]), key=lambda x: x[0])
     found = None
     for _, way, told in ordered:
-        if told["after"] > 0 and not case.always:
+        if told["after"] > 0:
             continue
         chosen, _ = _set(graph, tracer, way, told["size"])
-        text = _written_again(model, case, tracer, _interventions(graph, chosen, always=case.always))
+        text = _written_again(model, case, tracer, _interventions(graph, chosen))
         if case.answered(text):
             found = way, told, chosen, text
             break
     if found is None:
         _, way, told = min(ordered, key=lambda x: x[2]["after"])
         chosen, _ = _set(graph, tracer, way, told["size"])
-        text = _written_again(model, case, tracer, _interventions(graph, chosen, always=case.always))
+        text = _written_again(model, case, tracer, _interventions(graph, chosen))
         found = way, told, chosen, text
     way, told, chosen, text = found
-    draws = _at_random(graph, tracer, chosen, seed, always=case.always)
+    draws = _at_random(graph, tracer, chosen, seed)
     by_random = [_written_again(model, case, tracer, draw) for draw in draws]
     before = case.heard.transcript.text.strip()
     return {
