@@ -64,7 +64,9 @@ def _of(name: str, count: int) -> dict[str, Any]:
     for number, clip in enumerate(recordings(count)):
         heard = listen(model, clip, DecodeOptions(language="en" if model.is_multilingual else None))
         token = random.Random(number).randrange(1, max(2, len(heard.transcript.tokens)))
-        checks.append(trace_speech(model, heard, token, settings=settings).check(FEATURES, seed=number))
+        checks.append(
+            trace_speech(model, heard, token, settings=settings).check(FEATURES, seed=number, ladder=True)
+        )
     kinds = sorted({kind for check in checks for kind in check.kinds})
     direct = [check.direct for check in checks]
     return {
@@ -72,7 +74,11 @@ def _of(name: str, count: int) -> dict[str, Any]:
         "interventions": sum(len(check.features) for check in checks),
         "edges_compared": int(sum(len(d.measured) for d in direct)),
         "direct_correlation": _pearson(*_joined([(d.predicted, d.measured) for d in direct])),
-        "free": {kind: _free([c.kinds[kind].free for c in checks if kind in c.kinds]) for kind in kinds},
+        "free": {
+            kind: _free([c.kinds[kind].free for c in checks if kind in c.kinds])
+            | _ladder([c.kinds[kind].ladder for c in checks if kind in c.kinds])
+            for kind in kinds
+        },
         "mean_absolute_effect": {
             kind: {
                 "named": round(float(np.mean([c.kinds[kind].top_effect for c in checks if kind in c.kinds])), 3),
@@ -98,6 +104,14 @@ def _free(found: list[Any]) -> dict[str, Any]:
         "rank_correlation": round(_spearman(*_joined(own)), 3),
         **{f"baseline_{name}": value for name, value in baselines.items()},
         "above_every_baseline": bool(correlation > max(baselines.values())),
+    }
+
+
+def _ladder(found: list[Any]) -> dict[str, float]:
+    """How well what happens is told by the model with less and less of it held."""
+    return {
+        f"with_{name}": round(_pearson(*_joined([(f[step].predicted, f[step].measured) for f in found])), 3)
+        for step, name in (("replacement", "gates_reacting"), ("patterns", "gates_and_scales_reacting"))
     }
 
 

@@ -94,3 +94,25 @@ def test_a_feature_may_be_set_to_another_value_at_each_frame(model, features):
     measured = react(graph.tracer, changes, graph.tracer.targets)
     assert measured[0, 0] == pytest.approx(0, abs=1e-9)
     assert abs(measured[1, 0]) > 1e-9
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_ladder_ends_in_the_model_itself(model, features, kind):
+    graph = tracer(model, features, OPENED, *KINDS[kind]()).graph(5)
+    checked = graph.check(6, ladder=True)
+    for each in checked.kinds.values():
+        assert set(each.ladder) == {"replacement", "patterns"}
+        for step in each.ladder.values():
+            np.testing.assert_array_equal(step.measured, each.free.measured)
+    assert 0 < checked.ladder["patterns"].correlation <= 1
+    assert set(checked.to_dict()["free"]["ladder"]) == {"replacement", "patterns"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_replacement_model_undisturbed_is_the_model(model, features, kind):
+    made = tracer(model, features, OPENED, *KINDS[kind]())
+    nothing = [Change(sound=torch.zeros((), dtype=torch.float64))]
+    for freeze in ("patterns", "replacement", "all"):
+        torch.testing.assert_close(
+            run(made, nothing, freeze).final, run(made, nothing).final, rtol=1e-9, atol=1e-10
+        )

@@ -12,7 +12,7 @@ from otoscope.circuits.checking import direct_effects, react
 from otoscope.circuits.graph import FEATURE
 from otoscope.circuits.interventions import Intervention, intervening
 from otoscope.circuits.targets import token_target
-from otoscope.circuits.tracer import TraceSettings, trace
+from otoscope.circuits.tracer import Tracer, TraceSettings, trace
 from otoscope.dictionaries.neurons import NeuronBasis
 from otoscope.errors import EditError
 
@@ -162,3 +162,35 @@ def test_a_check_reports_direct_exactly_and_free_with_interval_and_baselines(fam
         "activation_x_gradient", "activation", "direct_edge", "paths_within_graph", "random_features",
     }  # fmt: skip
     assert graph.check(30).to_dict() == told
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_held_step_by_step_is_the_model_while_nothing_is_changed(family):
+    model = model_of(family)
+    for name, dictionary in dictionaries(model).items():
+        made = Tracer(model, torch.tensor(IDS), dictionary, SOME)
+        with torch.no_grad():
+            clean = made.forward(1)
+            for freeze in ("patterns", "replacement", "all"):
+                with intervening(
+                    model, dictionary, [[]], tape=made.tape, sources=made.sources, freeze=freeze
+                ):
+                    held = made.forward(1)
+                torch.testing.assert_close(held, clean, rtol=1e-8, atol=1e-9, msg=f"{name} {freeze}")
+
+
+def test_the_replacement_model_lets_gates_react_and_scales_not():
+    """By hand on a gated model: norms and patterns held, every MLP run on what it then reads."""
+    model = model_of("llama")
+    graph = trace(model, IDS, 4, settings=SOME)
+    made = graph.tracer
+    node = graph.nodes.of(FEATURE)[2]
+    layer, pos, feature = (int(getattr(graph.nodes, x)[node]) for x in ("layer", "pos", "feature"))
+    row = [Intervention.ablate(layer, feature, (pos,))]
+    changes = {
+        f: react(made, [row], made.targets, f)[0, 0] for f in ("all", "replacement", "patterns", "none")
+    }
+    assert len({round(float(value), 12) for value in changes.values()}) == 4
+    assert changes["all"] == pytest.approx(
+        -graph.row("target/0").get(graph.names[node], 0.0), rel=1e-6, abs=1e-12
+    )

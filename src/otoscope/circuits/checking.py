@@ -101,6 +101,9 @@ class Check:
             model), `activation`, `direct_edge` (the edge to the target alone), `paths_within_graph` (paths through nodes of the
             graph alone), and `random_features`: what is measured when,
             in place of each feature, a random one of nearly the same activation goes, compared with the same prediction.
+        ladder: Where asked for, correlations of what happens with what happens when less reacts: `replacement` (gates react,
+            attention patterns and norm scales do not: the local replacement model) and `patterns` (gates and scales react).
+            What of the shortfall of `free` each step makes good is due to what was let loose.
         top_effect: Mean absolute change of the targets by these features.
         random_effect: The same by the random ones.
         seed: Of the random features and the interval.
@@ -115,17 +118,23 @@ class Check:
     random_effect: float
     seed: int
     kinds: dict[str, Check] = field(default_factory=dict)
+    ladder: dict[str, Comparison] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: `direct` and `free`, what was changed, mean effects and the seed; `kinds` where there are several."""
         effects = {"top": self.top_effect, "random": self.random_effect}
         return {
             "direct": self.direct.to_dict(),
-            "free": self.free.to_dict() | {"mean_absolute_effect": effects},
+            "free": self.free.to_dict() | {"mean_absolute_effect": effects} | self._told_ladder(),
             "features": list(self.features),
             "seed": self.seed,
             **({"kinds": {name: each.to_dict() for name, each in self.kinds.items()}} if self.kinds else {}),
         }
+
+    def _told_ladder(self) -> dict[str, Any]:
+        return (
+            {"ladder": {name: each.correlation for name, each in self.ladder.items()}} if self.ladder else {}
+        )
 
     @classmethod
     def joined(cls, kinds: dict[str, Check], seed: int) -> Check:
@@ -140,6 +149,7 @@ class Check:
             float(np.average([part.random_effect for part in parts], weights=counts)),
             seed,
             kinds,
+            {name: Comparison.joined([part.ladder[name] for part in parts]) for name in parts[0].ladder},
         )
 
     def _repr_html_(self) -> str:
@@ -152,13 +162,18 @@ class Check:
         return f"<table>{rows}</table>"
 
 
-def check(graph: AttributionGraph, features: int = 64, seed: int = 0) -> Check:
+LADDER: tuple[Freeze, ...] = ("replacement", "patterns")
+"""What is let loose, step by step, between the frozen replacement model and the model itself."""
+
+
+def check(graph: AttributionGraph, features: int = 64, seed: int = 0, *, ladder: bool = False) -> Check:
     """Ablate the most influential features, and random ones of equal activation.
 
     Args:
         graph: A graph with its tracer.
         features: How many.
         seed: Of the random features and the interval.
+        ladder: Also run the same with part of the model held, to tell why `free` falls short; takes about as long again.
 
     Raises:
         GraphError: The graph has no tracer, no features, or a target inside the stack.
@@ -170,7 +185,7 @@ def check(graph: AttributionGraph, features: int = 64, seed: int = 0) -> Check:
     if tracer.tape.heard is not None:
         from otoscope.circuits.hearing_checks import check_hearing
 
-        return check_hearing(graph, features, seed)
+        return check_hearing(graph, features, seed, ladder=ladder)
     nodes = top_features(graph, tracer, features)
     if not len(nodes):
         raise GraphError("The graph has no features to ablate.", "Trace with more nodes.")
@@ -181,9 +196,11 @@ def check(graph: AttributionGraph, features: int = 64, seed: int = 0) -> Check:
     measured, by_others = changes[: len(nodes)], changes[len(nodes) :]
     free = _free(graph, tracer, nodes, measured, by_others, targets, seed)
     effects = np.abs(measured).mean(), np.abs(by_others).mean()
+    steps = {name: react(tracer, top, targets, name).ravel() for name in LADDER} if ladder else {}
     return Check(
-        tuple(graph.names[node] for node in nodes), direct, free, float(effects[0]), float(effects[1]), seed
-    )
+        tuple(graph.names[node] for node in nodes), direct, free, float(effects[0]), float(effects[1]), seed,
+        ladder={name: Comparison(step, measured.ravel()) for name, step in steps.items()},
+    )  # fmt: skip
 
 
 def _targets(tracer: Tracer) -> list[Target]:

@@ -281,15 +281,15 @@ class AttributionGraph:
         chosen = np.isin(np.arange(len(self.nodes)), [self.index(name) for name in names])
         return keep_nodes(self, chosen | ~np.isin(self.nodes.kind, (FEATURE, ERROR)))
 
-    def check(self, features: int = 64, seed: int = 0) -> Check:
-        """Compare the graph's predictions with interventions on the model that it was made of.
+    def check(self, features: int = 64, seed: int = 0, *, ladder: bool = False) -> Check:
+        """Compare the graph's predictions with interventions on the model that it was made of; see `checking.check`.
 
         Raises:
             GraphError: The graph was read from a file, without its model.
         """
         from otoscope.circuits.checking import check
 
-        return check(self, features, seed)
+        return check(self, features, seed, ladder=ladder)
 
     def save(self, folder: Path | str) -> None:
         """Write it as `graph.safetensors` and `graph.json` into a folder."""

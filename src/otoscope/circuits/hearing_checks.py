@@ -9,18 +9,19 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from otoscope.circuits.adjoint import Sweep
-from otoscope.circuits.checking import Check, Comparison, random_features, top_features
+from otoscope.circuits.checking import LADDER, Check, Comparison, random_features, top_features
 from otoscope.circuits.graph import FEATURE, FRAME, HEARING, PROJECTOR, AttributionGraph
 from otoscope.circuits.hearing import EncoderSources, EncoderSweep
 from otoscope.circuits.hearing_runs import Change, Gradients, gradients, run
 from otoscope.circuits.influence import path_sums
-from otoscope.circuits.interventions import Intervention
+from otoscope.circuits.interventions import Freeze, Intervention
 from otoscope.circuits.readings import PooledReadings, Readings
 from otoscope.circuits.segments import PADDING
 from otoscope.circuits.targets import Target, target_seeds, target_values
@@ -64,7 +65,9 @@ class _Case:
     baselines: dict[str, np.ndarray]
 
 
-def check_hearing(graph: AttributionGraph, features: int = 64, seed: int = 0) -> Check:
+def check_hearing(
+    graph: AttributionGraph, features: int = 64, seed: int = 0, *, ladder: bool = False
+) -> Check:
     """Check a recogniser's graph.
 
     Args:
@@ -72,6 +75,7 @@ def check_hearing(graph: AttributionGraph, features: int = 64, seed: int = 0) ->
         features: How many features of the decoder, the most influential; of encoder features, supernodes and segments at most
             half as many each, as the encoder runs again for each of them.
         seed: Of the random ones and the intervals.
+        ladder: Also run the same with part of the model held, to tell why `free` falls short.
 
     Raises:
         GraphError: The graph has nothing to take away.
@@ -87,17 +91,23 @@ def check_hearing(graph: AttributionGraph, features: int = 64, seed: int = 0) ->
     if not kinds:
         raise GraphError("The graph has nothing to take away.", "Trace with more nodes.")
     every = [case for cases in kinds.values() for case in cases]
-    direct, free = _measured(graph, every, maker.targets)
+    direct, free, steps = _measured(graph, every, maker.targets, LADDER if ladder else ())
     checks, at = {}, 0
     for name, cases in kinds.items():
         part = slice(at, at + len(cases))
-        checks[name] = _check(cases, direct[part], free[0][part], free[1][part], seed)
+        mine = {step: changes[part] for step, changes in steps.items()}
+        checks[name] = _check(cases, direct[part], free[0][part], free[1][part], mine, seed)
         at += len(cases)
     return Check.joined(checks, seed)
 
 
 def _check(
-    cases: Sequence[_Case], direct: np.ndarray, free: np.ndarray, by_random: np.ndarray, seed: int
+    cases: Sequence[_Case],
+    direct: np.ndarray,
+    free: np.ndarray,
+    by_random: np.ndarray,
+    steps: dict[str, np.ndarray],
+    seed: int,
 ) -> Check:
     reads = np.stack([case.reads for case in cases])
     predicted = -np.stack([case.edges for case in cases])
@@ -115,6 +125,7 @@ def _check(
         float(np.abs(changes).mean()),
         float(np.abs(others).mean()),
         seed,
+        ladder={name: Comparison(step.ravel(), changes) for name, step in steps.items()},
     )
 
 
@@ -122,9 +133,9 @@ def _check(
 
 
 def _measured(
-    graph: AttributionGraph, cases: Sequence[_Case], targets: Sequence[Target]
-) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
-    """Changes of all rows with everything frozen `(case, row)`; of the targets, by the cases and by the random ones."""
+    graph: AttributionGraph, cases: Sequence[_Case], targets: Sequence[Target], ladder: Sequence[Freeze]
+) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray], dict[str, np.ndarray]]:
+    """Changes of all rows with everything frozen `(case, row)`; of the targets, by the cases, at random, and step by step."""
     tracer: SpeechTracer = graph.tracer  # type: ignore[assignment]
     own, pooled = Readings(graph, tracer), PooledReadings(graph, tracer.encoder.sources)
 
@@ -134,17 +145,21 @@ def _measured(
         heard = pooled.of(outcome.encoder, len(changes))
         return torch.cat([own.of(outcome.decoder), heard, values], dim=1)
 
-    def reacting(changes: Sequence[Change]) -> Tensor:
-        return target_values(tracer.tape, targets, run(tracer, changes).final)
+    def reacting(changes: Sequence[Change], freeze: Freeze = "none") -> Tensor:
+        return target_values(tracer.tape, targets, run(tracer, changes, freeze).final)
 
     removed, changed, randomly = (
         [getattr(case, name) for case in cases] for name in ("removed", "change", "random")
     )
-    with track("Checking", 3 * len(cases), "interventions") as task:
+    with track("Checking", (3 + len(ladder)) * len(cases), "interventions") as task:
         direct = _in_batches(removed, rows, _FROZEN_ROWS, task.advance)
         free = _in_batches(changed, reacting, _ENCODER_ROWS, task.advance)
         others = _in_batches(randomly, reacting, _ENCODER_ROWS, task.advance)
-    return direct, (free, others)
+        steps = {
+            freeze: _in_batches(changed, partial(reacting, freeze=freeze), _FROZEN_ROWS, task.advance)
+            for freeze in ladder
+        }
+    return direct, (free, others), steps
 
 
 def _in_batches(

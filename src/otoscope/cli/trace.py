@@ -89,6 +89,12 @@ def trace(
             "--check", help="Ablate features in the model and compare with what the graph predicts."
         ),
     ] = False,
+    ladder: Annotated[
+        bool,
+        typer.Option(
+            "--ladder", help="With --check: also tell what of the model's reaction is not predicted."
+        ),
+    ] = False,
     common: Common,
 ) -> None:
     """Trace what made a model write a word: from a recording's sound, or from a prompt, through features and heads.
@@ -154,7 +160,7 @@ def trace(
             },
             offset=offset,
         )
-    checked = graph.check(seed=common.seed) if check else None
+    checked = graph.check(seed=common.seed, ladder=ladder) if check or ladder else None
     if neuronpedia:
         write_neuronpedia(graph, neuronpedia)
     if save:
@@ -268,9 +274,19 @@ def _check_lines(check: Check) -> list[str]:
             f"    the model reacts: correlation {_number(free['correlation'])} "
             f"({_number(free['ci_low'])} to {_number(free['ci_high'])}), n = {free['n']}; {_verdict(free)}",
             f"    baselines: {baselines}",
+            *_ladder_lines(free),
             f"    mean change of the target: {each.top_effect:.3f}, by random ones {each.random_effect:.3f}",
         ]
     return lines
+
+
+def _ladder_lines(free: dict[str, Any]) -> list[str]:
+    if "ladder" not in free:
+        return []
+    gates, scales = (free["ladder"][name] for name in ("replacement", "patterns"))
+    return [
+        f"    when gates react, too: {_number(gates)}; and norm scales: {_number(scales)}; the rest are attention patterns"
+    ]
 
 
 def _verdict(free: dict[str, Any]) -> str:
