@@ -111,7 +111,7 @@ def _ladder(found: list[Any]) -> dict[str, float]:
     """How well what happens is told by the model with less and less of it held."""
     return {
         f"with_{name}": round(_pearson(*_joined([(f[step].predicted, f[step].measured) for f in found])), 3)
-        for step, name in (("replacement", "gates_reacting"), ("patterns", "gates_and_scales_reacting"))
+        for step, name in (("gates", "scales_reacting"), ("patterns", "scales_and_gates_reacting"))
     }
 
 

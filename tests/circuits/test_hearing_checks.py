@@ -101,18 +101,18 @@ def test_the_ladder_ends_in_the_model_itself(model, features, kind):
     graph = tracer(model, features, OPENED, *KINDS[kind]()).graph(5)
     checked = graph.check(6, ladder=True)
     for each in checked.kinds.values():
-        assert set(each.ladder) == {"replacement", "patterns"}
+        assert set(each.ladder) == {"gates", "patterns"}
         for step in each.ladder.values():
             np.testing.assert_array_equal(step.measured, each.free.measured)
     assert 0 < checked.ladder["patterns"].correlation <= 1
-    assert set(checked.to_dict()["free"]["ladder"]) == {"replacement", "patterns"}
+    assert set(checked.to_dict()["free"]["ladder"]) == {"gates", "patterns"}
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_replacement_model_undisturbed_is_the_model(model, features, kind):
+def test_what_is_held_step_by_step_is_the_model_while_nothing_is_changed(model, features, kind):
     made = tracer(model, features, OPENED, *KINDS[kind]())
     nothing = [Change(sound=torch.zeros((), dtype=torch.float64))]
-    for freeze in ("patterns", "replacement", "all"):
+    for freeze in ("patterns", "gates", "all"):
         torch.testing.assert_close(
             run(made, nothing, freeze).final, run(made, nothing).final, rtol=1e-9, atol=1e-10
         )

@@ -171,7 +171,7 @@ def test_what_is_held_step_by_step_is_the_model_while_nothing_is_changed(family)
         made = Tracer(model, torch.tensor(IDS), dictionary, SOME)
         with torch.no_grad():
             clean = made.forward(1)
-            for freeze in ("patterns", "replacement", "all"):
+            for freeze in ("patterns", "gates", "all"):
                 with intervening(
                     model, dictionary, [[]], tape=made.tape, sources=made.sources, freeze=freeze
                 ):
@@ -179,17 +179,14 @@ def test_what_is_held_step_by_step_is_the_model_while_nothing_is_changed(family)
                 torch.testing.assert_close(held, clean, rtol=1e-8, atol=1e-9, msg=f"{name} {freeze}")
 
 
-def test_the_replacement_model_lets_gates_react_and_scales_not():
-    """By hand on a gated model: norms and patterns held, every MLP run on what it then reads."""
+def test_each_step_lets_more_of_the_model_react():
     model = model_of("llama")
     graph = trace(model, IDS, 4, settings=SOME)
     made = graph.tracer
     node = graph.nodes.of(FEATURE)[2]
     layer, pos, feature = (int(getattr(graph.nodes, x)[node]) for x in ("layer", "pos", "feature"))
     row = [Intervention.ablate(layer, feature, (pos,))]
-    changes = {
-        f: react(made, [row], made.targets, f)[0, 0] for f in ("all", "replacement", "patterns", "none")
-    }
+    changes = {f: react(made, [row], made.targets, f)[0, 0] for f in ("all", "gates", "patterns", "none")}
     assert len({round(float(value), 12) for value in changes.values()}) == 4
     assert changes["all"] == pytest.approx(
         -graph.row("target/0").get(graph.names[node], 0.0), rel=1e-6, abs=1e-12

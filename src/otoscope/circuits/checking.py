@@ -101,9 +101,9 @@ class Check:
             model), `activation`, `direct_edge` (the edge to the target alone), `paths_within_graph` (paths through nodes of the
             graph alone), and `random_features`: what is measured when,
             in place of each feature, a random one of nearly the same activation goes, compared with the same prediction.
-        ladder: Where asked for, correlations of what happens with what happens when less reacts: `replacement` (gates react,
-            attention patterns and norm scales do not: the local replacement model) and `patterns` (gates and scales react).
-            What of the shortfall of `free` each step makes good is due to what was let loose.
+        ladder: Where asked for, correlations of what happens with what happens when less reacts: `gates` (norm scales react,
+            gates of features and attention patterns do not) and `patterns` (gates react, too). What of the shortfall of `free` each
+            step makes good is due to what was let loose.
         top_effect: Mean absolute change of the targets by these features.
         random_effect: The same by the random ones.
         seed: Of the random features and the interval.
@@ -162,7 +162,7 @@ class Check:
         return f"<table>{rows}</table>"
 
 
-LADDER: tuple[Freeze, ...] = ("replacement", "patterns")
+LADDER: tuple[Freeze, ...] = ("gates", "patterns")
 """What is let loose, step by step, between the frozen replacement model and the model itself."""
 
 

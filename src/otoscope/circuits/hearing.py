@@ -120,6 +120,10 @@ class EncoderSources:
         """`(n,)` activations of some features at some frames, zero where they are not active."""
         return self.activation[layer][pos, feature]
 
+    def slopes_of(self, layer: int) -> Tensor:
+        """`(frame, feature, k)` gates of a layer."""
+        return self.slopes[layer]
+
     def column(self, layer: int, segment: int, feature: int) -> int:
         """Column of a feature over a segment."""
         return self.starts[layer] + segment * self.dictionary.size(layer) + feature

@@ -5,8 +5,7 @@ change is said by `freeze`:
 
     none      the model reacts as it does; also inside `generate`, where changes without positions go on for every new token
     patterns  attention patterns stay as they were
-    replacement  patterns and norm scales stay; features go on reading, and what the dictionary misses stays: the local
-              replacement model of Ameisen et al. 2025, whose perturbations they compare with the model's
+    gates     patterns stay, and so do the gates of features: they are linear in what they read; norm scales react
     all       patterns, norm scales and MLP outputs stay as they were: only the direct effect is left (linear, exact)
 """
 
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 
+from otoscope.circuits.sources import feature_input
 from otoscope.circuits.tape import FrozenNorm, Tape
 from otoscope.errors import EditError
 from otoscope.models.wiring import BlockWiring, StackWiring, stack_wiring
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from otoscope.dictionaries.base import Dictionary
     from otoscope.models.base import Model
 
-Freeze = Literal["none", "patterns", "replacement", "all"]
+Freeze = Literal["none", "patterns", "gates", "all"]
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,11 @@ class Intervention:
 
 
 class Clean(Protocol):
-    """The activations of an undisturbed run."""
+    """The activations and gates of an undisturbed run."""
+
+    def slopes_of(self, layer: int) -> Tensor:
+        """`(pos, feature, k)` gates of a layer, zero where a feature is not active."""
+        ...
 
     def activation_at(self, layer: int, pos: Tensor, feature: Tensor) -> Tensor:
         """`(n,)` activations of some features, zero where they are not active."""
@@ -115,7 +119,7 @@ def intervening(
         dictionary: Its features.
         rows: One list of interventions for each batch row.
         tape: The clean run, for `freeze`; the block's forward pass must then be of the same prompt, once a row.
-        sources: The clean activations, for `freeze="all"`.
+        sources: The clean activations, for `freeze="gates"` and `"all"`.
         freeze: What may not react.
         stream: Stack of the features; None: the one that writes.
 
@@ -133,11 +137,12 @@ def intervening(
                     ]
                 )
             )
-        if freeze in ("replacement", "all") and tape is not None:
+        if freeze == "all" and tape is not None:
             stack.enter_context(_frozen_norms(tape))
-        if freeze == "replacement" and tape is not None and not dictionary.exact:
-            stack.enter_context(_replaced_mlps(dictionary, tape))
-        writer = _Writer(model, dictionary, rows, tape if freeze == "all" else None, sources, stream)
+        linear = None
+        if freeze == "gates" and tape is not None and sources is not None:
+            linear = stack.enter_context(_held_gates(model, dictionary, tape, sources))
+        writer = _Writer(model, dictionary, rows, tape if freeze == "all" else None, sources, stream, linear)
         stack.enter_context(writer.attached())
         yield
 
@@ -145,7 +150,7 @@ def intervening(
 def _check(
     dictionary: Dictionary, rows: Sequence[Row], tape: Tape | None, sources: Clean | None, freeze: Freeze
 ) -> None:
-    if freeze != "none" and (tape is None or (freeze == "all" and sources is None)):
+    if freeze != "none" and (tape is None or (freeze in ("gates", "all") and sources is None)):
         raise EditError(f"freeze={freeze!r} needs the clean run.", "Pass the tracer's tape and sources.")
     for each in (one for row in rows for one in row):
         size = dictionary.size(each.layer) if 0 <= each.layer < dictionary.layers else 0
@@ -194,65 +199,84 @@ def _replaced_by(norm: FrozenNorm) -> Callable[..., Tensor]:
     return hook
 
 
-@contextmanager
-def _replaced_mlps(dictionary: Dictionary, tape: Tape) -> Iterator[None]:
-    """Every MLP writes what the features make of its input, and what they missed in the clean run."""
-    seen: dict[int, Tensor] = {}
+class _Linear:
+    """What features become when their gates stay: their clean activation, and the slopes times what changed of their input."""
 
-    def noting(layer: int) -> Callable[..., None]:
-        def note(_module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-            seen[layer] = args[0] if args else kwargs["hidden_states"]
+    def __init__(self, dictionary: Dictionary, tape: Tape, sources: Clean) -> None:
+        self.dictionary, self.tape, self.sources = dictionary, tape, sources
+        self.changed: dict[int, Tensor] = {}
 
-        return note
-
-    def writing(layer: int) -> Callable[..., Tensor]:
-        mlp = tape.mlp[layer]
-        clean = mlp.raw if dictionary.writes == "mlp_raw" else mlp.out
-
-        def write(_module: nn.Module, _args: tuple, out: Tensor) -> Tensor:
-            return clean + _reconstructed(dictionary, tape, seen, layer, len(out)) - before[layer]
-
-        return write
-
-    before = {
-        layer: _reconstructed(
-            dictionary, tape, {n: tape.mlp[n].stream[None] for n in range(layer + 1)}, layer, 1
+    def read(self, layer: int, x: Tensor) -> None:
+        """Note what the features of a layer read now, `(row, pos, d)`."""
+        slopes, change = (
+            self.sources.slopes_of(layer),
+            x - feature_input(self.dictionary, self.tape.mlp[layer]),
         )
-        for layer in range(tape.layers)
-    }
+        self.changed[layer] = sum(  # type: ignore[assignment]
+            slopes[..., k] * (change @ reading.weight.T)
+            for k, reading in enumerate(self.dictionary.readings(layer))
+        )
+        if (skip := self.dictionary.skip(layer)) is not None:
+            self._skipped = change @ skip.T
+
+    def activation(self, layer: int, row: int, pos: Tensor, feature: Tensor) -> Tensor:
+        """`(n,)` of some features in one row."""
+        clean = self.sources.activation_at(layer, pos, feature)
+        return clean + self.changed[layer][row, pos, feature]
+
+    def written(self, out: int, rows: int) -> Tensor:
+        """What an MLP writes: `(row, pos, d)`."""
+        mlp = self.tape.mlp[out]
+        total = (mlp.raw if self.dictionary.writes == "mlp_raw" else mlp.out).expand(rows, -1, -1)
+        for layer in self.dictionary.sources(out):
+            total = total + self.changed[layer] @ self.dictionary.decoder(layer, out, None)
+        return total if self.dictionary.skip(out) is None else total + self._skipped
+
+
+@contextmanager
+def _held_gates(model: Model, dictionary: Dictionary, tape: Tape, sources: Clean) -> Iterator[_Linear]:
+    """Every MLP writes what its features, linear in what they read, make of its input."""
+    linear = _Linear(dictionary, tape, sources)
     handles = []
     for block in tape.wiring.blocks:
-        handles.append(block.mlp.norm.register_forward_pre_hook(noting(block.layer), with_kwargs=True))
         after = dictionary.writes == "mlp_out" and block.mlp.post_norm is not None
         module = block.mlp.post_norm if after else block.mlp.down_module
         assert module is not None
-        handles.append(module.register_forward_hook(writing(block.layer)))
+
+        def write(_module: nn.Module, _args: tuple, out: Tensor, layer: int = block.layer) -> Tensor:
+            return linear.written(layer, len(out))
+
+        handles.append(module.register_forward_hook(write))
     try:
-        yield
+        with model.hooks(
+            fwd_hooks=[
+                (point, _reading_into(linear, dictionary, block))
+                for block in tape.wiring.blocks
+                if dictionary.size(block.layer)
+                for point in [
+                    block.mlp.input_point if dictionary.reads == "mlp_in" else block.mlp.stream_point
+                ]
+            ]
+        ):
+            yield linear
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _reconstructed(
-    dictionary: Dictionary, tape: Tape, streams: dict[int, Tensor], out: int, rows: int
-) -> Tensor:
-    """What the features write into a layer, given what they read of the stream: `(row, pos, d)`."""
-    total = []
-    for row in range(rows):
-        inputs = {}
-        for layer in {*dictionary.sources(out), out}:
-            norm, x = tape.mlp[layer].norm, streams[layer][row]
-            if dictionary.reads == "mlp_in":
-                x = norm(x)
-            elif dictionary.reads == "normalized":
-                x = norm.scale * (x - x.mean(dim=-1, keepdim=True) if norm.centred else x)
-            inputs[layer] = x
-        actives = [
-            dictionary.encode(layer, inputs[layer]) if layer in inputs else None for layer in range(out + 1)
-        ]
-        total.append(dictionary.reconstruct(actives, out, inputs[out]))  # type: ignore[arg-type]
-    return torch.stack(total)
+def _reading_into(linear: _Linear, dictionary: Dictionary, block: BlockWiring) -> HookFunction:
+    def read(x: Tensor, _hook: Visit) -> None:
+        linear.read(block.layer, divided(x, block.mlp.norm) if dictionary.reads == "normalized" else x)
+
+    return read
+
+
+def divided(x: Tensor, norm: nn.Module) -> Tensor:
+    """What a norm makes of the stream before gain and bias."""
+    if isinstance(norm, torch.nn.LayerNorm):
+        x = x - x.mean(dim=-1, keepdim=True)
+    eps = getattr(norm, "variance_epsilon", getattr(norm, "eps", 0.0))
+    return x * (x.square().mean(dim=-1, keepdim=True) + eps).rsqrt()
 
 
 @dataclass
@@ -265,6 +289,7 @@ class _Writer:
     clean: Tape | None
     sources: Clean | None
     stream: str | None
+    linear: _Linear | None
     _due: dict[int, Tensor] = field(default_factory=dict)
     _inputs: dict[int, Tensor] = field(default_factory=dict)
 
@@ -315,7 +340,11 @@ class _Writer:
         if not len(here):
             return
         feature = torch.full_like(here, each.feature)
-        delta = each.delta(self._activation(each.layer, x[row], here, feature), kept)
+        if self.linear is not None:
+            now = self.linear.activation(each.layer, row, here, feature)
+        else:
+            now = self._activation(each.layer, x[row], here, feature)
+        delta = each.delta(now, kept)
         for out in self.dictionary.targets(each.layer):
             vector = self.dictionary.decoder(each.layer, out, feature[:1])[0]
             due = self._due.setdefault(out, x.new_zeros(*x.shape[:2], self.dictionary.width))
@@ -330,11 +359,7 @@ class _Writer:
         """What features read, from the point that was read."""
         if self.dictionary.reads != "normalized":
             return x
-        norm = stack_wiring(self.model, self.stream).blocks[layer].mlp.norm
-        if isinstance(norm, torch.nn.LayerNorm):
-            x = x - x.mean(dim=-1, keepdim=True)
-        eps = getattr(norm, "variance_epsilon", getattr(norm, "eps", 0.0))
-        return x * (x.square().mean(dim=-1, keepdim=True) + eps).rsqrt()
+        return divided(x, stack_wiring(self.model, self.stream).blocks[layer].mlp.norm)
 
     def _hook(self, layer: int) -> Callable[..., Tensor]:
         def write(_module: nn.Module, _args: tuple, out: Tensor) -> Tensor:

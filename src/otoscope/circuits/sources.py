@@ -68,6 +68,7 @@ class Sources:
         biases: First bias column; one a layer, and one after them.
         columns: Number of columns.
         activation: `(feature column,)`.
+        sizes: Features of every layer, active or not.
     """
 
     actives: tuple[Active, ...]
@@ -79,6 +80,7 @@ class Sources:
     biases: int
     columns: int
     activation: Tensor
+    sizes: tuple[int, ...] = ()
 
     @property
     def features(self) -> int:
@@ -110,6 +112,14 @@ class Sources:
         keys, wanted = active.pos * size + active.feature, pos * size + feature
         at = torch.searchsorted(keys, wanted).clamp_max(len(keys) - 1)
         return torch.where(keys[at] == wanted, active.activation[at], 0.0)
+
+    def slopes_of(self, layer: int) -> Tensor:
+        """`(pos, feature, k)` gates of a layer, zero where a feature is not active."""
+        active = self.actives[layer]
+        size = self.sizes[layer]
+        dense = active.slopes.new_zeros(len(active.starts) - 1, size, active.slopes.shape[1])
+        dense[active.pos, active.feature] = active.slopes
+        return dense
 
     def column(self, layer: int, pos: int, feature: int) -> int:
         """Column of an active feature.
@@ -204,10 +214,17 @@ def find_sources(
         actives = [active.only(active.pos > 0) for active in actives]
         if errors is not None:
             errors[:, 0] = 0
-    return _laid_out(tape, actives, errors, segments)
+    sizes = tuple(dictionary.size(layer) for layer in range(dictionary.layers))
+    return _laid_out(tape, actives, errors, segments, sizes)
 
 
-def _laid_out(tape: Tape, actives: list[Active], errors: Tensor | None, segments: Tensor | None) -> Sources:
+def _laid_out(
+    tape: Tape,
+    actives: list[Active],
+    errors: Tensor | None,
+    segments: Tensor | None,
+    sizes: tuple[int, ...],
+) -> Sources:
     starts = [0]
     for active in actives:
         starts.append(starts[-1] + len(active))
@@ -222,7 +239,7 @@ def _laid_out(tape: Tape, actives: list[Active], errors: Tensor | None, segments
     activation = torch.cat([active.activation for active in actives])
     columns = biases + tape.layers + 1
     return Sources(
-        tuple(actives), tuple(starts), errors, tokens, positions, frames, biases, columns, activation
+        tuple(actives), tuple(starts), errors, tokens, positions, frames, biases, columns, activation, sizes
     )
 
 

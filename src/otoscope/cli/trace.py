@@ -283,9 +283,9 @@ def _check_lines(check: Check) -> list[str]:
 def _ladder_lines(free: dict[str, Any]) -> list[str]:
     if "ladder" not in free:
         return []
-    gates, scales = (free["ladder"][name] for name in ("replacement", "patterns"))
+    scales, gates = (free["ladder"][name] for name in ("gates", "patterns"))
     return [
-        f"    when gates react, too: {_number(gates)}; and norm scales: {_number(scales)}; the rest are attention patterns"
+        f"    with norm scales reacting: {_number(scales)}; gates, too: {_number(gates)}; what is left are attention patterns"
     ]
 
 
