@@ -102,8 +102,8 @@ class Check:
             graph alone), and `random_features`: what is measured when,
             in place of each feature, a random one of nearly the same activation goes, compared with the same prediction.
         ladder: Where asked for, correlations of what happens with what happens when less reacts: `gates` (norm scales react,
-            gates of features and attention patterns do not) and `patterns` (gates react, too). What of the shortfall of `free` each
-            step makes good is due to what was let loose.
+            gates of features and attention patterns do not) and `patterns` (gates react, too). What each step of `free`
+            makes good of its shortfall is due to what was let loose.
         top_effect: Mean absolute change of the targets by these features.
         random_effect: The same by the random ones.
         seed: Of the random features and the interval.

@@ -125,6 +125,83 @@ def train_command(
         say(*_lines(learned))
 
 
+@features.command("evaluate")
+@with_common
+def evaluate_command(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A dictionary.")],
+    data: Annotated[
+        Path,
+        typer.Argument(
+            metavar="MANIFEST|TEXT",
+            help="Recordings with their texts, or texts; none that were learned from.",
+        ),
+    ],
+    *,
+    model: Annotated[str, typer.Option(help="An alias, a hub id or a directory.")] = "whisper-tiny.en",
+    point: Annotated[
+        str | None,
+        typer.Option(metavar="POINT", help="Where it reads; what otoscope trained says so itself."),
+    ] = None,
+    language: Annotated[str | None, typer.Option(help="Language of the recordings.")] = None,
+    controls: Annotated[
+        bool, typer.Option("--controls/--no-controls", help="Judge neurons and random features, too.")
+    ] = True,
+    common: Common,
+) -> None:
+    """Judge a dictionary: what it reconstructs, and what the model loses when it goes on with the reconstruction.
+
+    Beside it the model's own neurons, as many as the dictionary has features on, and random features.
+
+    Example: otoscope features evaluate features features/held_out.jsonl --json scores.json
+    """
+    from otoscope.models.loading import load_model
+    from otoscope.studies.feature_judging import JudgeOptions, evaluate_features
+
+    options = JudgeOptions(point, language, controls, common.seed, common.batch)
+    told = evaluate_features(load_model(model, common.device, common.dtype), folder, data, options)
+    if common.json:
+        write_json(told, common.json)
+    if not common.json_on_stdout:
+        say(*_judged_lines(told))
+
+
+def _judged_lines(told: dict[str, Any]) -> list[str]:
+    """A table: the dictionary and what it is compared with."""
+    speech = "wer" in told
+    rows = [
+        ("the model itself", None, None, told["loss"], told.get("wer"), None),
+        ("dictionary", told["explained_variance"], told["l0"], told["loss_spliced"], told.get("wer_spliced"),
+         told["loss_recovered"]),
+        *((name, c["explained_variance"], c["l0"], c["loss"], c.get("wer"), c["loss_recovered"])
+          for name, c in told["controls"].items()),
+        ("nothing", None, None, told["loss_zeroed"], told.get("wer_zeroed"), 0.0),
+    ]  # fmt: skip
+    lines = [f"{told['items']} recordings or texts, {told['vectors']:,} vectors a layer.", ""]
+    head = f"{'':18s}{'explained':>10s}{'L0':>8s}{'loss':>8s}{'recovered':>11s}" + (
+        f"{'WER':>8s}" if speech else ""
+    )
+    lines.append(head)
+    for name, explained, l0, loss, wer, recovered in rows:
+        line = f"{name:18s}{_or_dash(explained, 10)}{_or_dash(l0, 8, 1)}{_or_dash(loss, 8)}{_or_dash(recovered, 11)}"
+        lines.append(line + (_or_dash(wer, 8) if speech else ""))
+    lines += ["", "layer   explained variance      L0    dead   dense   of"]
+    lines += [
+        f"{s['layer']:5d}   {s['explained_variance']:18.3f}  {s['l0']:6.1f}  {s['dead']:6d}  {s['dense']:6d}   {s['width']}"
+        for s in told["layers"]
+    ]
+    if speech:
+        d = told["wer_difference"]
+        lines.append(
+            f"Spliced in, the WER changes by {100 * d['change']:+.2f} points ({100 * d['ci_low']:+.2f} to "
+            f"{100 * d['ci_high']:+.2f}; {d['n']} recordings)."
+        )
+    return lines
+
+
+def _or_dash(value: float | None, width: int, digits: int = 3) -> str:
+    return f"{'–':>{width}s}" if value is None else f"{value:{width}.{digits}f}"
+
+
 def _lines(learned: Learned) -> list[str]:
     scores = learned.scores
     head = [

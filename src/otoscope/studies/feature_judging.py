@@ -1,0 +1,320 @@
+"""How good a dictionary is: what it reconstructs, and what the model loses when it goes on with the reconstruction.
+
+Judged on recordings or texts that were not learned from, beside the model's own neurons (as many of them as the dictionary has
+features on) and beside random features whose write vectors were fitted. Frames of padding and positions of the prompt are left
+out of everything, as they are in training.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from otoscope.corpora import Item, items_or_texts
+from otoscope.dictionaries.controls import FewNeurons, random_dictionary
+from otoscope.dictionaries.harvesting import CONTEXT, harvest_places
+from otoscope.dictionaries.loading import load_dictionary
+from otoscope.dictionaries.places import Places, places_of
+from otoscope.dictionaries.scores import Reconstruction, reconstruction
+from otoscope.dictionaries.splicing import (
+    Kept,
+    Replacement,
+    Splicer,
+    everywhere,
+    from_position,
+    reconstructing,
+    spliced,
+    within,
+    zeroing,
+)
+from otoscope.errors import DictionaryError, ManifestError, OptionError
+from otoscope.models.causal_lm import LanguageModel
+from otoscope.models.decoding import DecoderSession, batches, prompts_for
+from otoscope.models.transcribing import frames_of, transcribe_all
+from otoscope.models.transcripts import DecodeOptions, Transcript
+from otoscope.models.whisper import SpeechModel
+from otoscope.outcomes import bootstrap, error_rates
+from otoscope.progress import notice, track
+from otoscope.studies.feature_training import SCORES, whole_shards
+from otoscope.versions import versions
+
+if TYPE_CHECKING:
+    from otoscope.dictionaries.base import Dictionary
+    from otoscope.models.base import Model
+
+_CALIBRATION = 4096
+"""Vectors from which the random dictionary's write vectors are fitted."""
+
+Fresh = Callable[[], Replacement]
+
+
+@dataclass(frozen=True)
+class JudgeOptions:
+    """What to judge by.
+
+    Attributes:
+        point: Where the dictionary reads; None: as its folder says.
+        language: Language of the recordings; None: as each item says, or detected.
+        controls: Whether to judge neurons and random features, too.
+        seed: Of the random features and the intervals.
+        batch: Recordings at once.
+    """
+
+    point: str | None = None
+    language: str | None = None
+    controls: bool = True
+    seed: int = 0
+    batch: int | None = None
+
+
+def evaluate_features(
+    model: Model, folder: Path | str, data: Path | str, options: JudgeOptions | None = None
+) -> dict[str, Any]:
+    """Judge a dictionary.
+
+    Args:
+        model: The model it is of.
+        folder: The dictionary.
+        data: Recordings with their texts, or texts for a language model; none that were learned from.
+        options: How.
+
+    Returns:
+        JSON-ready: `explained_variance`, `l0`, `dead`, `dense`, `loss` (clean, spliced, zeroed), `loss_recovered`, for recordings
+        `wer` and `wer_spliced` with intervals, `layers`, and the same of the controls.
+
+    Raises:
+        DictionaryError: The dictionary is of another model, or does not say where it reads.
+        ManifestError: There is nothing to judge by.
+    """
+    options, folder = options or JudgeOptions(), Path(folder)
+    places = _places(model, folder, options.point)
+    dictionary = load_dictionary(folder, model, places.stack)
+    corpus = items_or_texts(data)
+    with tempfile.TemporaryDirectory(prefix="otoscope-judging-") as scratch:
+        store = harvest_places(
+            model, corpus, places, Path(scratch) / "vectors", batch=options.batch,
+            options=DecodeOptions(language=options.language),
+        )  # fmt: skip
+        names = [f"input.{layer}" for layer in places.layers]
+        targets = None if places.targets is None else [f"target.{layer}" for layer in places.layers]
+
+        def scored(judged: Dictionary) -> Reconstruction:
+            return reconstruction(judged, places.layers, whole_shards(store, names, targets))
+
+        found = {"dictionary": (dictionary, scored(dictionary))}
+        if options.controls:
+            for name, control in _controls(model, places, dictionary, found["dictionary"][1], store, options):
+                found[name] = (control, scored(control))
+    judge = _judge_of(model, corpus, places, options)
+    told = {name: {**scores.to_dict(), **judge(reconstructing(one))} for name, (one, scores) in found.items()}
+    clean = judge(None)
+    zero = judge(lambda: zeroing())
+    for each in told.values():
+        lost = zero["loss"] - clean["loss"]
+        each["loss_recovered"] = (zero["loss"] - each["loss"]) / lost if lost else None
+    own = told.pop("dictionary")
+    result = {
+        **{
+            ("wer_spliced" if key == "wer" else "loss_spliced" if key == "loss" else key): v
+            for key, v in own.items()
+        },
+        "loss": clean["loss"],
+        "loss_zeroed": zero["loss"],
+        **({"wer": clean["wer"], "wer_zeroed": zero["wer"]} if "wer" in clean else {}),
+        **({"wer_difference": _difference(clean, own, options.seed)} if "wer" in clean else {}),
+        "controls": told,
+        "items": len(corpus),
+        "places": places.to_dict(),
+        "dictionary": dictionary.describe(),
+        "model": model.describe(),
+        "versions": versions(),
+    }
+    return _told_plainly(result)
+
+
+def _places(model: Model, folder: Path, point: str | None) -> Places:
+    import json
+
+    if point is None:
+        try:
+            point = json.loads((folder / SCORES).read_text("utf-8"))["recipe"]["point"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DictionaryError(
+                f"{folder} does not say where it reads.",
+                "Name the place, such as --point decoder_blocks.*.mlp.",
+            ) from error
+    return places_of(model, str(point))
+
+
+def _controls(
+    model: Model,
+    places: Places,
+    dictionary: Dictionary,
+    scores: Reconstruction,
+    store: Any,
+    options: JudgeOptions,
+) -> list[tuple[str, Dictionary]]:
+    few = {layer.layer: max(1, round(layer.l0)) for layer in scores.layers}
+
+    def calibration(layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        x = torch.from_numpy(store.read(f"input.{layer}")[:_CALIBRATION]).float()
+        target = "input" if places.targets is None else "target"
+        return x, torch.from_numpy(store.read(f"{target}.{layer}")[:_CALIBRATION]).float()
+
+    widths = [dictionary.size(layer) for layer in places.layers]
+    found: list[tuple[str, Dictionary]] = [
+        (
+            "random",
+            random_dictionary(places, widths, [few[n] for n in places.layers], calibration, options.seed),
+        )
+    ]
+    if places.targets is not None:
+        counts = [few.get(layer, 1) for layer in range(places.model_layers)]
+        found.append(("neurons", FewNeurons(model, counts, places.stack)))
+    return found
+
+
+# Loss and WER ------------------------------------------------------------------------------------------------------------
+
+
+def _judge_of(
+    model: Model, corpus: Sequence[Item], places: Places, options: JudgeOptions
+) -> Callable[[Fresh | None], dict[str, Any]]:
+    if isinstance(model, SpeechModel):
+        spoken = [item for item in corpus if item.text]
+        if not spoken:
+            raise ManifestError("No recording has a text to judge by.", "Add the texts to the manifest.")
+        if len(spoken) < len(corpus):
+            notice(f"{len(corpus) - len(spoken)} recordings without a text are left out of loss and WER.")
+        return lambda fresh: _heard(model, spoken, places, options, fresh)
+    if isinstance(model, LanguageModel):
+        return lambda fresh: _read(model, corpus, places, options, fresh)
+    raise OptionError(f"{model.origin.name} cannot be judged.", "Use Whisper or a language model.")
+
+
+def _heard(
+    model: SpeechModel, spoken: Sequence[Item], places: Places, options: JudgeOptions, fresh: Fresh | None
+) -> dict[str, Any]:
+    languages = [options.language or item.language for item in spoken]
+    if not model.is_multilingual:
+        languages = ["en"] * len(spoken)
+    prompt = len(model.prompt("en"))
+    watcher = None if fresh is None else Splicer(model, places, fresh, prompt)
+    texts = [
+        t.text if isinstance(t, Transcript) else ""
+        for t in transcribe_all(
+            model, spoken, DecodeOptions(), batch=options.batch, keep_going=True, watcher=watcher, languages=languages
+        )
+    ]  # fmt: skip
+    references = [str(item.text) for item in spoken]
+    language = options.language or spoken[0].language or "en"
+    rates = error_rates(references, texts, language)
+    each = [error_rates([r], [t], language) for r, t in zip(references, texts, strict=True)]
+    errors = [e.insertions + e.deletions + e.substitutions for e in each]
+    return {
+        "wer": rates.wer,
+        "wer_interval": rates.wer_interval,
+        "loss": _forced(model, spoken, places, options, fresh, languages),
+        "_errors": errors,
+        "_words": [e.reference_words for e in each],
+    }
+
+
+def _forced(
+    model: SpeechModel,
+    spoken: Sequence[Item],
+    places: Places,
+    options: JudgeOptions,
+    fresh: Fresh | None,
+    languages: Sequence[str | None],
+) -> float:
+    """Cross-entropy of the reference text, in nats a token, teacher-forced on each recording's first window."""
+    total, count = 0.0, 0
+    pairs = list(zip(spoken, languages, strict=True))
+    with track("Judging", len(pairs), "recordings") as task:
+        for chunk in batches(pairs, options.batch or model.batch):
+            clips = [next(item.windows(model.window_seconds)) for item, _ in chunk]
+            prompts = prompts_for(model, [language or "en" for _, language in chunk], DecodeOptions())
+            first, limit = prompts.shape[1], model.max_positions - 1
+            ids = [
+                model.tokenizer(f" {str(item.text).strip()}", add_special_tokens=False)["input_ids"][: limit - first]
+                for item, _ in chunk
+            ]  # fmt: skip
+            longest = max(map(len, ids))
+            tokens = torch.full((len(chunk), first + longest), model.end_token, device=model.device)
+            tokens[:, :first] = prompts
+            for row, text in zip(tokens, ids, strict=True):
+                row[first : first + len(text)] = torch.tensor(text, device=model.device)
+            heard = places.stack == "encoder"
+            where = within([frames_of(model, clip) for clip in clips]) if heard else from_position(first)
+            with torch.no_grad(), _splicing(model, places, fresh, where):
+                logits = DecoderSession(model, model.encode(model.features(clips))).step(tokens)
+            logprobs = logits.float().log_softmax(dim=-1)
+            for row, text in enumerate(ids):
+                wanted = torch.tensor([*text, model.end_token], device=model.device)
+                states = torch.arange(first - 1, first + len(text), device=model.device)
+                total -= float(logprobs[row, states, wanted].sum())
+                count += len(wanted)
+            task.advance(len(chunk))
+    return total / count
+
+
+def _read(
+    model: LanguageModel, corpus: Sequence[Item], places: Places, options: JudgeOptions, fresh: Fresh | None
+) -> dict[str, Any]:
+    """Cross-entropy of the next token, in nats."""
+    total, count = 0.0, 0
+    start = [model.tokenizer.bos_token_id] if model.tokenizer.bos_token_id is not None else []
+    pieces = [
+        ids[at : at + CONTEXT]
+        for item in corpus
+        for ids in [model.tokenizer(item.text or "", add_special_tokens=False)["input_ids"]]
+        for at in range(0, len(ids), CONTEXT)
+    ]
+    pieces = [ids for ids in pieces if len(ids) + len(start) > 1]
+    if not pieces:
+        raise ManifestError("The texts are empty.", "Give texts of several tokens.")
+    with track("Judging", len(pieces), "pieces of text") as task:
+        for ids in pieces:
+            tokens = torch.tensor([[*start, *ids]], device=model.device)
+            where = from_position(len(start)) if start else everywhere
+            with torch.no_grad(), _splicing(model, places, fresh, where):
+                logits = model.forward(tokens).logits
+            logprobs = logits[0, :-1].float().log_softmax(dim=-1)
+            total -= float(logprobs.gather(1, tokens[0, 1:, None]).sum())
+            count += tokens.shape[1] - 1
+            task.advance(1)
+    return {"loss": total / count}
+
+
+def _splicing(model: Model, places: Places, fresh: Fresh | None, where: Kept) -> AbstractContextManager[None]:
+    return nullcontext() if fresh is None else spliced(model, places, fresh(), where)
+
+
+def _difference(clean: dict[str, Any], own: dict[str, Any], seed: int) -> dict[str, Any]:
+    """The change of the WER, with an interval over recordings, each beside itself."""
+    before, after, words = (
+        np.array(x, dtype=float) for x in (clean["_errors"], own["_errors"], own["_words"])
+    )
+
+    def change(a: np.ndarray, b: np.ndarray, w: np.ndarray) -> float:
+        return float((b.sum() - a.sum()) / max(w.sum(), 1.0))
+
+    low, high = bootstrap(change, before, after, words, seed=seed)
+    return {"change": change(before, after, words), "ci_low": low, "ci_high": high, "n": len(words)}
+
+
+def _told_plainly(result: dict[str, Any]) -> dict[str, Any]:
+    """A result without what only intervals needed."""
+    return {
+        key: _told_plainly(value) if isinstance(value, dict) else value
+        for key, value in result.items()
+        if not key.startswith("_")
+    }

@@ -1,0 +1,119 @@
+"""Vectors for dictionaries: those that a hook sees, without padding and prompt; a killed harvest goes on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from tests.conftest import tiny
+from tests.models.tokenizers import word_tokenizer
+
+import otoscope as oto
+from otoscope.corpora import Item
+from otoscope.dictionaries.harvesting import harvest_places
+from otoscope.dictionaries.places import places_of
+from otoscope.errors import AudioError, EditError, ManifestError, OptionError
+from otoscope.models.transcribing import frames_of
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def items_of(*names):
+    return [Item(str(oto.sample(name)), oto.sample(name)) for name in names]
+
+
+@pytest.fixture(scope="module")
+def writer():
+    model = tiny("llama")
+    model.processor = word_tokenizer()
+    return model
+
+
+TEXTS = [
+    Item("", __import__("pathlib").Path(), text=" ".join(f"w{i}" for i in range(3, 3 + n)))
+    for n in (9, 4, 12)
+]
+
+
+def test_a_name_stands_for_an_mlp_or_a_point_of_one_layer_or_all():
+    model = tiny("whisper")
+    places = places_of(model, "encoder_blocks.*.mlp")
+    assert places.layers == (0, 1, 2)
+    assert places.inputs[1] == "encoder_blocks.1.ln2.hook_out"
+    assert places.targets == tuple(f"encoder_blocks.{n}.hook_mlp_out" for n in range(3))
+    point = places_of(model, "decoder_blocks.1.hook_resid_post")
+    assert (point.layers, point.inputs, point.targets) == ((1,), ("decoder_blocks.1.hook_resid_post",), None)
+    assert (point.reads, point.writes, point.model_layers) == ("point", "point", 2)
+    for wrong in ("encoder_blocks.7.mlp", "nowhere.0.mlp", "decoder_blocks.0", "encoder_ln_final.hook_out"):
+        with pytest.raises(OptionError):
+            places_of(model, wrong)
+
+
+@pytest.mark.weights
+def test_of_an_encoder_the_frames_of_the_sound_are_kept(tiny_en, tmp_path):
+    places = places_of(tiny_en, "encoder_blocks.*.mlp")
+    store = harvest_places(
+        tiny_en, items_of("austen-0880", "austen-0890"), places, tmp_path / "store", batch=2
+    )
+    clip = oto.read(oto.sample("austen-0880"))
+    frames = frames_of(tiny_en, clip)
+    assert store.index["vectors"].tolist()[0] == frames
+    with torch.no_grad():
+        _, cache = tiny_en.run_with_cache(clip, [*places.inputs, *places.targets])
+    for layer in range(4):
+        np.testing.assert_allclose(
+            store.read(f"target.{layer}")[:frames], cache[places.targets[layer]][0, :frames], atol=2e-4
+        )
+        x = torch.from_numpy(store.read(f"input.{layer}"))
+        mlp = tiny_en.hf.model.encoder.layers[layer]
+        with torch.no_grad():
+            y = mlp.fc2(torch.nn.functional.gelu(mlp.fc1(x)))
+        np.testing.assert_allclose(store.read(f"target.{layer}"), y, atol=2e-4)
+
+
+@pytest.mark.weights
+def test_of_a_decoder_the_positions_of_the_text_are_kept(tiny_en, tmp_path):
+    places = places_of(tiny_en, "decoder_blocks.*.mlp")
+    items = items_of("austen-0880", "jfk")
+    store = harvest_places(tiny_en, items, places, tmp_path / "store", dtype="float16", batch=2)
+    transcripts = [oto.transcribe(tiny_en, item.path) for item in items]
+    assert store.index["vectors"].tolist() == [len(t.ids) for t in transcripts]
+    assert store.read("input.0").dtype == np.float16
+    ids = [*tiny_en.prompt(), *transcripts[1].ids]
+    feed = tiny_en.inputs(oto.read(items[1].path), ids)
+    with torch.no_grad():
+        _, cache = tiny_en.run_with_cache(feed, list(places.inputs))
+    first = len(transcripts[0].ids)
+    np.testing.assert_allclose(
+        store.read("input.3")[first:], cache[places.inputs[3]][0, len(tiny_en.prompt()) :], atol=2e-2
+    )
+
+
+def test_of_a_text_every_position_is_kept_and_a_killed_harvest_goes_on(writer, tmp_path, monkeypatch):
+    places = places_of(writer, "blocks.*.mlp")
+    monkeypatch.setattr("otoscope.dictionaries.harvesting.SHARD", 2)
+    whole = harvest_places(writer, TEXTS, places, tmp_path / "whole", batch=2)
+    assert whole.index["vectors"].tolist() == [9, 4, 12]
+    store = harvest_places(writer, TEXTS, places, tmp_path / "store", batch=2)
+    (tmp_path / "store" / "index-00001.parquet").unlink()
+    calls = []
+    inner = type(writer).forward
+    monkeypatch.setattr(type(writer), "forward", lambda *a: calls.append(1) or inner(*a))
+    store = harvest_places(writer, TEXTS, places, tmp_path / "store", batch=2)
+    assert len(calls) == 1  # the third text alone
+    for name in whole.names:
+        np.testing.assert_array_equal(store.read(name), whole.read(name))
+    with torch.no_grad():
+        _, cache = writer.run_with_cache(torch.tensor([range(3, 12)]), list(places.inputs))
+    np.testing.assert_allclose(whole.read("input.1")[:9], cache[places.inputs[1]][0], atol=1e-5)
+
+
+def test_what_cannot_be_harvested_is_refused(writer, tmp_path):
+    places = places_of(writer, "blocks.*.mlp")
+    with pytest.raises(ManifestError, match="nothing to read"):
+        harvest_places(writer, [], places, tmp_path / "a")
+    with writer.hooks([("blocks.0.hook_resid_post", lambda x, _: x)]), pytest.raises(EditError):
+        harvest_places(writer, TEXTS, places, tmp_path / "b")
+    store = harvest_places(writer, [*TEXTS, Item("", TEXTS[0].path, text="")], places, tmp_path / "c")
+    assert store.skipped["reason"].tolist() == ["A text is empty."]
+    assert AudioError

@@ -1,0 +1,152 @@
+"""From a corpus to a judged dictionary, and what is refused on the way."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from tests.conftest import tiny
+from tests.models.tokenizers import word_tokenizer
+
+from otoscope.corpora import read_texts
+from otoscope.dictionaries.formats.own import load_own
+from otoscope.dictionaries.neurons import NeuronBasis
+from otoscope.dictionaries.places import places_of
+from otoscope.dictionaries.splicing import everywhere, from_position, reconstructing, spliced, within
+from otoscope.errors import DictionaryError, OptionError
+from otoscope.studies.feature_judging import JudgeOptions, evaluate_features
+from otoscope.studies.feature_training import divided, read_recipe, recipe_of, train_features
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def writer():
+    model = tiny("llama")
+    model.processor = word_tokenizer()
+    return model
+
+
+@pytest.fixture
+def texts(tmp_path):
+    """Thirty documents, each of one kind of words."""
+    g = torch.Generator().manual_seed(0)
+    lines = [" ".join(f"w{int(i)}" for i in torch.randint(3, 90, (24,), generator=g)) for _ in range(30)]
+    path = tmp_path / "texts.txt"
+    path.write_text("\n".join(lines))
+    return path
+
+
+def recipe(**more):
+    return recipe_of(
+        {"model": "tiny", "point": "blocks.*.mlp", "kind": "skip", "width": 64, "steps": 60, "k": 8, "batch": 64,
+         "lr": 1e-2, "warmup": 5, "calibration": 256, "checkpoint_every": 20, "held_out": 0.2} | more
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "point"), [("skip", "blocks.*.mlp"), ("sae", "blocks.1.hook_resid_post")])
+def test_a_dictionary_is_learned_judged_and_found_better_than_a_random_one(
+    writer, texts, tmp_path, kind, point
+):
+    learned = train_features(writer, texts, recipe(kind=kind, point=point), tmp_path / "out")
+    assert learned.trained_on["items"] + learned.held_out["items"] == 30
+    assert learned.scores.l0 <= 8
+    held = tmp_path / "out" / "held_out.jsonl"
+    assert {item.text for item in read_texts(held)} < set(texts.read_text().splitlines())
+    told = evaluate_features(writer, tmp_path / "out", held, JudgeOptions())
+    assert {"explained_variance", "l0", "dead", "dense", "loss", "loss_spliced", "loss_recovered"} <= set(
+        told
+    )
+    assert told["explained_variance"] == pytest.approx(learned.scores.explained_variance, abs=1e-4)
+    assert told["explained_variance"] > told["controls"]["random"]["explained_variance"]
+    assert ("neurons" in told["controls"]) == (kind == "skip")
+    json.dumps(told, allow_nan=False)
+    again = train_features(writer, texts, recipe(kind=kind, point=point), tmp_path / "out")
+    assert again.scores == learned.scores
+
+
+def test_a_training_that_was_stopped_goes_on_with_the_same_losses(writer, texts, tmp_path, monkeypatch):
+    from otoscope.dictionaries.training import trainer
+
+    train_features(writer, texts, recipe(), tmp_path / "whole", store=tmp_path / "vectors")
+    inner, calls = trainer.Trainer._record, []
+
+    def stopping(self, line):
+        calls.append(line)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        inner(self, line)
+
+    monkeypatch.setattr(trainer.Trainer, "_record", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        train_features(writer, texts, recipe(), tmp_path / "parts", store=tmp_path / "vectors")
+    monkeypatch.setattr(trainer.Trainer, "_record", inner)
+    train_features(writer, texts, recipe(), tmp_path / "parts", store=tmp_path / "vectors")
+    lines = [[json.loads(line)["loss"] for line in (tmp_path / name / "loss.jsonl").read_text().splitlines()]
+             for name in ("whole", "parts")]  # fmt: skip
+    assert lines[1] == pytest.approx(lines[0], rel=1e-6)
+    assert load_own(tmp_path / "parts").layers == 2
+
+
+def test_no_group_is_in_both_parts(writer, tmp_path):
+    path = tmp_path / "texts.jsonl"
+    path.write_text("\n".join(json.dumps({"text": f"w{i} w4", "speaker": f"s{i % 5}"}) for i in range(3, 40)))
+    parts = divided(read_texts(path), recipe(group_by="speaker"), 0)
+    speakers = [{item.labels["speaker"] for item in parts[name]} for name in ("train", "test")]
+    assert speakers[0] & speakers[1] == set()
+    assert all(speakers)
+
+
+def test_splicing_the_whole_mlp_changes_nothing_and_positions_outside_stay(writer):
+    places = places_of(writer, "blocks.*.mlp")
+    tokens = torch.tensor([[5, 9, 11, 4, 7]])
+    with torch.no_grad():
+        clean = writer.forward(tokens).logits
+        with spliced(writer, places, reconstructing(NeuronBasis(writer))(), everywhere):
+            same = writer.forward(tokens).logits
+        zero = lambda _layer, _x, y: torch.zeros_like(y)  # noqa: E731
+        with spliced(writer, places, zero, from_position(3)):
+            late = writer.forward(tokens).logits
+        with spliced(writer, places, zero, within([2])):
+            early = writer.forward(tokens).logits
+    torch.testing.assert_close(same, clean, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(late[:, :3], clean[:, :3])
+    assert not torch.allclose(late[:, 3:], clean[:, 3:])
+    assert not torch.allclose(early[:, 0], clean[:, 0])
+
+
+def test_recipes_are_read_without_running_anything_and_unknown_options_are_refused(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("model: a\npoint: blocks.0.mlp\nkind: skip\nwidth: 8\nsteps: 2\nheld_out: 0.3\n")
+    assert read_recipe(path).held_out == 0.3
+    for text, message in (
+        ("!!python/object/apply:os.system ['true']", "cannot be read"),
+        ("- a\n- b", "no table"),
+        ("model: a", "needs point"),
+        ("model: a\npoint: blocks.0.mlp\nwidht: 3", "no option 'widht'"),
+        ("model: a\npoint: b\nheld_out: 1.5", "held_out"),
+    ):
+        path.write_text(text)
+        with pytest.raises(OptionError, match=message):
+            read_recipe(path)
+
+
+@pytest.mark.parametrize(
+    "name", ["whisper-tiny.en-decoder", "whisper-tiny.en-encoder", "whisper-base-encoder-sae", "smollm2-135m"]
+)
+def test_the_recipes_of_the_repository_can_be_read(name):
+    from pathlib import Path
+
+    found = read_recipe(Path(__file__).parents[2] / "recipes" / f"{name}.yaml")
+    assert found.config["steps"] > 100
+
+
+def test_what_does_not_fit_is_refused(writer, texts, tmp_path):
+    with pytest.raises(OptionError, match="cannot be trained at"):
+        train_features(writer, texts, recipe(kind="sae"), tmp_path / "a")
+    with pytest.raises(OptionError, match="no place of a layer"):
+        train_features(writer, texts, recipe(point="nowhere.1.mlp"), tmp_path / "b")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DictionaryError, match="does not say where"):
+        evaluate_features(writer, tmp_path / "empty", texts)
