@@ -86,7 +86,7 @@ def test_a_training_that_was_stopped_goes_on_with_the_same_losses(writer, texts,
     lines = [[json.loads(line)["loss"] for line in (tmp_path / name / "loss.jsonl").read_text().splitlines()]
              for name in ("whole", "parts")]  # fmt: skip
     assert lines[1] == pytest.approx(lines[0], rel=1e-6)
-    assert load_own(tmp_path / "parts").layers == 2
+    assert load_own(tmp_path / "parts").layers == 3
 
 
 def test_no_group_is_in_both_parts(writer, tmp_path):

@@ -83,6 +83,10 @@ def train_command(
     store: Annotated[
         Path | None, typer.Option(help="Where the vectors are kept; beside --out, in DIR-vectors.")
     ] = None,
+    exclude: Annotated[
+        Path | None,
+        typer.Option(metavar="MANIFEST", help="A corpus to judge by later: its texts are not learned from."),
+    ] = None,
     common: Common,
 ) -> None:
     """Learn features from what a model reads and writes at a place, over a corpus.

@@ -158,13 +158,13 @@ def _shard(
             }
         )
     rows = [vectors for vectors in found if not isinstance(vectors, AudioError)]
-    named = [("input", places.inputs), ("target", places.targets or ())]
+    named = {"input": places.inputs} | ({} if places.targets is None else {"target": places.targets})
     tensors = {
         f"{what}.{layer}": np.concatenate([row[name] for row in rows]).astype(dtype)
-        for what, names in named
+        for what, names in named.items()
         for layer, name in zip(places.layers, names, strict=True)
         if rows
-    } if rows else {}  # fmt: skip
+    }
     table = pd.DataFrame(lines).astype({"reason": "str", "remedy": "str"})
     return tensors, table.where(pd.DataFrame(lines).notna(), None)
 

@@ -8,7 +8,7 @@ out of everything, as they are in training.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +47,7 @@ from otoscope.versions import versions
 
 if TYPE_CHECKING:
     from otoscope.dictionaries.base import Dictionary
+    from otoscope.dictionaries.training.buffer import Vectors
     from otoscope.models.base import Model
 
 _CALIBRATION = 4096
@@ -105,13 +106,18 @@ def evaluate_features(
         names = [f"input.{layer}" for layer in places.layers]
         targets = None if places.targets is None else [f"target.{layer}" for layer in places.layers]
 
-        def scored(judged: Dictionary) -> Reconstruction:
-            return reconstruction(judged, places.layers, whole_shards(store, names, targets))
+        def scored(judged: Dictionary, skip: int = 0) -> Reconstruction:
+            return reconstruction(judged, places.layers, _after(whole_shards(store, names, targets), skip))
 
         found = {"dictionary": (dictionary, scored(dictionary))}
         if options.controls:
-            for name, control in _controls(model, places, dictionary, found["dictionary"][1], store, options):
-                found[name] = (control, scored(control))
+            fitted = min(_CALIBRATION, found["dictionary"][1].vectors // 2)
+            controls = _controls(
+                model, places, dictionary, found["dictionary"][1], store, fitted, options.seed
+            )
+            for name, control in controls.items():
+                # Not on what its write vectors were fitted to.
+                found[name] = (control, scored(control, fitted if name == "random" else 0))
     judge = _judge_of(model, corpus, places, options)
     told = {name: {**scores.to_dict(), **judge(reconstructing(one))} for name, (one, scores) in found.items()}
     clean = judge(None)
@@ -159,26 +165,32 @@ def _controls(
     dictionary: Dictionary,
     scores: Reconstruction,
     store: Any,
-    options: JudgeOptions,
-) -> list[tuple[str, Dictionary]]:
+    fitted: int,
+    seed: int,
+) -> dict[str, Dictionary]:
     few = {layer.layer: max(1, round(layer.l0)) for layer in scores.layers}
 
     def calibration(layer: int) -> tuple[torch.Tensor, torch.Tensor]:
-        x = torch.from_numpy(store.read(f"input.{layer}")[:_CALIBRATION]).float()
+        x = torch.from_numpy(store.read(f"input.{layer}")[:fitted]).float()
         target = "input" if places.targets is None else "target"
-        return x, torch.from_numpy(store.read(f"{target}.{layer}")[:_CALIBRATION]).float()
+        return x, torch.from_numpy(store.read(f"{target}.{layer}")[:fitted]).float()
 
     widths = [dictionary.size(layer) for layer in places.layers]
-    found: list[tuple[str, Dictionary]] = [
-        (
-            "random",
-            random_dictionary(places, widths, [few[n] for n in places.layers], calibration, options.seed),
-        )
-    ]
+    k = [few[n] for n in places.layers]
+    found: dict[str, Dictionary] = {"random": random_dictionary(places, widths, k, calibration, seed)}
     if places.targets is not None:
         counts = [few.get(layer, 1) for layer in range(places.model_layers)]
-        found.append(("neurons", FewNeurons(model, counts, places.stack)))
+        found["neurons"] = FewNeurons(model, counts, places.stack)
     return found
+
+
+def _after(data: Iterable[Vectors], skip: int) -> Iterator[Vectors]:
+    """All vectors but the first ones."""
+    for vectors in data:
+        count = vectors.inputs.shape[1]
+        if skip < count:
+            yield vectors.rows(slice(skip, None))
+        skip = max(skip - count, 0)
 
 
 # Loss and WER ------------------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from otoscope.dictionaries.training.trainer import train
 from otoscope.errors import ManifestError, OptionError
 from otoscope.files import atomic_write
 from otoscope.models.transcripts import DecodeOptions
+from otoscope.progress import notice
 
 if TYPE_CHECKING:
     from otoscope.dictionaries.base import Dictionary
@@ -164,6 +165,7 @@ def train_features(
     out: Path | str,
     *,
     store: Path | str | None = None,
+    exclude: Path | str | None = None,
     batch: int | None = None,
 ) -> Learned:
     """Learn a dictionary from a corpus, or go on with it.
@@ -176,6 +178,7 @@ def train_features(
         recipe: What to learn.
         out: The dictionary's folder.
         store: Where the vectors are kept; None: beside `out`, in `OUT-vectors`.
+        exclude: A corpus that is to be judged by later: recordings with a text of it are neither learned from nor held out.
         batch: Recordings at once while harvesting.
 
     Raises:
@@ -188,7 +191,10 @@ def train_features(
     config = recipe.trained(places)
     kept = Path(store) if store is not None else out.with_name(f"{out.name}-vectors")
     with _processes():
-        parts = divided(items_or_texts(data), recipe, config.seed)
+        corpus = items_or_texts(data)
+        if exclude is not None:
+            corpus = _without(corpus, items_or_texts(exclude))
+        parts = divided(corpus, recipe, config.seed)
         stores = _harvested(model, parts, places, recipe, kept, batch)
         names = _names(places)
         dictionary = train(config, _batches(stores["train"], names, config), out, model.device)
@@ -204,6 +210,20 @@ def train_features(
             write_manifest(parts["test"], out / HELD_OUT)
             _write_scores(learned, recipe)
     return learned
+
+
+def _without(corpus: Sequence[Item], others: Sequence[Item]) -> list[Item]:
+    """Items whose text, but for case and spaces, is none of others'."""
+
+    def plain(item: Item) -> str:
+        return " ".join((item.text or "").casefold().split())
+
+    taken = {plain(item) for item in others} - {""}
+    kept = [item for item in corpus if plain(item) not in taken]
+    notice(
+        f"{len(corpus) - len(kept)} of {len(corpus)} recordings or texts are left out, as their texts are to be judged by."
+    )
+    return kept
 
 
 def divided(corpus: Sequence[Item], recipe: FeatureRecipe, seed: int) -> dict[str, list[Item]]:
