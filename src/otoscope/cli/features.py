@@ -169,6 +169,83 @@ def evaluate_command(
         say(*_judged_lines(told))
 
 
+@features.command("examples")
+@with_common
+def examples_command(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A dictionary, or neurons.")],
+    data: Annotated[Path, typer.Argument(metavar="MANIFEST|TEXT", help="Recordings, or texts.")],
+    *,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for what is found.")],
+    model: Annotated[str, typer.Option(help="An alias, a hub id or a directory.")] = "whisper-tiny.en",
+    point: Annotated[
+        str | None,
+        typer.Option(metavar="POINT", help="Where it reads; what otoscope trained says so itself."),
+    ] = None,
+    language: Annotated[str | None, typer.Option(help="Language of the recordings.")] = None,
+    common: Common,
+) -> None:
+    """Find each feature's strongest moments over a corpus, and what they have in common.
+
+    Example: otoscope features examples features prompts/manifest.jsonl --out examples
+    """
+    from otoscope.models.loading import load_model
+    from otoscope.studies.feature_examples import Examples, collect_examples
+
+    loaded = load_model(model, common.device, common.dtype)
+    about = collect_examples(loaded, folder, data, out, point=point, language=language, batch=common.batch)
+    if common.json:
+        write_json(about, common.json)
+    if not common.json_on_stdout:
+        say(
+            f"{about['features']} features ({about['dead']} never active) over {about['vectors']:,} vectors of "
+            f"{about['items']} recordings or texts: {out}",
+            *(f"  L{f['layer']} {f['feature']:5d}  {f['label']}" for f in Examples(out).strongest(12)),
+        )
+
+
+@features.command("show")
+@with_common
+def show_command(
+    folder: Annotated[Path, typer.Argument(metavar="EXAMPLES", help="What `features examples` made.")],
+    layer: Annotated[int, typer.Argument(min=0, help="Layer, from 0.")],
+    feature: Annotated[int, typer.Argument(min=0, help="Feature, from 0.")],
+    *,
+    common: Common,
+) -> None:
+    """Show one feature: its strongest moments with their words and times, and what goes with it.
+
+    Example: otoscope features show examples 2 1310
+    """
+    from otoscope.studies.feature_examples import Examples
+
+    told = Examples(folder).read(layer, feature)
+    if common.json:
+        write_json(told, common.json)
+    if not common.json_on_stdout:
+        say(*_feature_lines(told))
+
+
+def _feature_lines(told: dict[str, Any]) -> list[str]:
+    lines = [
+        f"L{told['layer']} feature {told['feature']}: {told['label']}",
+        f"active at {100 * told['density']:.2f} % of the places, {told['mean']:.2f} on average, {told['max']:.2f} at most",
+        "",
+    ]
+    for e in told["examples"]:
+        when = "" if e["start"] is None else f"{e['start']:7.2f} s  "
+        name = Path(e["recording"]).name if e["recording"] else ""
+        lines.append(f"  {e['activation']:7.2f}  {when}{name:28s} {e['before']}[{e['at']}]{e['after']}")
+    if told.get("promotes"):
+        lines += ["", "writes       " + ", ".join(repr(t) for t, _ in told["promotes"])]
+        lines += ["writes less  " + ", ".join(repr(t) for t, _ in told["suppresses"])]
+    for e in told["enrichment"][:3]:
+        lines.append(
+            f"{e['label']} {e['value']}: AUC {e['auc']:.2f} (shuffled {e['shuffled']:.2f}; {e['n']} recordings)"
+        )
+    near = ", ".join(f"{int(i)} ({c:.2f})" for i, c in told["neighbours"])
+    return [*lines, f"writes most like {near}"]
+
+
 def _judged_lines(told: dict[str, Any]) -> list[str]:
     """A table: the dictionary and what it is compared with."""
     speech = "wer" in told

@@ -20,8 +20,8 @@ import torch
 from otoscope.errors import AudioError, EditError, ManifestError, ModelError, OptionError
 from otoscope.models.causal_lm import LanguageModel
 from otoscope.models.decoding import DecoderSession, batches, decode, detect_languages, prompts_for
-from otoscope.models.transcribing import frames_of
-from otoscope.models.transcripts import DecodeOptions
+from otoscope.models.transcribing import frames_of, transcribe_all
+from otoscope.models.transcripts import DecodeOptions, Transcript
 from otoscope.models.whisper import SpeechModel
 from otoscope.progress import notice, track
 from otoscope.runs import ActivationStore, Run
@@ -40,6 +40,12 @@ SHARD = 16
 
 CONTEXT = 256
 """Tokens of a text that a language model reads at once; longer texts are cut."""
+
+_AROUND = 8
+"""Tokens that are shown before one, and half as many after it."""
+
+Where = tuple[float | None, float | None, str, str, str]
+"""Begin and end in seconds, and the words before, at and after."""
 
 Kept = dict[str, list[np.ndarray]]
 """By point, the vectors of the recordings of a batch, `(n, d)` each."""
@@ -194,6 +200,86 @@ def _keeping(model: Model, points: Sequence[str], rows: Sequence[slice | Tensor]
 
     with torch.no_grad(), model.hooks(fwd_hooks=[(name, keeper(name)) for name in points]):
         yield kept
+
+
+def positions_of(
+    model: Model, items: Sequence[Item], places: Places, batch: int, options: DecodeOptions
+) -> Iterator[tuple[Item, dict[str, np.ndarray] | None, list[Where]]]:
+    """Vectors of each item with where each of them stands, for what is shown of them.
+
+    Yields:
+        The item, its vectors by point (None where it cannot be read), and for each vector its begin and end in seconds (None in
+        a text), and the words before, at and after it.
+    """
+    for part in batches(items, SHARD):
+        vectors = list(_read(model, part, places, batch, options))
+        places_in = _words_of(model, part, places, batch, options)
+        for item, found, where in zip(part, vectors, places_in, strict=True):
+            if isinstance(found, AudioError):
+                yield item, None, []
+            else:
+                yield item, found, where
+
+
+def _words_of(
+    model: Model, items: Sequence[Item], places: Places, batch: int, options: DecodeOptions
+) -> list[list[Where]]:
+    if isinstance(model, LanguageModel):
+        return [_tokens_around(model, item) for item in items]
+    assert isinstance(model, SpeechModel)
+    transcripts = transcribe_all(model, items, options, batch=batch, keep_going=True)
+    return [
+        []
+        if isinstance(t, AudioError)
+        else _frames_around(t, model.frame_seconds)
+        if places.stack == "encoder"
+        else _written_around(t)
+        for t in transcripts
+    ]
+
+
+def _tokens_around(model: LanguageModel, item: Item) -> list[Where]:
+    """Each token of a text with those around it, in the order in which texts are read."""
+    ids = model.tokenizer(item.text or "", add_special_tokens=False)["input_ids"]
+    special = set(model.tokenizer.all_special_ids)
+    pieces = sorted((ids[at : at + CONTEXT] for at in range(0, len(ids), CONTEXT)), key=len, reverse=True)
+    return [
+        (
+            None, None, model.tokenizer.decode(piece[max(i - _AROUND, 0) : i]), model.tokenizer.decode([token]),
+            model.tokenizer.decode(piece[i + 1 : i + 1 + _AROUND // 2]),
+        )
+        for piece in pieces
+        for i, token in enumerate(piece)
+        if token not in special
+    ]  # fmt: skip
+
+
+def _written_around(transcript: Transcript) -> list[Where]:
+    """Each written token, at which the next one is chosen."""
+    texts = [token.text for token in transcript.tokens]
+    return [
+        (
+            token.start, token.end, "".join(texts[max(i - _AROUND, 0) : i]), token.text,
+            "".join(texts[i + 1 : i + 1 + _AROUND // 2]),
+        )
+        for i, token in enumerate(transcript.tokens)
+    ]  # fmt: skip
+
+
+def _frames_around(transcript: Transcript, frame_seconds: float) -> list[Where]:
+    """Each frame with the word that is heard there."""
+    words, found = list(transcript.words), []
+    for frame in range(round(transcript.duration / frame_seconds) + 2):
+        start = frame * frame_seconds
+        middle = start + frame_seconds / 2
+        at = next((i for i, w in enumerate(words) if w.start <= middle < w.end), None)
+        before = [w.text for w in words if w.end <= middle][-4:]
+        after = [w.text for w in words if w.start > middle][:3]
+        word = "" if at is None else words[at].text
+        found.append(
+            (round(start, 3), round(start + frame_seconds, 3), "".join(before), word, "".join(after))
+        )
+    return found
 
 
 # Recordings --------------------------------------------------------------------------------------------------------------

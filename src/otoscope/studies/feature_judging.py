@@ -95,7 +95,7 @@ def evaluate_features(
         ManifestError: There is nothing to judge by.
     """
     options, folder = options or JudgeOptions(), Path(folder)
-    places = _places(model, folder, options.point)
+    places = dictionary_places(model, folder, options.point)
     dictionary = load_dictionary(folder, model, places.stack)
     corpus = items_or_texts(data)
     with tempfile.TemporaryDirectory(prefix="otoscope-judging-") as scratch:
@@ -145,7 +145,13 @@ def evaluate_features(
     return _told_plainly(result)
 
 
-def _places(model: Model, folder: Path, point: str | None) -> Places:
+def dictionary_places(model: Model, folder: Path, point: str | None) -> Places:
+    """Where a dictionary reads: as asked, or as its folder says.
+
+    Raises:
+        DictionaryError: The folder does not say.
+        OptionError: There is no such place.
+    """
     import json
 
     if point is None:
