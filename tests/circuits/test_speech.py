@@ -14,6 +14,7 @@ from tests.conftest import tiny
 
 from otoscope.circuits.adjoint import Sweep
 from otoscope.circuits.graph import FEATURE, FRAME
+from otoscope.circuits.heads import split_by_head
 from otoscope.circuits.hearing import EncoderSweep
 from otoscope.circuits.neuronpedia import read_neuronpedia, to_neuronpedia, write_neuronpedia
 from otoscope.circuits.saving import load_graph, save_graph
@@ -144,6 +145,21 @@ def test_a_contrast_is_the_difference_of_two_graphs(model, features):
         assert found[name] == pytest.approx(rows[0].get(name, 0) - rows[1].get(name, 0), rel=1e-9, abs=1e-12)
     with pytest.raises(OptionError, match="itself"):
         contrast_target(model, made.tape, 5, 5, 3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_edges_of_sound_and_of_features_split_exactly_by_head(model, features, kind):
+    graph = tracer(model, features, CLOSED, *KINDS[kind]()).graph(5)
+    row = graph.row("target/0")
+    for start in ("frame/", "feature/0/", "token/"):
+        name = next(n for n in row if n.startswith(start))
+        split = split_by_head(graph, name, "target/0")
+        assert split.edge == pytest.approx(row[name], rel=1e-9)
+        assert (split.cross.abs().sum() > 0) == (start == "frame/")
+    opened = tracer(model, features, OPENED).graph(5)
+    heard = next(n for n in opened.names if n.startswith("encoder/feature"))
+    with pytest.raises(GraphError, match="stack that hears"):
+        split_by_head(opened, heard, "target/0")
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from otoscope.circuits.adjoint import Seeds, feature_seeds
-from otoscope.circuits.graph import ERROR, FEATURE, POSITION, TOKEN, AttributionGraph
+from otoscope.circuits.graph import (
+    ERROR,
+    FEATURE,
+    FRAME,
+    HEARING,
+    POSITION,
+    PROJECTOR,
+    TOKEN,
+    AttributionGraph,
+)
 from otoscope.circuits.targets import target_seeds
 from otoscope.errors import GraphError
 
@@ -33,6 +42,7 @@ class HeadSplit:
         target: Node id.
         edge: The edge, computed forwards.
         heads: `(layer, head)` by the last head on the way.
+        cross: `(layer, head)` the same of cross-attention, by which sound comes; no layers where there is none.
         residual: What reached the target without any head.
         skip: `(layer,)` what came last through an MLP's skip path.
     """
@@ -43,12 +53,14 @@ class HeadSplit:
     heads: Tensor
     residual: float
     skip: Tensor
+    cross: Tensor
 
     def strongest(self, count: int = 5) -> list[tuple[str, float]]:
-        """The heads that carry most, such as `("L5H3", 0.41)`."""
-        order = self.heads.abs().flatten().argsort(descending=True)[:count].tolist()
-        width = self.heads.shape[1]
-        return [(f"L{i // width}H{i % width}", float(self.heads.flatten()[i])) for i in order]
+        """The heads that carry most, such as `("L5H3", 0.41)`; of cross-attention `("L3H4 cross", 2.44)`."""
+        width, named = self.heads.shape[1], []
+        for parts, ending in ((self.heads, ""), (self.cross, " cross")):
+            named += [(f"L{i // width}H{i % width}{ending}", float(v)) for i, v in enumerate(parts.flatten())]
+        return sorted(named, key=lambda part: -abs(part[1]))[:count]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -59,6 +71,7 @@ class HeadSplit:
             "heads": self.heads.tolist(),
             "residual": self.residual,
             "skip": self.skip.tolist(),
+            "cross": self.cross.tolist(),
         }
 
 
@@ -67,7 +80,7 @@ def split_by_head(graph: AttributionGraph, source: str, target: str) -> HeadSpli
 
     Args:
         graph: A graph with its tracer.
-        source: Id of a feature, error, token or position.
+        source: Id of a feature, error, token or position of the stack that writes, or of a segment that it hears.
         target: Id of a feature or target.
 
     Raises:
@@ -84,9 +97,17 @@ def split_by_head(graph: AttributionGraph, source: str, target: str) -> HeadSpli
     heads = u.new_zeros(tracer.tape.layers, tracer.tape.attention[0].wiring.heads)
     skips, residual = u.new_zeros(tracer.tape.layers), float(writes.pop(-1)[pos] @ u) if -1 in writes else 0.0
     stream = below = _start(graph, tracer, source)
-    for half in range(depth):
-        layer, mlp = divmod(half, 2)
-        if not mlp:
+    frames = _heard(graph, tracer, source)
+    cross = u.new_zeros(len(tracer.tape.cross), tracer.tape.cross[0].wiring.heads if tracer.tape.cross else 0)
+    for part in range(depth):
+        layer, number = divmod(part, tracer.tape.steps)
+        if 0 < number < tracer.tape.steps - 1:
+            if frames is not None:
+                brought = heard_outputs(tracer.tape.cross[layer], frames)
+                cross[layer] = brought[:, pos] @ u
+                stream = stream + brought.sum(dim=0)
+            continue
+        if not number:
             brought = head_outputs(tracer.tape.attention[layer], stream)
             heads[layer] = brought[:, pos] @ u
             below, stream = stream, stream + brought.sum(dim=0)
@@ -97,8 +118,8 @@ def split_by_head(graph: AttributionGraph, source: str, target: str) -> HeadSpli
         wrote = writes.get(layer, torch.zeros_like(stream))
         residual += float(wrote[pos] @ u)
         stream = stream + passed + wrote
-    edge = residual + float(heads.sum() + skips.sum())
-    return HeadSplit(source, target, edge, heads, residual, skips)
+    edge = residual + float(heads.sum() + skips.sum() + cross.sum())
+    return HeadSplit(source, target, edge, heads, residual, skips, cross)
 
 
 def _seed(graph: AttributionGraph, tracer: Tracer, target: str) -> Seeds:
@@ -114,7 +135,7 @@ def _start(graph: AttributionGraph, tracer: Tracer, source: str) -> Tensor:
     """What the source put into the stream before the first layer: `(pos, d)`."""
     start, node, n = torch.zeros_like(tracer.tape.embed), graph.index(source), graph.nodes
     pos = int(n.pos[node])
-    if n.kind[node] == TOKEN:
+    if n.kind[node] in (TOKEN, PROJECTOR):
         start[pos] = tracer.tape.embed[pos]
     if n.kind[node] == POSITION and tracer.tape.positions is not None:
         start[pos] = tracer.tape.positions[pos]
@@ -125,7 +146,11 @@ def _writes(graph: AttributionGraph, tracer: Tracer, source: str) -> dict[int, T
     """What the source adds to the stream at each layer's MLP (-1: before the first layer): `(pos, d)`."""
     node, n, tape = graph.index(source), graph.nodes, tracer.tape
     kind, layer, pos = int(n.kind[node]), int(n.layer[node]), int(n.pos[node])
-    if kind in (TOKEN, POSITION):
+    if n.stream[node] in HEARING:
+        raise GraphError(f"{source} is of the stack that hears.", "Ask for a node of the stack that writes.")
+    if kind == FRAME:
+        return {}
+    if kind in (TOKEN, POSITION, PROJECTOR):
         return {-1: _start(graph, tracer, source)}
     if kind == FEATURE:
         index, activation = torch.tensor([int(n.feature[node])]), float(n.activation[node])
@@ -164,6 +189,23 @@ def head_outputs(a: AttentionTape, stream: Tensor) -> Tensor:
     z = torch.einsum("hqk,khd->hqd", a.pattern, v)
     out = torch.einsum("hqd,mhd->hqm", z, w.o.weight.unflatten(1, (w.heads, -1)))
     return out if a.post is None else torch.stack([linear(a.post, one) for one in out])
+
+
+def _heard(graph: AttributionGraph, tracer: Tracer, source: str) -> Tensor | None:
+    """Frames of a segment that the stack hears, or None."""
+    node, n = graph.index(source), graph.nodes
+    if n.kind[node] != FRAME or tracer.sources.frames is None:
+        return None
+    return (tracer.sources.frames.segment == int(n.pos[node])).nonzero().flatten()
+
+
+def heard_outputs(a: AttentionTape, frames: Tensor) -> Tensor:
+    """What each head of cross-attention brings from some frames, biases left out: `(head, pos, d)`."""
+    w = a.wiring
+    v = (a.x[frames] @ w.v.weight.T).unflatten(-1, (w.kv_heads, -1))
+    v = v.repeat_interleave(w.heads // w.kv_heads, dim=1)
+    z = torch.einsum("hqk,khd->hqd", a.pattern[:, :, frames], v)
+    return torch.einsum("hqd,mhd->hqm", z, w.o.weight.unflatten(1, (w.heads, -1)))
 
 
 def _skipped(tracer: Tracer, layer: int, stream: Tensor) -> Tensor:
