@@ -16,8 +16,8 @@ CLAIM = (
     "(correlation at least 0.9999); when the model reacts its predictions beat every baseline"
 )
 DIRECT, COUNT = 0.9999, 200
-CLIPS = {"whisper-tiny.en": 12, "whisper-base": 6}
-FEATURES, ENCODER_NODES, DRAWS = 24, 60, 1000
+CLIPS = {"whisper-tiny.en": 6, "whisper-base": 3}
+FEATURES, ENCODER_NODES, DRAWS = 20, 40, 1000
 
 
 def run() -> dict[str, Any]:
