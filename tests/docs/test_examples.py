@@ -24,11 +24,11 @@ SAMPLES = ROOT / "src" / "otoscope" / "audio" / "samples"
 NOT_RUN = [
     ("docs/guides/adding-a-family.md", "it is part of another package"),
     ("docs/studies/context_bias.md", "it takes about half an hour on two cores"),
-    ("docs/studies/why.md", "it takes about ten minutes on two cores"),
     ("docs/studies/hallucination.md", "it takes about ten minutes on two cores"),
     ("docs/studies/lens.md", "it takes some minutes on two cores"),
     ("docs/studies/probes.md", "it takes about an hour on two cores"),
     ("docs/studies/repetition.md", "it takes about an hour on two cores"),
+    ("docs/studies/why.md", "it takes about ten minutes on two cores"),
 ]
 
 _FENCE = re.compile(r"^( *)```([\w.-]+)[^\n]*\n(.*?)^\1```$", re.M | re.S)
