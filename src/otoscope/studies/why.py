@@ -53,6 +53,9 @@ SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 WAYS = ("removed", "doubled", "both")
 """Features for the word removed; features against it doubled; as many of each."""
 
+_CHECKED = 24
+"""Features that are ablated one at a time, to tell how true a graph is."""
+
 _COPIES = 3
 """Copies of what a loop repeats after which it is asked why it goes on."""
 
@@ -291,7 +294,7 @@ def _explained(model: SpeechModel, case: Case, folder: Path, seed: int) -> dict[
         "swapped": _swapped(model, case, graph) if case.pair else None,
         "check": {
             kind: {"n": len(each.free.measured), "correlation": each.free.correlation}
-            for kind, each in graph.check(24, seed).kinds.items()
+            for kind, each in graph.check(_CHECKED, seed).kinds.items()
         },
     }
 
