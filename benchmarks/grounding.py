@@ -56,6 +56,7 @@ def _of(name: str) -> dict[str, Any]:
         "grounding_ratio_median_speech": _median(rows, 1),
         "grounding_ratio_median_invented": _median(rows, 0),
         **{score: _auc(rows, score) for score in scores},
+        "beside_silence": against_silence(name),
     }  # fmt: skip
 
 
@@ -108,6 +109,53 @@ def _tokens(model: Any, clip: Any, spoken: int) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def against_silence(name: str, count: int = 25) -> dict[str, Any]:
+    """Does the ratio tell what a token loses when the recording is silenced? Rank correlations, intervals over recordings."""
+    from benchmarks.hearing_checks import recordings
+    from otoscope.circuits.hearing_runs import Change, react
+    from otoscope.circuits.scores import grounding
+    from otoscope.circuits.speech import SpeechSettings, listen, trace_speech
+    from otoscope.models.loading import load_model
+    from otoscope.models.transcribing import frames_of
+    from otoscope.models.transcripts import DecodeOptions
+
+    model, rows = load_model(name, dtype="float32"), []
+    options = DecodeOptions(language="en" if model.is_multilingual else None)
+    for number, clip in enumerate(recordings(count + 9)[9:]):
+        heard = listen(model, clip, options)
+        ids = heard.transcript.ids
+        chosen = sorted(random.Random(number).sample(range(len(ids)), min(TOKENS, len(ids))))
+        graph = trace_speech(model, heard, chosen, settings=SpeechSettings(nodes=NODES))
+        tracer, frames = graph.tracer, torch.arange(frames_of(model, heard.clip))
+        change = react(tracer, [Change(sound=tracer.silenced(frames))], tracer.targets)[0]
+        values = graph.values[len(graph.values) - len(chosen) :]
+        for i, index in enumerate(chosen):
+            lost, p = -float(change[i]) / float(values[i]), heard.transcript.tokens[index].logprob
+            rows.append((number, grounding(graph, i).ratio, p, lost))
+    table = np.array(rows)
+    return {
+        "tokens": len(table),
+        "recordings": len(set(table[:, 0])),
+        "grounding_ratio_and_share_lost": _rank(table, 1),
+        "token_probability_and_share_lost": _rank(table, 2),
+    }
+
+
+def _rank(table: np.ndarray, column: int) -> dict[str, float]:
+    """Spearman's correlation with the last column."""
+    from scipy.stats import spearmanr
+
+    groups, rng, drawn = np.unique(table[:, 0]), np.random.default_rng(0), []
+    for _ in range(DRAWS):
+        rows = np.concatenate([np.flatnonzero(table[:, 0] == g) for g in rng.choice(groups, len(groups))])
+        drawn.append(spearmanr(table[rows, column], table[rows, 3])[0])
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    own = float(spearmanr(table[:, column], table[:, 3])[0])
+    return {
+        "correlation": round(own, 3), "ci_low": round(float(low), 3), "ci_high": round(float(high), 3),
+    }  # fmt: skip
 
 
 def _median(rows: list[dict[str, Any]], spoken: int) -> float:
