@@ -22,6 +22,10 @@ class OtoscopeError(Exception):
     def __str__(self) -> str:
         return f"{self.reason} {self.remedy}"
 
+    def __reduce__(self) -> tuple[type[OtoscopeError], tuple[str, str]]:
+        """As two sentences, so that it comes back whole from another process."""
+        return type(self), (self.reason, self.remedy)
+
 
 class AudioError(OtoscopeError):
     """A recording that cannot be read or used."""

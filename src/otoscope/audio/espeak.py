@@ -30,6 +30,10 @@ RATES = (80, 450)
 
 _SYNCHRONOUS, _DONT_EXIT, _UTF8, _IPA = 2, 0x8000, 1, 2  # of espeak-ng's speak_lib.h
 _RATE, _PITCH = 1, 3  # espeak_PARAMETER
+_PHONEME, _PHONEME_EVENTS = (
+    7,
+    3,
+)  # espeak_EVENT_TYPE, and the options that ask for such events, spelled in IPA
 _LONGEST_HOME = 120  # espeak-ng keeps its data path in 160 bytes and appends file names to it
 _LONGEST_SPEECH = 600  # seconds; certain texts have made versions of espeak-ng babble without end
 _STRESS = "ˈˌ"
@@ -52,7 +56,28 @@ class _Voice(ctypes.Structure):
     )
 
 
-_Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
+class _EventId(ctypes.Union):
+    _fields_ = (("number", ctypes.c_int), ("name", ctypes.c_char_p), ("string", ctypes.c_char * 8))
+
+
+class _Event(ctypes.Structure):
+    """espeak_EVENT; of a phoneme `id.string` holds its spelling, as far as it fits."""
+
+    _fields_ = (
+        ("type", ctypes.c_int),
+        ("unique_identifier", ctypes.c_uint),
+        ("text_position", ctypes.c_int),
+        ("length", ctypes.c_int),
+        ("audio_position", ctypes.c_int),
+        ("sample", ctypes.c_int),
+        ("user_data", ctypes.c_void_p),
+        ("id", _EventId),
+    )
+
+
+_Callback = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event)
+)
 
 
 def available() -> bool:
@@ -80,13 +105,7 @@ def speak(text: str, *, accent: str = "en-us", variant: str = "m1", rate: int = 
         OptionError: It has no such accent or variant, or a number is out of range.
         AudioError: There is nothing to be said in the text, or no end to it.
     """
-    _check(accent, variant, rate, pitch)
-    voice = f"{_spoken()[accent][1]}+{variant}"
-    with _library() as (lib, samples_a_second):
-        _set_voice(lib, voice)
-        lib.espeak_SetParameter(_RATE, rate, 0)
-        lib.espeak_SetParameter(_PITCH, pitch, 0)
-        samples = _synthesised(lib, text, samples_a_second * _LONGEST_SPEECH)
+    samples, _, samples_a_second = _said(text, accent, variant, rate, pitch)
     if len(samples) < SHORTEST * samples_a_second:
         raise AudioError(f"There is nothing to be said in {text[:60]!r}.", "Give a text with words in it.")
     clip = Clip.of(samples, samples_a_second)
@@ -98,6 +117,44 @@ def speak(text: str, *, accent: str = "en-us", variant: str = "m1", rate: int = 
         "pitch": pitch,
     }
     return Clip(clip.samples, labels=labels)
+
+
+def timed_phonemes(
+    text: str, *, accent: str = "en-us", variant: str = "m1", rate: int = 175, pitch: int = 50
+) -> list[tuple[float, float, str]]:
+    """When each phoneme is said in what `speak` gives for the same arguments.
+
+    Returns:
+        Begin and end in seconds, and the spelling in the International Phonetic Alphabet, without stress marks.
+
+    Raises:
+        OtoscopeError: See `speak`.
+    """
+    samples, events, samples_a_second = _said(text, accent, variant, rate, pitch)
+    starts = [
+        (at / 1000, spelled.translate(str.maketrans("", "", _STRESS)))
+        for kind, at, spelled in events
+        if kind == _PHONEME
+    ]
+    ends = [at for at, _ in starts[1:]] + [len(samples) / samples_a_second]
+    return [
+        (start, max(start, end), spelled)
+        for (start, spelled), end in zip(starts, ends, strict=True)
+        if spelled.strip("_: ")
+    ]
+
+
+def _said(
+    text: str, accent: str, variant: str, rate: int, pitch: int
+) -> tuple[np.ndarray, list[tuple[int, int, str]], int]:
+    """Samples, events (kind, milliseconds, spelling) and samples a second."""
+    _check(accent, variant, rate, pitch)
+    voice = f"{_spoken()[accent][1]}+{variant}"
+    with _library() as (lib, samples_a_second):
+        _set_voice(lib, voice)
+        lib.espeak_SetParameter(_RATE, rate, 0)
+        lib.espeak_SetParameter(_PITCH, pitch, 0)
+        return *_synthesised(lib, text, samples_a_second * _LONGEST_SPEECH), samples_a_second
 
 
 def phonemes(text: str, language: str = "en", *, stress: bool = True, separator: str = "") -> str:
@@ -207,17 +264,24 @@ def _set_voice(lib: ctypes.CDLL, name: str) -> None:
         raise OptionError(f"espeak-ng cannot load its voice {name}.", "Choose another accent or variant.")
 
 
-def _synthesised(lib: ctypes.CDLL, text: str, most: int) -> np.ndarray:
-    """int16 samples, shape (n,), at the library's own rate."""
+def _synthesised(lib: ctypes.CDLL, text: str, most: int) -> tuple[np.ndarray, list[tuple[int, int, str]]]:
+    """int16 samples, shape (n,), at the library's own rate, and what is said when."""
     blocks: list[bytes] = []
+    told: list[tuple[int, int, str]] = []
     count = 0
 
     @_Callback
-    def collect(wave, number, _events) -> int:  # noqa: ANN001 - called from C
+    def collect(wave, number, events) -> int:  # noqa: ANN001 - called from C
         nonlocal count
         if wave and number > 0:
             blocks.append(ctypes.string_at(wave, 2 * number))
             count += number
+        index = 0
+        while events and events[index].type:  # up to the one that ends the list
+            event = events[index]
+            spelled = bytes(event.id.string) if event.type == _PHONEME else b""
+            told.append((event.type, event.audio_position, spelled.decode("utf-8", "ignore")))
+            index += 1
         return int(count > most)
 
     data = _inert(text).encode()
@@ -226,7 +290,7 @@ def _synthesised(lib: ctypes.CDLL, text: str, most: int) -> np.ndarray:
     lib.espeak_Synchronize()
     if count > most:
         raise AudioError(f"The speech would last over {_LONGEST_SPEECH} s.", "Give a shorter text.")
-    return np.frombuffer(b"".join(blocks), np.int16)
+    return np.frombuffer(b"".join(blocks), np.int16), told
 
 
 def _clauses(lib: ctypes.CDLL, text: str, mode: int) -> Iterator[str]:
@@ -283,7 +347,9 @@ def _library() -> Iterator[tuple[ctypes.CDLL, int]]:
 
 
 def _initialised(lib: ctypes.CDLL, home: str | None) -> int:
-    rate = lib.espeak_Initialize(_SYNCHRONOUS, 0, os.fsencode(home) if home else None, _DONT_EXIT)
+    rate = lib.espeak_Initialize(
+        _SYNCHRONOUS, 0, os.fsencode(home) if home else None, _DONT_EXIT | _PHONEME_EVENTS
+    )
     if rate <= 0:
         raise OtoscopeError(
             "espeak-ng does not start.", "Install it anew: `pip install --force-reinstall espeakng-loader`."

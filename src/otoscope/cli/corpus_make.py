@@ -256,6 +256,66 @@ def prompts(
     _make(recipe, out, common)
 
 
+@make.command()
+@with_common
+def texts(
+    *,
+    out: Annotated[Path, typer.Option(metavar="MANIFEST", help="The file to write, such as texts.jsonl.")],
+    most: Annotated[int | None, typer.Option(min=1, help="Texts of each topic at most; all.")] = None,
+    packages: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Folder with the .deb file; else it is fetched with apt-get."),
+    ] = None,
+    common: Common,
+) -> None:
+    """English sayings, quotations and poems by topic, from Debian's fortunes: for language models, and to be spoken.
+
+    Example: otoscope corpus make texts --out texts.jsonl
+    """
+    from otoscope.corpora.recipes import make_texts
+
+    found = make_texts(out, packages=packages, most=most)
+    words = sum(len((item.text or "").split()) for item in found)
+    topics = len({item.labels["topic"] for item in found})
+    if common.json:
+        write_json({"manifest": str(out), "texts": len(found), "words": words, "topics": topics}, common.json)
+    if not common.json_on_stdout:
+        say(f"{len(found):,} texts of {topics} topics, {words:,} words: {out}")
+
+
+@make.command()
+@with_common
+def spoken(
+    source: Annotated[
+        Path, typer.Argument(metavar="TEXTS", help="A .txt file, one text a line, or a manifest.")
+    ],
+    *,
+    out: Out,
+    count: Annotated[
+        int | None, typer.Option(min=1, help="Recordings; 0.1 s of work and 5 s of sound each.")
+    ] = 1000,
+    voices: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Voices of espeak-ng; six women and six men.")
+    ] = None,
+    accents: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Accents of espeak-ng; eight English ones.")
+    ] = None,
+    common: Common,
+) -> None:
+    """Sentences of some texts, each read by a synthetic voice with an accent, a pace and a pitch that are drawn.
+
+    Example: otoscope corpus make spoken texts.jsonl --out spoken --count 2000
+    """
+    from otoscope.corpora.recipes import Spoken
+    from otoscope.corpora.recipes.voices import ACCENTS, VOICES
+
+    recipe = Spoken(
+        seed=common.seed, source=source, count=count,
+        voices=_names(voices) or VOICES, accents=_names(accents) or ACCENTS,
+    )  # fmt: skip
+    _make(recipe, out, common)
+
+
 def _make(recipe: Recipe, out: Path, common: Common) -> None:
     from otoscope.corpora.recipes import make_corpus
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from otoscope.cli.options import Common, with_common
+from otoscope.cli.options import Common, with_common, with_engine
 from otoscope.cli.show import say, write_json
 from otoscope.errors import OptionError
 
@@ -41,9 +42,13 @@ class Gate(StrEnum):
 
 @features.command("train")
 @with_common
+@with_engine
 def train_command(
     data: Annotated[
-        Path, typer.Argument(metavar="MANIFEST|TEXT", help="Recordings, or texts for a language model.")
+        list[Path],
+        typer.Argument(
+            metavar="MANIFEST|TEXT", help="Recordings, or texts for a language model; one or several corpora."
+        ),
     ],
     *,
     out: Annotated[Path, typer.Option(metavar="DIR", help="The dictionary's folder; a begun one goes on.")],
@@ -108,8 +113,8 @@ def train_command(
     if recipe is not None:
         read = read_recipe(recipe)
         base: dict[str, Any] = {
-            name: getattr(read, name) for name in ("model", "point", "held_out", "group_by", "precision", "language", "about")
-        } | dict(read.config)  # fmt: skip
+            f.name: getattr(read, f.name) for f in fields(read) if f.name != "config"
+        } | dict(read.config)
     else:
         base = {"model": "whisper-tiny.en", "kind": "transcoder", "width": 4096, "steps": 2000}
         if point is None:
@@ -121,6 +126,7 @@ def train_command(
         chosen,
         out,
         store=store,
+        exclude=exclude,
         batch=common.batch,
     )
     if common.json:
@@ -150,6 +156,16 @@ def evaluate_command(
     controls: Annotated[
         bool, typer.Option("--controls/--no-controls", help="Judge neurons and random features, too.")
     ] = True,
+    labels: Annotated[
+        bool,
+        typer.Option(
+            "--labels/--no-labels", help="Ask how well single features tell labels, words and phonemes."
+        ),
+    ] = True,
+    against: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="A dictionary of another seed, for stability; may be repeated."),
+    ] = None,
     common: Common,
 ) -> None:
     """Judge a dictionary: what it reconstructs, and what the model loses when it goes on with the reconstruction.
@@ -161,7 +177,7 @@ def evaluate_command(
     from otoscope.models.loading import load_model
     from otoscope.studies.feature_judging import JudgeOptions, evaluate_features
 
-    options = JudgeOptions(point, language, controls, common.seed, common.batch)
+    options = JudgeOptions(point, language, controls, labels, tuple(against or ()), common.seed, common.batch)
     told = evaluate_features(load_model(model, common.device, common.dtype), folder, data, options)
     if common.json:
         write_json(told, common.json)
@@ -171,6 +187,7 @@ def evaluate_command(
 
 @features.command("examples")
 @with_common
+@with_engine
 def examples_command(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A dictionary, or neurons.")],
     data: Annotated[Path, typer.Argument(metavar="MANIFEST|TEXT", help="Recordings, or texts.")],
@@ -275,6 +292,20 @@ def _judged_lines(told: dict[str, Any]) -> list[str]:
         lines.append(
             f"Spliced in, the WER changes by {100 * d['change']:+.2f} points ({100 * d['ci_low']:+.2f} to "
             f"{100 * d['ci_high']:+.2f}; {d['n']} recordings)."
+        )
+    for kind, found in told.get("told_apart", {}).items():
+        parts = ", ".join(f"{name} {found[name]:.3f}" for name in found if name not in ("values", "each"))
+        lines.append(f"Best single feature for each of {found['values']} {kind} labels, mean AUC: {parts}.")
+    for kind, found in told.get("splitting", {}).items():
+        if found["split"] is not None:
+            lines.append(
+                f"Signs of splitting ({kind}): five features add {found['split']:.3f} to the best one's F1; "
+                f"absorbed {found['absorbed'] or 0:.3f}."
+            )
+    if stable := told.get("stability"):
+        lines.append(
+            f"Beside {stable['compared']} other trainings: nearest write vector {stable['writes']:.2f} (chance "
+            f"{stable['chance']:.2f}), reads {stable['reads']:.2f}; {100 * stable['shared']:.0f} % are shared."
         )
     return lines
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
+from enum import StrEnum
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
@@ -86,6 +88,49 @@ def with_common(command: Callable[..., None]) -> Callable[..., None]:
 
     del run.__wrapped__  # Typer would look through it and see `common`
     every = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*parameters, *shared)]
+    run.__signature__ = own.replace(parameters=every)  # pyright: ignore[reportAttributeAccessIssue]
+    run.__annotations__ = {p.name: p.annotation for p in every}
+    return run
+
+
+class EngineName(StrEnum):
+    """Where the parts of a job are computed."""
+
+    HERE = "here"
+    RAY = "ray"
+
+
+def _engine_declared(
+    *,
+    engine: Annotated[
+        EngineName,
+        typer.Option(
+            help="Where parts are computed: in this process, or by Ray (the cluster at RAY_ADDRESS, else this machine's)."
+        ),
+    ] = EngineName.HERE,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Workers of Ray; as many as there are processors or accelerators."),
+    ] = None,
+) -> None: ...
+
+
+def with_engine(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the choice of where its parts are computed; stands below `with_common`."""
+    own = inspect.signature(command, eval_str=True)
+    shared = inspect.signature(_engine_declared, eval_str=True).parameters
+
+    @wraps(command)
+    def run(**values: Any) -> None:
+        from otoscope.runs import OnRay, running_on
+
+        engine, workers = (values.pop(name) for name in shared)
+        with running_on(OnRay(workers=workers)) if engine is EngineName.RAY else nullcontext():
+            command(**values)
+
+    del run.__wrapped__
+    every = [*own.parameters.values(), *shared.values()]
+    every = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in every]
     run.__signature__ = own.replace(parameters=every)  # pyright: ignore[reportAttributeAccessIssue]
     run.__annotations__ = {p.name: p.annotation for p in every}
     return run

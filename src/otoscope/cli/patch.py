@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from otoscope.cli.options import Common, require_different, with_common
+from otoscope.cli.options import Common, require_different, with_common, with_engine
 from otoscope.cli.show import say, table, warn, write_json
 
 _SHOWN = 12
@@ -40,6 +40,7 @@ class Align(StrEnum):
 
 
 @with_common
+@with_engine
 def patch(
     target: Annotated[
         Path,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from otoscope.cli.options import Common, require_different, with_common
+from otoscope.cli.options import Common, require_different, with_common, with_engine
 from otoscope.cli.show import say, table, warn, write_json
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ class Pool(StrEnum):
 
 
 @with_common
+@with_engine
 def probe(
     target: Annotated[
         Path,

@@ -1,16 +1,21 @@
 """Harvesting the vectors that dictionaries learn from: single frames and positions of a corpus, on disk shard by shard.
 
-Of an encoder every frame of the sound is kept, none of the padding. A decoder of a recogniser reads its own transcripts at once,
-and the positions of text are kept, not those of the prompt. Of a language model the positions of a text are kept, special tokens
-left out. Shards are fixed by the settings, so that a job that was killed and goes on gives the vectors it would have given.
+Of an encoder every frame of the sound is kept, none of the padding. A decoder of a recogniser reads its own transcripts at once
+(the greedy one, and as many drawn ones as are asked for), and the positions of text are kept, not those of the prompt. Of a
+language model the positions of a text are kept, special tokens left out. Shards are fixed by the settings, so that a job that was
+killed and goes on gives the vectors it would have given.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,7 +29,7 @@ from otoscope.models.transcribing import frames_of, transcribe_all
 from otoscope.models.transcripts import DecodeOptions, Transcript
 from otoscope.models.whisper import SpeechModel
 from otoscope.progress import notice, track
-from otoscope.runs import ActivationStore, Run
+from otoscope.runs import ActivationStore, Run, computed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,6 +52,20 @@ _AROUND = 8
 Where = tuple[float | None, float | None, str, str, str]
 """Begin and end in seconds, and the words before, at and after."""
 
+
+@dataclass(frozen=True)
+class Drawn:
+    """Transcripts that are drawn beside the greedy one: a decoder reads many texts of one sound at little cost.
+
+    Attributes:
+        count: How many of each window.
+        temperature: Of the distribution they are drawn from.
+    """
+
+    count: int = 0
+    temperature: float = 0.8
+
+
 Kept = dict[str, list[np.ndarray]]
 """By point, the vectors of the recordings of a batch, `(n, d)` each."""
 
@@ -60,6 +79,7 @@ def harvest_places(
     batch: int | None = None,
     dtype: Literal["float32", "float16"] = "float32",
     options: DecodeOptions | None = None,
+    drawn: Drawn | None = None,
 ) -> ActivationStore:
     """Keep what is read and written at some places, over a corpus.
 
@@ -71,6 +91,7 @@ def harvest_places(
         batch: Windows or texts at once; None: `model.batch`.
         dtype: Precision on disk; float16 takes half the room, and its rounding (3 digits) is far below what is left unexplained.
         options: How recordings are transcribed where the decoder is read.
+        drawn: Further transcripts of each window, where the decoder is read; None: the greedy one alone.
 
     Returns:
         The store: tensors `input.LAYER` and `target.LAYER`, `(row, d)`.
@@ -89,7 +110,7 @@ def harvest_places(
         )
     if not items:
         raise ManifestError("There is nothing to read.", "Name a manifest or a text.")
-    options = options or DecodeOptions()
+    options, drawn = options or DecodeOptions(), drawn or Drawn()
     if isinstance(model, SpeechModel):
         model.check_language(options.language)
     settings = {
@@ -97,8 +118,8 @@ def harvest_places(
         "weights": model.weights_digest(),
         "places": places.to_dict(),
         "items": len(items),
-        "items_digest": _digest(items),
-        "decoding": options.to_dict() if places.stack == "decoder" else {},
+        "items_digest": digest_of_items(items),
+        "decoding": options.to_dict() | asdict(drawn) if places.stack == "decoder" else {},
         "dtype": dtype,
         "shard": SHARD,
     }
@@ -108,16 +129,15 @@ def harvest_places(
         _say_size(model, items, places, Path(out), dtype, bool(missing))
         with track("Harvesting", len(items), "recordings" if items[0].audio_filepath else "texts") as task:
             task.advance(len(items) - sum(len(items[n * SHARD : (n + 1) * SHARD]) for n in missing))
-            for number in missing:
-                part = items[number * SHARD : (number + 1) * SHARD]
-                store.append(
-                    number, *_shard(model, part, places, batch or model.batch, options, dtype, number)
-                )
-                task.advance(len(part))
+            job = partial(_shard, model, items, places, batch or model.batch, options, drawn, dtype)
+            for number, shard in computed(job, missing):
+                store.append(number, *shard)
+                task.advance(len(items[number * SHARD : (number + 1) * SHARD]))
     return ActivationStore.read_from(out)
 
 
-def _digest(items: Sequence[Item]) -> str:
+def digest_of_items(items: Sequence[Item]) -> str:
+    """What tells that a corpus is the same, files and all."""
     told = [[i.audio_filepath, i.offset, i.duration, i.text, i.file_stamp()] for i in items]
     return hashlib.sha256(json.dumps(told).encode("utf-8", "backslashreplace")).hexdigest()
 
@@ -144,14 +164,16 @@ def _shard(
     places: Places,
     batch: int,
     options: DecodeOptions,
+    drawn: Drawn,
     dtype: str,
     number: int,
 ) -> tuple[dict[str, np.ndarray], Any]:
     import pandas as pd
 
+    items = items[number * SHARD : (number + 1) * SHARD]
     found: list[dict[str, np.ndarray] | AudioError] = []
     lines = []
-    for item, vectors in zip(items, _read(model, items, places, batch, options), strict=True):
+    for item, vectors in zip(items, _read(model, items, places, batch, options, drawn), strict=True):
         found.append(vectors)
         failed = isinstance(vectors, AudioError)
         lines.append(
@@ -176,10 +198,10 @@ def _shard(
 
 
 def _read(
-    model: Model, items: Sequence[Item], places: Places, batch: int, options: DecodeOptions
+    model: Model, items: Sequence[Item], places: Places, batch: int, options: DecodeOptions, drawn: Drawn
 ) -> Iterator[dict[str, np.ndarray] | AudioError]:
     if isinstance(model, SpeechModel):
-        return _hear(model, items, places, batch, options)
+        return _hear(model, items, places, batch, options, drawn)
     if isinstance(model, LanguageModel):
         return _read_texts(model, items, places, batch)
     raise ModelError(
@@ -212,7 +234,7 @@ def positions_of(
         a text), and the words before, at and after it.
     """
     for part in batches(items, SHARD):
-        vectors = list(_read(model, part, places, batch, options))
+        vectors = list(_read(model, part, places, batch, options, Drawn()))
         places_in = _words_of(model, part, places, batch, options)
         for item, found, where in zip(part, vectors, places_in, strict=True):
             if isinstance(found, AudioError):
@@ -225,20 +247,22 @@ def _words_of(
     model: Model, items: Sequence[Item], places: Places, batch: int, options: DecodeOptions
 ) -> list[list[Where]]:
     if isinstance(model, LanguageModel):
-        return [_tokens_around(model, item) for item in items]
+        return [tokens_around(model, item) for item in items]
     assert isinstance(model, SpeechModel)
     transcripts = transcribe_all(model, items, options, batch=batch, keep_going=True)
-    return [
-        []
-        if isinstance(t, AudioError)
-        else _frames_around(t, model.frame_seconds)
-        if places.stack == "encoder"
-        else _written_around(t)
-        for t in transcripts
-    ]
+    return [words_around(model, t, places.stack) for t in transcripts]
 
 
-def _tokens_around(model: LanguageModel, item: Item) -> list[Where]:
+def words_around(model: SpeechModel, transcript: Transcript | AudioError, stack: str) -> list[Where]:
+    """What stands at every place of a recording: at each frame for an encoder, at each written token for a decoder."""
+    if isinstance(transcript, AudioError):
+        return []
+    return (
+        _frames_around(transcript, model.frame_seconds) if stack == "encoder" else _written_around(transcript)
+    )
+
+
+def tokens_around(model: LanguageModel, item: Item) -> list[Where]:
     """Each token of a text with those around it, in the order in which texts are read."""
     ids = model.tokenizer(item.text or "", add_special_tokens=False)["input_ids"]
     special = set(model.tokenizer.all_special_ids)
@@ -286,7 +310,12 @@ def _frames_around(transcript: Transcript, frame_seconds: float) -> list[Where]:
 
 
 def _hear(
-    model: SpeechModel, items: Sequence[Item], places: Places, batch: int, options: DecodeOptions
+    model: SpeechModel,
+    items: Sequence[Item],
+    places: Places,
+    batch: int,
+    options: DecodeOptions,
+    drawn: Drawn,
 ) -> Iterator[dict[str, np.ndarray] | AudioError]:
     clips: list[tuple[int, Clip]] = []
     failed: dict[int, AudioError] = {}
@@ -297,8 +326,11 @@ def _hear(
             failed[i] = error
     parts: dict[int, list[dict[str, np.ndarray]]] = {i: [] for i in range(len(items))}
     for chunk in batches(clips, batch):
-        hear = _frames if places.stack == "encoder" else _positions
-        kept = hear(model, [clip for _, clip in chunk], places.points, options)
+        sounds = [clip for _, clip in chunk]
+        if places.stack == "encoder":
+            kept = _frames(model, sounds, places.points)
+        else:
+            kept = _positions(model, sounds, places.points, options, drawn)
         for row, (i, _) in enumerate(chunk):
             parts[i].append({name: vectors[row] for name, vectors in kept.items()})
     for i in range(len(items)):
@@ -308,9 +340,7 @@ def _hear(
             yield {name: np.concatenate([part[name] for part in parts[i]]) for name in places.points}
 
 
-def _frames(
-    model: SpeechModel, clips: Sequence[Clip], points: Sequence[str], _options: DecodeOptions
-) -> Kept:
+def _frames(model: SpeechModel, clips: Sequence[Clip], points: Sequence[str]) -> Kept:
     """Frames of the sound."""
     with _keeping(model, points, [slice(0, frames_of(model, clip)) for clip in clips]) as kept:
         model.encode(model.features(clips))
@@ -318,25 +348,51 @@ def _frames(
 
 
 def _positions(
-    model: SpeechModel, clips: Sequence[Clip], points: Sequence[str], options: DecodeOptions
+    model: SpeechModel, clips: Sequence[Clip], points: Sequence[str], options: DecodeOptions, drawn: Drawn
 ) -> Kept:
-    """Positions of the text that the model writes, of which each writes the next token."""
+    """Positions of the texts that the model writes, of which each writes the next token."""
     with torch.no_grad():
         encoded = model.encode(model.features(clips))
         session = DecoderSession(model, encoded)
         several = model.is_multilingual and options.language is None
         languages = detect_languages(model, session) if several else [options.language or "en"] * len(clips)
         prompts = prompts_for(model, languages, options)
-        texts = [list(row.ids) for row in decode(model, session, prompts, options)]
-    longest = max(len(text) for text in texts)
-    tokens = torch.full((len(clips), prompts.shape[1] + longest), model.end_token, device=model.device)
-    tokens[:, : prompts.shape[1]] = prompts
-    for row, text in zip(tokens, texts, strict=True):
-        row[prompts.shape[1] : prompts.shape[1] + len(text)] = torch.tensor(text, device=model.device)
+        texts = [[row.ids] for row in decode(model, session, prompts, options)]
+        if drawn.count:
+            warm = replace(options, temperature=drawn.temperature)
+            clip_of_row = [i for i in range(len(clips)) for _ in range(drawn.count)]
+            seeds = [_seed_of(clips[i], options.seed, n) for n, i in enumerate(clip_of_row)]
+            for i, row in zip(
+                clip_of_row, decode(model, encoded, prompts[clip_of_row], warm, seeds=seeds, clip_of_row=clip_of_row), strict=True
+            ):  # fmt: skip
+                texts[i].append(row.ids)
+    return _read_back(model, encoded, prompts, texts, points)
+
+
+def _seed_of(clip: Clip, seed: int, number: int) -> int:
+    """Of a drawn transcript: by the sound and the number alone, whatever else is in the batch."""
+    return zlib.crc32(f"{seed} {number} {clip.source} {clip.start}".encode("utf-8", "backslashreplace"))
+
+
+def _read_back(
+    model: SpeechModel, encoded: Tensor, prompts: Tensor, texts: Sequence[Sequence[list[int]]], points: Sequence[str]
+) -> Kept:  # fmt: skip
+    """Every text of every clip, read at once; the positions of a clip's texts one after another."""
     first = prompts.shape[1]
-    with _keeping(model, points, [slice(first, first + len(text)) for text in texts]) as kept:
-        DecoderSession(model, encoded).read(tokens)
-    return kept
+    clip_of_row = [i for i, mine in enumerate(texts) for _ in mine]
+    rows = [ids for mine in texts for ids in mine]
+    tokens = torch.full(
+        (len(rows), first + max(map(len, rows))), model.end_token, device=model.device, dtype=torch.int64
+    )
+    tokens[:, :first] = prompts[clip_of_row]
+    for row, ids in zip(tokens, rows, strict=True):
+        row[first : first + len(ids)] = torch.tensor(ids, dtype=torch.int64, device=model.device)
+    with _keeping(model, points, [slice(first, first + len(ids)) for ids in rows]) as kept:
+        DecoderSession(model, encoded, clip_of_row).read(tokens)
+    starts = [clip_of_row.index(i) for i in range(len(texts))] + [len(rows)]
+    return {
+        name: [np.concatenate(vectors[a:b]) for a, b in pairwise(starts)] for name, vectors in kept.items()
+    }
 
 
 # Texts -------------------------------------------------------------------------------------------------------------------

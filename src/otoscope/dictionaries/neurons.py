@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import torch
 
 from otoscope.dictionaries.base import Active, Dictionary, Reading, active_of
+from otoscope.dictionaries.training.modules import Neurons
 from otoscope.errors import OptionError
 from otoscope.models.wiring import MlpWiring, stack_wiring
 
@@ -115,3 +116,21 @@ class NeuronBasis(Dictionary):
     def describe(self) -> dict[str, Any]:
         """Kind, and what of a gated neuron is frozen."""
         return {"kind": "neurons", "gate": self.gate if self.gated else None, "features": self.size(0)}
+
+
+def neurons_of(model: Model, stream: str | None = None) -> Callable[[int], Neurons]:
+    """From a layer its neurons' weights, for a training that starts from them.
+
+    Raises:
+        OptionError: The MLPs are gated: no feature can read as their neurons do.
+    """
+    mlps = [block.mlp for block in stack_wiring(model, stream).blocks]
+    if mlps[0].up is not None:
+        raise OptionError("Gated neurons are no start for features.", "Start at random.")
+
+    def weights(layer: int) -> Neurons:
+        pre, down = mlps[layer].pre, mlps[layer].down
+        bias = pre.weight.new_zeros(len(pre.weight)) if pre.bias is None else pre.bias
+        return Neurons(pre.weight.detach(), bias.detach(), down.weight.detach().T)
+
+    return weights

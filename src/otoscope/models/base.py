@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from otoscope.activations import HookedModel, HookPoint, Layout, PointTable
-from otoscope.errors import EditError, OptionError
+from otoscope.errors import EditError, ModelError, OptionError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +34,19 @@ class Origin:
     source: str = "built in memory"
     sha256: str = ""
     path: Path | None = None
+
+
+@lru_cache(maxsize=1)
+def _loaded_again(
+    name: str, device: str, dtype: str, attention: str | None, batch: int, sha256: str
+) -> Model:
+    """The model that was sent; refused if other weights lie there."""
+    from otoscope.models.loading import load_model
+
+    model = load_model(name, device, dtype, attention=attention, batch=batch)
+    if model.origin.sha256 != sha256:
+        raise ModelError(f"{name} holds other weights on this machine.", "Put the same files everywhere.")
+    return model
 
 
 @dataclass(frozen=True)
@@ -253,6 +267,23 @@ class Model(HookedModel):
         self.processor = processor
         self.origin = origin or Origin()
         self.batch = batch
+
+    def __reduce__(self) -> tuple[Callable[..., Model], tuple[Any, ...]]:
+        """A model that is pickled travels as the name it was loaded by: where it arrives its weights are loaded anew."""
+        if self.origin.path is None:
+            raise ModelError(
+                "A model that was built in memory cannot be sent to other processes.",
+                "Save it with save_pretrained, and load it from there.",
+            )
+        if self.open_hooks:
+            raise EditError(
+                "Hooks and edits cannot be sent to other processes.", "Send outside of the block."
+            )
+        name = self.origin.path.resolve() if Path(self.origin.name).exists() else self.origin.name
+        return _loaded_again, (
+            str(name), self.device.type, str(self.dtype).removeprefix("torch."),
+            self.hf.config._attn_implementation, self.batch, self.origin.sha256,
+        )  # fmt: skip
 
     @property
     def config(self) -> PreTrainedConfig:

@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,8 +46,8 @@ from otoscope.patching.writing import (
     window_of,
     writer_of,
 )
-from otoscope.progress import track
-from otoscope.runs import Run
+from otoscope.progress import Silence, track
+from otoscope.runs import Run, computed, elsewhere
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -304,11 +305,15 @@ class _Sweep:
         baseline = self.baseline()
         affected = [int(i) for i in baseline["item"][baseline["has"]]]
         with track("Patching", len(affected) * self._changes_an_item, "texts") as task:
-            for i in affected:
-                if not self.run.has_part(_EFFECTS, i):
-                    self.run.write_part(_EFFECTS, i, self._patched(i, baseline, task))
-                else:
-                    task.advance(self._changes_an_item)
+            missing = [i for i in affected if not self.run.has_part(_EFFECTS, i)]
+            task.advance((len(affected) - len(missing)) * self._changes_an_item)
+            if missing:
+                self.reference()  # once, and not by every worker
+            far = elsewhere()
+            job = partial(self._patched, baseline, Silence() if far else task)
+            for i, table in computed(job, missing):
+                self.run.write_part(_EFFECTS, i, table)
+                task.advance(self._changes_an_item if far else 0)
         return PatchResult.of(
             self.model.describe(),
             self.options,
@@ -332,7 +337,7 @@ class _Sweep:
         seeds = np.random.SeedSequence([self.options.seed, item]).generate_state(len(patches))
         return [*patches, *(p.control(int(seed)) for p, seed in zip(patches, seeds, strict=True))]
 
-    def _patched(self, item: int, baseline: pd.DataFrame, task: Any) -> pd.DataFrame:
+    def _patched(self, baseline: pd.DataFrame, task: Any, item: int) -> pd.DataFrame:
         import pandas as pd
 
         before = _text(baseline, item)

@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ from otoscope.models.transcripts import DecodeOptions, Transcript
 from otoscope.models.whisper import SpeechModel
 from otoscope.probes.pooling import MEL, Pooler, Vectors, mel_statistics, pool_forward, stack_points
 from otoscope.progress import notice, track
-from otoscope.runs import DESCRIPTION, ActivationStore, Run
+from otoscope.runs import DESCRIPTION, ActivationStore, Run, computed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -127,13 +128,28 @@ def harvest(
         _say_size(model, path, pools, items, bool(missing), default=out is None)
         with track("Harvesting activations", len(items), "recordings") as task:
             task.advance(len(items) - sum(len(items[i : i + size]) for i in missing))
-            for first in missing:
-                part = items[first : first + size]
-                texts = _texts(written, first, size)
-                heard = _harvest(model, part, pools, options, batch or model.batch, texts)
-                store.append(first // size, *_shard(part, first, list(heard)))  # one shard in memory, not two
-                task.advance(len(part))
+            job = partial(_computed, model, items, size, pools, options, batch or model.batch, written)
+            for number, shard in computed(job, [first // size for first in missing]):
+                store.append(number, *shard)
+                task.advance(len(items[number * size : (number + 1) * size]))
+                del shard  # one shard in memory, not two
     return _readable(ActivationStore.read_from(path), len(items))
+
+
+def _computed(
+    model: Model,
+    items: Sequence[Item],
+    size: int,
+    pools: Pools,
+    options: DecodeOptions,
+    batch: int,
+    written: ActivationStore | None,
+    number: int,
+) -> tuple[dict[str, np.ndarray], pd.DataFrame]:
+    first = number * size
+    part = items[first : first + size]
+    heard = _harvest(model, part, pools, options, batch, _texts(written, first, size))
+    return _shard(part, first, list(heard))
 
 
 def _refuse(model: Model, items: Sequence[Item], options: DecodeOptions) -> None:

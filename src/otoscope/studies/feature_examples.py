@@ -7,9 +7,11 @@ without the others.
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +19,8 @@ import numpy as np
 import torch
 
 from otoscope.corpora import Item, items_or_texts
-from otoscope.dictionaries.harvesting import positions_of
+from otoscope.corpora.phonemes import phonemes_of
+from otoscope.dictionaries.harvesting import SHARD, digest_of_items, positions_of
 from otoscope.dictionaries.loading import load_dictionary
 from otoscope.dictionaries.places import Places
 from otoscope.errors import OptionError
@@ -25,10 +28,13 @@ from otoscope.files import atomic_write
 from otoscope.models.transcripts import DecodeOptions
 from otoscope.models.whisper import SpeechModel
 from otoscope.progress import track
+from otoscope.runs import ActivationStore, Run, computed
 from otoscope.studies.feature_judging import dictionary_places
+from otoscope.studies.feature_labels import label_values, plain
 from otoscope.versions import versions
 
 if TYPE_CHECKING:
+    import pandas as pd
     from torch import Tensor
 
     from otoscope.dictionaries.base import Dictionary
@@ -45,8 +51,14 @@ CONTEXT = 0.4
 _BINS = 24
 """Bins of a histogram, between nothing and the greatest activation."""
 
-_MOST_VALUES, _FEWEST = 12, 5
-"""A label of more values is not looked at; a value of fewer recordings is not either."""
+_FEWEST = 5
+"""A value of fewer recordings is not looked at."""
+
+_A_PHONEME = 0.1
+"""Seconds that a moment may last to be one of a phoneme: frames do, written tokens do not."""
+
+_UNDER_WAY = "moments"
+"""Folder of what was found so far; gone once all is done."""
 
 
 @dataclass(frozen=True)
@@ -68,33 +80,6 @@ class Moment:
     after: str
 
 
-class _Best:
-    """The strongest moment of every recording, for every feature of a layer: the best of these are kept."""
-
-    def __init__(self, width: int) -> None:
-        self.value = torch.full((MOMENTS, width), -torch.inf)
-        self.item = torch.full((MOMENTS, width), -1)
-        self.place = torch.full((MOMENTS, width), -1)
-        self.count = torch.zeros(width, dtype=torch.int64)
-        self.sum = torch.zeros(width, dtype=torch.float64)
-        self.vectors = 0
-        self.peaks: list[np.ndarray] = []
-
-    def add(self, item: int, dense: Tensor) -> None:
-        """Note one recording's activations `(n, feature)`."""
-        peak, place = dense.max(dim=0)
-        value = torch.cat([self.value, peak[None]])
-        best = value.topk(MOMENTS, dim=0)
-        items = torch.cat([self.item, torch.full_like(place, item)[None]])
-        places = torch.cat([self.place, place[None]])
-        self.value, self.item = best.values, items.gather(0, best.indices)
-        self.place = places.gather(0, best.indices)
-        self.count += (dense > 0).sum(dim=0)
-        self.sum += dense.double().sum(dim=0)
-        self.vectors += len(dense)
-        self.peaks.append(peak.numpy().astype(np.float16))
-
-
 def collect_examples(
     model: Model,
     folder: Path | str,
@@ -111,7 +96,7 @@ def collect_examples(
         model: The model.
         folder: The dictionary, or `neurons`, for which `point` is needed.
         data: Recordings, or texts for a language model.
-        out: Folder for the result; what is there is replaced once all is done.
+        out: Folder for the result; what is there is replaced once all is done, and what was begun goes on.
         point: Where the dictionary reads; None: as its folder says.
         language: Language of the recordings.
         batch: Recordings at once.
@@ -124,25 +109,85 @@ def collect_examples(
         OutputError: The folder cannot be written.
     """
     places = dictionary_places(model, Path(folder), point)
-    dictionary = load_dictionary(folder, model, places.stack)
+    dictionary = _dictionary(model, folder, places.stack)
     corpus = items_or_texts(data)
-    best = {layer: _Best(dictionary.size(layer)) for layer in places.layers}
-    moments: list[list[Moment]] = []
-    kept: list[Item] = []
-    with track(
-        "Collecting", len(corpus), "recordings" if isinstance(model, SpeechModel) else "texts"
-    ) as task:
-        options = DecodeOptions(language=language)
-        for item, inputs, where in positions_of(model, corpus, places, batch or model.batch, options):
-            if inputs is not None:
-                for layer, name in zip(places.layers, places.inputs, strict=True):
-                    best[layer].add(len(kept), _dense(dictionary, layer, torch.from_numpy(inputs[name])))
-                kept.append(item)
-                moments.append([Moment(*each) for each in where])
-            task.advance(1)
-    if not kept:
-        raise OptionError("Nothing could be read.", "Name recordings or texts that can be.")
-    return _write(model, dictionary, places, best, kept, moments, Path(out), data)
+    options = DecodeOptions(language=language)
+    out = Path(out)
+    settings = {
+        "model": {k: v for k, v in model.describe().items() if k not in ("device", "source")},
+        "weights": model.weights_digest(),
+        "dictionary": dictionary.describe(),
+        "files": _stamps(Path(folder)),
+        "places": places.to_dict(),
+        "items": digest_of_items(corpus),
+        "language": language,
+        "shard": SHARD,
+    }
+    unit = "recordings" if isinstance(model, SpeechModel) else "texts"
+    with Run.opened(out / _UNDER_WAY, "activations", settings) as run:
+        store = ActivationStore(run)
+        missing = [n for n in range(-(-len(corpus) // SHARD)) if not store.has(n)]
+        with track("Collecting", len(corpus), unit) as task:
+            task.advance(len(corpus) - sum(len(corpus[n * SHARD : (n + 1) * SHARD]) for n in missing))
+            job = partial(_shard, model, str(folder), places, corpus, batch or model.batch, options)
+            for number, shard in computed(job, missing):
+                store.append(number, *shard)
+                task.advance(len(corpus[number * SHARD : (number + 1) * SHARD]))
+    found = _Found(ActivationStore.read_from(out / _UNDER_WAY), places.layers, corpus)
+    about = _write(model, dictionary, places, found, out, data)
+    shutil.rmtree(out / _UNDER_WAY)
+    return about
+
+
+@lru_cache(maxsize=1)
+def _dictionary(model: Model, folder: Path | str, stack: str) -> Dictionary:
+    return load_dictionary(folder, model, stack)
+
+
+def _stamps(folder: Path) -> list[list[Any]]:
+    """Size and time of a dictionary's weights: another training in the same folder is another dictionary."""
+    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+
+
+def _shard(
+    model: Model,
+    folder: str,
+    places: Places,
+    corpus: Sequence[Item],
+    batch: int,
+    options: DecodeOptions,
+    number: int,
+) -> tuple[dict[str, np.ndarray], pd.DataFrame]:
+    """Of each recording of a shard the peak of every feature and its place; counts and sums over all of them."""
+    import pandas as pd
+
+    dictionary = _dictionary(model, folder, places.stack)
+    part = corpus[number * SHARD : (number + 1) * SHARD]
+    rows: dict[str, list[Tensor]] = {}
+    lines = []
+    for item, inputs, where in positions_of(model, part, places, batch, options):
+        line = {"item": number * SHARD + len(lines), "audio_filepath": item.audio_filepath, "vectors": 0}
+        unread = None if inputs is not None and len(where) else "It cannot be read, or nothing is in it."
+        lines.append(line | {"where": json.dumps(where), "reason": unread, "remedy": None})
+        if inputs is None or unread:
+            continue
+        for layer, name in zip(places.layers, places.inputs, strict=True):
+            dense = _dense(dictionary, layer, torch.from_numpy(inputs[name]))
+            peak, place = dense.max(dim=0)
+            lines[-1]["vectors"] = len(dense)
+            for what, value in (
+                ("peak", peak), ("place", place.to(torch.int32)),
+                ("count", (dense > 0).sum(dim=0)), ("sum", dense.double().sum(dim=0)),
+            ):  # fmt: skip
+                rows.setdefault(f"{what}.{layer}", []).append(value)
+    tensors = {
+        name: (
+            torch.stack(values) if name.startswith(("peak", "place")) else torch.stack(values).sum(0)[None]
+        ).numpy()
+        for name, values in rows.items()
+    }
+    return tensors, pd.DataFrame(lines).astype({"reason": "object", "remedy": "object"})
 
 
 def _dense(dictionary: Dictionary, layer: int, x: Tensor) -> Tensor:
@@ -153,6 +198,45 @@ def _dense(dictionary: Dictionary, layer: int, x: Tensor) -> Tensor:
     return dense
 
 
+class _Found:
+    """What the shards hold, put together.
+
+    Attributes:
+        items: The recordings or texts that could be read.
+        moments: Of each, what stands at its places.
+        vectors: Places of all of them.
+        peak: By layer `(item, feature)`.
+        best: By layer, values and items of the strongest moments, `(moment, feature)` each.
+        count: By layer `(feature,)` places at which it is on.
+        sum: By layer `(feature,)` of its activations.
+    """
+
+    def __init__(self, store: ActivationStore, layers: Sequence[int], corpus: Sequence[Item]) -> None:
+        index = store.index
+        if not len(index):
+            raise OptionError("Nothing could be read.", "Name recordings or texts that can be.")
+        self.items = [corpus[i] for i in index["item"].tolist()]
+        self.moments = [[Moment(*each) for each in json.loads(w)] for w in index["where"].tolist()]
+        self.vectors = sum(index["vectors"].tolist())
+        self.peak = {n: store.read(f"peak.{n}") for n in layers}
+        self.place = {n: store.read(f"place.{n}") for n in layers}
+        self.count = {n: store.read(f"count.{n}").sum(axis=0) for n in layers}
+        self.sum = {n: store.read(f"sum.{n}").sum(axis=0) for n in layers}
+        self.best = {
+            n: torch.from_numpy(self.peak[n]).topk(min(MOMENTS, len(self.items)), dim=0) for n in layers
+        }
+        self._phonemes: dict[int, Any] = {}
+
+    def phoneme(self, item: int, moment: Moment) -> str | None:
+        """Which one is said in the middle of a moment, where that is known."""
+        if moment.start is None or moment.end is None or moment.end - moment.start > _A_PHONEME:
+            return None
+        if item not in self._phonemes:
+            self._phonemes[item] = phonemes_of(self.items[item]) or ()
+        middle = (moment.start + moment.end) / 2
+        return next((spelled for start, end, spelled in self._phonemes[item] if start <= middle < end), None)
+
+
 # Writing -----------------------------------------------------------------------------------------------------------------
 
 
@@ -160,14 +244,11 @@ def _write(
     model: Model,
     dictionary: Dictionary,
     places: Places,
-    best: Mapping[int, _Best],
-    kept: Sequence[Item],
-    moments: Sequence[Sequence[Moment]],
+    found: _Found,
     out: Path,
     data: Path | str,
 ) -> dict[str, Any]:
-    out.mkdir(parents=True, exist_ok=True)
-    labels = _labels(kept)
+    labels = label_values(found.items)
     offsets: dict[int, list[int]] = {}
     at = 0
     total = sum(dictionary.size(layer) for layer in places.layers)
@@ -175,9 +256,9 @@ def _write(
         for layer in places.layers:
             offsets[layer] = []
             near, written = _neighbours(dictionary, layer), _Writes(model, dictionary, places, layer)
-            peaks = np.stack(best[layer].peaks)
+            peaks = found.peak[layer].astype(np.float64)
             for feature in range(dictionary.size(layer)):
-                told = _told(layer, feature, best[layer], kept, moments)
+                told = _told(layer, feature, found)
                 told["enrichment"] = _enrichment(peaks[:, feature], labels)
                 told["neighbours"] = near(feature)
                 told |= written(feature)
@@ -194,13 +275,13 @@ def _write(
         np.save(file, table.astype(np.int64), allow_pickle=False)
     about = {
         "corpus": str(data),
-        "items": len(kept),
-        "vectors": int(next(iter(best.values())).vectors),
+        "items": len(found.items),
+        "vectors": found.vectors,
         "places": places.to_dict(),
         "dictionary": dictionary.describe(),
         "model": model.describe(),
         "features": len(table),
-        "dead": int(sum((b.count == 0).sum() for b in best.values())),
+        "dead": int(sum((count == 0).sum() for count in found.count.values())),
         "versions": versions(),
     }
     with atomic_write(out / ABOUT) as file:
@@ -208,34 +289,35 @@ def _write(
     return about
 
 
-def _told(
-    layer: int, feature: int, best: _Best, kept: Sequence[Item], moments: Sequence[Sequence[Moment]]
-) -> dict[str, Any]:
-    values = best.value[:, feature]
+def _told(layer: int, feature: int, found: _Found) -> dict[str, Any]:
+    best = found.best[layer]
+    values = best.values[:, feature]
     examples = []
     for rank in range(int((values > 0).sum())):
-        item, place = int(best.item[rank, feature]), int(best.place[rank, feature])
-        moment, source = moments[item][place], kept[item]
+        item = int(best.indices[rank, feature])
+        moment = found.moments[item][int(found.place[layer][item, feature])]
+        phoneme = found.phoneme(item, moment)
         examples.append(
             {
-                "recording": source.audio_filepath or None,
+                "recording": found.items[item].audio_filepath or None,
                 "activation": round(float(values[rank]), 4),
                 "start": moment.start,
                 "end": moment.end,
                 "before": moment.before,
                 "at": moment.at,
                 "after": moment.after,
+                **({"phoneme": phoneme} if phoneme else {}),
             }
         )
-    peaks = np.array([p[feature] for p in best.peaks], dtype=np.float64)
+    peaks = found.peak[layer][:, feature].astype(np.float64)
     top = float(max(peaks.max(), 0.0))
     counts, edges = np.histogram(peaks[peaks > 0], bins=_BINS, range=(0.0, top or 1.0))
-    count = int(best.count[feature])
+    count = int(found.count[layer][feature])
     return {
         "layer": layer,
         "feature": feature,
-        "density": count / best.vectors,
-        "mean": float(best.sum[feature]) / count if count else 0.0,
+        "density": count / found.vectors,
+        "mean": float(found.sum[layer][feature]) / count if count else 0.0,
         "max": top,
         "peaks": {
             "counts": counts.tolist(),
@@ -297,20 +379,6 @@ def _neighbours(dictionary: Dictionary, layer: int) -> Any:
 # Enrichment --------------------------------------------------------------------------------------------------------------
 
 
-def _labels(kept: Sequence[Item]) -> dict[str, np.ndarray]:
-    """Labels of few values, one a recording."""
-    names = Counter(
-        name for item in kept for name, value in item.labels.items() if isinstance(value, (str, bool))
-    )
-    found = {}
-    for name in names:
-        values = np.array([str(item.labels.get(name, "")) for item in kept])
-        counts = Counter(values.tolist())
-        if len([v for v, n in counts.items() if v and n >= _FEWEST]) >= 2 and len(counts) <= _MOST_VALUES:
-            found[name] = values
-    return found
-
-
 def _enrichment(peaks: np.ndarray, labels: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
     """How well a feature's peaks tell recordings with a value of a label from the others: AUC, and that of shuffled labels."""
     from scipy.stats import rankdata
@@ -342,24 +410,24 @@ def _auc(ranks: np.ndarray, mine: np.ndarray) -> float:
 
 def short_label(told: Mapping[str, Any]) -> str:
     """A few words from statistics alone: the word that most of its moments share, a label that it tells, or what it promotes."""
-    words = Counter(_plain(e["at"]) for e in told["examples"])
+    words = Counter(plain(e["at"]) for e in told["examples"])
     words.pop("", None)
+    phonemes = Counter(e["phoneme"] for e in told["examples"] if e.get("phoneme"))
     count = len(told["examples"])
     if not count:
         return "never active"
     word, times = words.most_common(1)[0] if words else ("", 0)
     if times >= max(3, count // 2):
         return f"“{word}” ({times} of {count})"
+    spelled, times = phonemes.most_common(1)[0] if phonemes else ("", 0)
+    if times >= max(3, count // 2):
+        return f"/{spelled}/ ({times} of {count})"
     best = told["enrichment"][0] if told["enrichment"] else None
     if best and abs(best["auc"] - 0.5) > 0.35 and abs(best["auc"] - 0.5) > 3 * abs(best["shuffled"] - 0.5):
         return f"{best['label']} {'is' if best['auc'] > 0.5 else 'is not'} {best['value']} (AUC {best['auc']:.2f})"
     if told.get("promotes"):
         return "writes " + ", ".join(repr(token) for token, _ in told["promotes"][:3])
     return "unlabelled"
-
-
-def _plain(word: str) -> str:
-    return word.strip().strip(".,;:!?\"'()[]").casefold()
 
 
 # Reading -----------------------------------------------------------------------------------------------------------------
@@ -416,8 +484,11 @@ class Examples:
 
 
 def _clearness(told: Mapping[str, Any]) -> float:
-    words = Counter(_plain(e["at"]) for e in told["examples"])
+    words = Counter(plain(e["at"]) for e in told["examples"])
     words.pop("", None)
-    shared = words.most_common(1)[0][1] / len(told["examples"]) if words else 0.0
+    phonemes = Counter(e["phoneme"] for e in told["examples"] if e.get("phoneme"))
+    shared = max(
+        (c.most_common(1)[0][1] / len(told["examples"]) for c in (words, phonemes) if c), default=0.0
+    )
     label = max((2 * abs(e["auc"] - 0.5) for e in told["enrichment"]), default=0.0)
     return max(shared, label)

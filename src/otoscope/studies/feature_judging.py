@@ -8,9 +8,10 @@ out of everything, as they are in training.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,9 @@ import torch
 
 from otoscope.corpora import Item, items_or_texts
 from otoscope.dictionaries.controls import FewNeurons, random_dictionary
-from otoscope.dictionaries.harvesting import CONTEXT, harvest_places
+from otoscope.dictionaries.harvesting import CONTEXT, Where, harvest_places, tokens_around, words_around
 from otoscope.dictionaries.loading import load_dictionary
+from otoscope.dictionaries.neurons import NeuronBasis
 from otoscope.dictionaries.places import Places, places_of
 from otoscope.dictionaries.scores import Reconstruction, reconstruction
 from otoscope.dictionaries.splicing import (
@@ -42,6 +44,15 @@ from otoscope.models.transcripts import DecodeOptions, Transcript
 from otoscope.models.whisper import SpeechModel
 from otoscope.outcomes import bootstrap, error_rates
 from otoscope.progress import notice, track
+from otoscope.studies.feature_labels import (
+    Dense,
+    labels_of_places,
+    labels_of_recordings,
+    splitting,
+    stability,
+    summary,
+    told_apart,
+)
 from otoscope.studies.feature_training import SCORES, whole_shards
 from otoscope.versions import versions
 
@@ -49,6 +60,7 @@ if TYPE_CHECKING:
     from otoscope.dictionaries.base import Dictionary
     from otoscope.dictionaries.training.buffer import Vectors
     from otoscope.models.base import Model
+    from otoscope.runs import ActivationStore
 
 _CALIBRATION = 4096
 """Vectors from which the random dictionary's write vectors are fitted."""
@@ -64,6 +76,8 @@ class JudgeOptions:
         point: Where the dictionary reads; None: as its folder says.
         language: Language of the recordings; None: as each item says, or detected.
         controls: Whether to judge neurons and random features, too.
+        labels: Whether to ask how well single features tell what is known of the sound.
+        others: Dictionaries of other trainings of the same place, for how stable the features are.
         seed: Of the random features and the intervals.
         batch: Recordings at once.
     """
@@ -71,6 +85,8 @@ class JudgeOptions:
     point: str | None = None
     language: str | None = None
     controls: bool = True
+    labels: bool = True
+    others: tuple[Path, ...] = ()
     seed: int = 0
     batch: int | None = None
 
@@ -88,7 +104,8 @@ def evaluate_features(
 
     Returns:
         JSON-ready: `explained_variance`, `l0`, `dead`, `dense`, `loss` (clean, spliced, zeroed), `loss_recovered`, for recordings
-        `wer` and `wer_spliced` with intervals, `layers`, and the same of the controls.
+        `wer` and `wer_spliced` with intervals, `layers`, and the same of the controls; `told_apart` and `splitting` (see
+        `otoscope.studies.feature_labels`), and `stability` where there are other dictionaries.
 
     Raises:
         DictionaryError: The dictionary is of another model, or does not say where it reads.
@@ -118,9 +135,14 @@ def evaluate_features(
             for name, control in controls.items():
                 # Not on what its write vectors were fitted to.
                 found[name] = (control, scored(control, fitted if name == "random" else 0))
-    judge = _judge_of(model, corpus, places, options)
+        judge = _judge_of(model, corpus, places, options)
+        clean = judge(None)
+        told_apart = (
+            _told_apart(model, corpus, places, {n: d for n, (d, _) in found.items()}, store, clean, options)
+            if options.labels
+            else {}
+        )
     told = {name: {**scores.to_dict(), **judge(reconstructing(one))} for name, (one, scores) in found.items()}
-    clean = judge(None)
     zero = judge(lambda: zeroing())
     for each in told.values():
         lost = zero["loss"] - clean["loss"]
@@ -136,6 +158,8 @@ def evaluate_features(
         **({"wer": clean["wer"], "wer_zeroed": zero["wer"]} if "wer" in clean else {}),
         **({"wer_difference": _difference(clean, own, options.seed)} if "wer" in clean else {}),
         "controls": told,
+        **told_apart,
+        **({"stability": _stability(model, dictionary, places, options.others)} if options.others else {}),
         "items": len(corpus),
         "places": places.to_dict(),
         "dictionary": dictionary.describe(),
@@ -163,6 +187,88 @@ def dictionary_places(model: Model, folder: Path, point: str | None) -> Places:
                 "Name the place, such as --point decoder_blocks.*.mlp.",
             ) from error
     return places_of(model, str(point))
+
+
+def _stability(
+    model: Model, dictionary: Dictionary, places: Places, others: Sequence[Path]
+) -> dict[str, Any]:
+    loaded = [load_dictionary(folder, model, places.stack) for folder in others]
+    for folder, other in zip(others, loaded, strict=True):
+        sizes = [[d.size(layer) for layer in places.layers] for d in (dictionary, other)]
+        if sizes[0] != sizes[1]:
+            raise DictionaryError(
+                f"{folder} has {sizes[1]} features, the dictionary {sizes[0]}.",
+                "Compare trainings of one width.",
+            )
+    return stability(dictionary, loaded, places.layers)
+
+
+def _told_apart(
+    model: Model,
+    corpus: Sequence[Item],
+    places: Places,
+    systems: Mapping[str, Dictionary],
+    store: ActivationStore,
+    clean: Mapping[str, Any],
+    options: JudgeOptions,
+) -> dict[str, Any]:
+    """How well single features tell labels, and signs of splitting."""
+    index = store.index
+    numbers, counts = index["item"].tolist(), index["vectors"].tolist()
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    items = [corpus[number] for number in numbers]
+    where = _where(model, corpus, places, clean)
+    # Another language than the manifest's may have been heard while harvesting: places that do not agree are passed over.
+    around = [
+        (where[n] + [(None, None, "", "", "")] * count)[:count]
+        for n, count in zip(numbers, counts, strict=True)
+    ]
+
+    def dense_of(dictionary: Dictionary) -> Dense:
+        @lru_cache(maxsize=1)
+        def inputs(layer: int) -> np.ndarray:
+            return store.read(f"input.{layer}")
+
+        def dense(layer: int, item: int) -> np.ndarray:
+            x = torch.from_numpy(inputs(layer)[starts[item] : starts[item + 1]]).float()
+            with torch.no_grad():
+                active = dictionary.encode(layer, x)
+            found = np.zeros((len(x), dictionary.size(layer)), dtype=np.float32)
+            found[active.pos.numpy(), active.feature.numpy()] = active.activation.float().numpy()
+            return found
+
+        return dense
+
+    every = {
+        "dictionary": systems["dictionary"],
+        **({"neurons": NeuronBasis(model, stream=places.stack)} if "neurons" in systems else {}),
+        **({"random": systems["random"]} if "random" in systems else {}),
+    }
+    judged = {name: (dense_of(one), places.layers) for name, one in every.items()}
+    kinds = [labels_of_recordings(items), *labels_of_places(items, around, options.seed)]
+    found, told = {}, {}
+    with track("Asking for labels", len(kinds), "kinds of label") as task:
+        for labelled in kinds:
+            entries = told_apart(labelled, judged, options.seed)
+            if entries:
+                found[labelled.kind] = summary(entries, list(judged)) | {"each": entries}
+            if labelled.place is not None and entries:
+                told[labelled.kind] = splitting(
+                    systems["dictionary"], labelled, judged["dictionary"][0], places.layers
+                )
+            task.advance()
+    return {"told_apart": found, "splitting": told}
+
+
+def _where(
+    model: Model, corpus: Sequence[Item], places: Places, clean: Mapping[str, Any]
+) -> list[list[Where]]:
+    """What stands at every place of every item; nothing for recordings that were not transcribed."""
+    if isinstance(model, LanguageModel):
+        return [tokens_around(model, item) for item in corpus]
+    assert isinstance(model, SpeechModel)
+    transcripts = iter(clean["_transcripts"])
+    return [words_around(model, next(transcripts), places.stack) if item.text else [] for item in corpus]
 
 
 def _controls(
@@ -225,12 +331,12 @@ def _heard(
         languages = ["en"] * len(spoken)
     prompt = len(model.prompt("en"))
     watcher = None if fresh is None else Splicer(model, places, fresh, prompt)
-    texts = [
-        t.text if isinstance(t, Transcript) else ""
-        for t in transcribe_all(
+    written = list(
+        transcribe_all(
             model, spoken, DecodeOptions(), batch=options.batch, keep_going=True, watcher=watcher, languages=languages
         )
-    ]  # fmt: skip
+    )  # fmt: skip
+    texts = [t.text if isinstance(t, Transcript) else "" for t in written]
     references = [str(item.text) for item in spoken]
     language = options.language or spoken[0].language or "en"
     rates = error_rates(references, texts, language)
@@ -240,6 +346,7 @@ def _heard(
         "wer": rates.wer,
         "wer_interval": rates.wer_interval,
         "loss": _forced(model, spoken, places, options, fresh, languages),
+        "_transcripts": written,
         "_errors": errors,
         "_words": [e.reference_words for e in each],
     }

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from otoscope.corpora import Item, items_or_texts, write_manifest
+from otoscope.corpora.joining import joined
 from otoscope.corpora.splitting import split
-from otoscope.dictionaries.harvesting import harvest_places
+from otoscope.dictionaries.harvesting import Drawn, harvest_places
+from otoscope.dictionaries.neurons import neurons_of
 from otoscope.dictionaries.places import Places, places_of
 from otoscope.dictionaries.scores import Reconstruction, reconstruction
 from otoscope.dictionaries.training import parallel
@@ -21,6 +24,7 @@ from otoscope.dictionaries.training.trainer import train
 from otoscope.errors import ManifestError, OptionError
 from otoscope.files import atomic_write
 from otoscope.models.transcripts import DecodeOptions
+from otoscope.models.whisper import SpeechModel
 from otoscope.progress import notice
 
 if TYPE_CHECKING:
@@ -46,9 +50,15 @@ class FeatureRecipe:
         point: Where, see `otoscope.dictionaries.places`.
         config: The training; layers and places are those of the point.
         held_out: Share of the corpus that is not trained on.
-        group_by: Label whose values are never in both parts; None: every recording or text is for itself.
+        group_by: Label whose values are never in both parts, or several with commas, of which the first one that an item has
+            counts; None: every recording or text is for itself.
         precision: Of the vectors on disk.
         language: Language that a recogniser is told, where its decoder is read; None: detected.
+        joined: How often each recording is also heard joined with others into whole windows (see `otoscope.corpora.joining`), in
+            the part that is learned from.
+        alone: Share of the recordings, drawn, that are heard by themselves, too, where they are also joined.
+        drawn: Transcripts that are drawn beside the greedy one, where a decoder is read, in that part.
+        temperature: Of the distribution that they are drawn from.
         about: What the recipe says of itself.
     """
 
@@ -59,6 +69,10 @@ class FeatureRecipe:
     group_by: str | None = None
     precision: str = "float32"
     language: str | None = None
+    joined: int = 0
+    alone: float = 1.0
+    drawn: int = 0
+    temperature: float = 0.8
     about: str = ""
 
     def __post_init__(self) -> None:
@@ -68,6 +82,12 @@ class FeatureRecipe:
             )
         if self.precision not in ("float32", "float16"):
             raise OptionError(f"Vectors cannot be {self.precision!r}.", "Choose float32 or float16.")
+        if not 0 <= self.alone <= 1:
+            raise OptionError(f"alone cannot be {self.alone!r}.", "Give a share from 0 to 1.")
+        for name in ("joined", "drawn"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 0:
+                raise OptionError(f"{name} cannot be {value!r}.", "Give a whole number of at least 0.")
         known = {f.name for f in fields(TrainConfig)} - set(_OWN)
         for name in self.config:
             if name not in known:
@@ -160,7 +180,7 @@ class Learned:
 
 def train_features(
     model: Model,
-    data: Path | str,
+    data: Path | str | Sequence[Path | str],
     recipe: FeatureRecipe,
     out: Path | str,
     *,
@@ -174,7 +194,7 @@ def train_features(
 
     Args:
         model: The model.
-        data: A manifest or folder; texts for a language model.
+        data: A manifest or folder, or several; texts for a language model.
         recipe: What to learn.
         out: The dictionary's folder.
         store: Where the vectors are kept; None: beside `out`, in `OUT-vectors`.
@@ -191,13 +211,18 @@ def train_features(
     config = recipe.trained(places)
     kept = Path(store) if store is not None else out.with_name(f"{out.name}-vectors")
     with _processes():
-        corpus = items_or_texts(data)
+        corpus = [
+            item
+            for path in ([data] if isinstance(data, Path | str) else data)
+            for item in items_or_texts(path)
+        ]
         if exclude is not None:
             corpus = _without(corpus, items_or_texts(exclude))
         parts = divided(corpus, recipe, config.seed)
-        stores = _harvested(model, parts, places, recipe, kept, batch)
+        neurons = neurons_of(model, places.stack) if config.start == "neurons" else None
+        stores = _harvested(model, parts, places, recipe, kept, batch, config.seed)
         names = _names(places)
-        dictionary = train(config, _batches(stores["train"], names, config), out, model.device)
+        dictionary = train(config, _batches(stores["train"], names, config), out, model.device, neurons)
         scores = reconstruction(dictionary, places.layers, whole_shards(stores["test"], *names))
         learned = Learned(
             dictionary,
@@ -234,10 +259,8 @@ def divided(corpus: Sequence[Item], recipe: FeatureRecipe, seed: int) -> dict[st
     """
     shares = {"train": 1 - recipe.held_out, "test": recipe.held_out}
     if recipe.group_by:
-        parts = split(corpus, shares, recipe.group_by, seed=seed)
+        parts = split([_grouped(item, recipe.group_by) for item in corpus], shares, "group", seed=seed)
     else:
-        import random
-
         if len(corpus) < 2:
             raise ManifestError("One recording cannot be divided.", "Give a corpus of several.")
         order = list(range(len(corpus)))
@@ -247,6 +270,13 @@ def divided(corpus: Sequence[Item], recipe: FeatureRecipe, seed: int) -> dict[st
     return {name: [item for item, part in zip(corpus, parts, strict=True) if part == name] for name in shares}
 
 
+def _grouped(item: Item, labels: str) -> Item:
+    """An item whose label `group` is the first of these labels that it has, or its own name."""
+    names = [name.strip() for name in labels.split(",")]
+    found = next((f"{n}={item.labels[n]}" for n in names if item.labels.get(n) is not None), None)
+    return replace(item, labels={"group": found or f"{item.audio_filepath} {item.offset} {item.text}"})
+
+
 def _harvested(
     model: Model,
     parts: Mapping[str, list[Item]],
@@ -254,14 +284,21 @@ def _harvested(
     recipe: FeatureRecipe,
     kept: Path,
     batch: int | None,
+    seed: int,
 ) -> dict[str, ActivationStore]:
     from otoscope.runs import ActivationStore
 
     if parallel.rank() == 0:
         for name, part in parts.items():
+            learned_from, drawn = part, Drawn()
+            if name == "train":
+                drawn = Drawn(recipe.drawn, recipe.temperature)
+                if recipe.joined and isinstance(model, SpeechModel):
+                    alone = random.Random(seed).sample(part, round(recipe.alone * len(part)))
+                    learned_from = [*alone, *joined(part, model.window_seconds, recipe.joined, seed)]
             harvest_places(
-                model, part, places, kept / name, batch=batch, dtype=recipe.precision,  # type: ignore[arg-type]
-                options=DecodeOptions(language=recipe.language),
+                model, learned_from, places, kept / name, batch=batch, dtype=recipe.precision,  # type: ignore[arg-type]
+                options=DecodeOptions(language=recipe.language), drawn=drawn,
             )  # fmt: skip
     parallel.barrier()
     return {name: ActivationStore.read_from(kept / name) for name in parts}

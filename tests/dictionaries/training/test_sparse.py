@@ -171,7 +171,7 @@ def test_the_gradient_of_the_whole_objective_equals_dense_autograd(kind, tying, 
     y = x if vectors.targets is None else vectors.targets.double()
     coder, dead = Coder(config, WIDTH, WIDTH), torch.tensor([3, 8, 20, 31])
     for at, own in enumerate(coder):
-        own.start_from(measure_units(x[at], y[at], config), x[at])
+        own.start_from(measure_units(x[at], y[at], config), x[at], y[at])
         own.silent[dead] = 100
         own.b_enc.data[8] -= 9  # below zero at every input
         for parameter in own.parameters():

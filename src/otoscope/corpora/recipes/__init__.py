@@ -12,6 +12,8 @@ from otoscope.corpora.recipes.nonspeech import NonSpeech
 from otoscope.corpora.recipes.prompts import Prompts
 from otoscope.corpora.recipes.recipe import Made, Recipe, Sound, make_corpus
 from otoscope.corpora.recipes.repeats import Repeats
+from otoscope.corpora.recipes.spoken import Spoken
+from otoscope.corpora.recipes.texts import make_texts
 from otoscope.corpora.recipes.voices import Voices
 
 __all__ = [
@@ -24,6 +26,8 @@ __all__ = [
     "Recipe",
     "Repeats",
     "Sound",
+    "Spoken",
     "Voices",
     "make_corpus",
+    "make_texts",
 ]

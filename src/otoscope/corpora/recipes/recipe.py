@@ -17,7 +17,7 @@ import numpy as np
 from otoscope.audio import SAMPLING_RATE, Clip, info
 from otoscope.corpora.item import Item
 from otoscope.corpora.manifest import write_manifest
-from otoscope.corpora.targets import items
+from otoscope.corpora.targets import items_or_texts
 from otoscope.errors import AudioError, OptionError, OutputError
 from otoscope.files import atomic_write, output_error
 from otoscope.progress import notice, track
@@ -80,7 +80,7 @@ class Recipe(ABC):
         """The settings as plain JSON values; of a source corpus what it lists, wherever it lies."""
         told = {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
         if self.source_of and told[self.source_of] is not None:
-            told[self.source_of] = digest_of(items(getattr(self, self.source_of)))
+            told[self.source_of] = digest_of(items_or_texts(getattr(self, self.source_of)))
         return told
 
 

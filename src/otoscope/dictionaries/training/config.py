@@ -18,6 +18,7 @@ Scaling = Literal["none", "scale", "standard"]
 Centre = Literal["geometric_median", "mean", "zero"]
 DecoderStart = Literal["encoder", "zeros", "random"]
 Precision = Literal["float32", "float64"]
+Start = Literal["random", "neurons"]
 
 _CHOICES: dict[str, Any] = {
     "kind": Kind,
@@ -26,6 +27,7 @@ _CHOICES: dict[str, Any] = {
     "scaling": Scaling,
     "centre": Centre,
     "decoder_start": DecoderStart,
+    "start": Start,
     "dtype": Precision,
     "reads": Reads,
     "writes": Writes,
@@ -75,6 +77,9 @@ class TrainConfig:
             share of unexplained variance. Folded into the weights at the end.
         centre: What the biases start from: the geometric median (Bricken et al. 2023), the mean or zero.
         decoder_start: `encoder` (its transpose, SAEs only), `zeros` or `random`; None: `encoder` for an SAE, else `zeros`.
+        start: `random` reading directions, or for transcoders of plain MLPs `neurons`: the first features are the model's own
+            neurons, scaled so that the gate ranks them by what they write, the others read in small random directions, and
+            bias and skip begin where they fit best.
         unit_decoder: Hold decoder rows at norm 1, the gradient projected accordingly.
         calibration: Vectors from which scaling and starting biases are taken.
         record_every: Steps between lines of the record.
@@ -118,6 +123,7 @@ class TrainConfig:
     scaling: Scaling = "scale"
     centre: Centre = "geometric_median"
     decoder_start: DecoderStart | None = None
+    start: Start = "random"
     unit_decoder: bool = False
     calibration: int = 8192
     record_every: int = 10
@@ -195,6 +201,13 @@ class TrainConfig:
             raise OptionError(
                 f"The decoder of a {self.kind} dictionary writes elsewhere than its encoder reads.",
                 "Start it with zeros or random rows.",
+            )
+        if self.start == "neurons" and (
+            self.kind == "sae" or self.decoder_start is not None or self.tying != "none"
+        ):
+            raise OptionError(
+                "Only transcoders start from neurons, with decoders that are the neurons' own.",
+                "Choose another kind, leave decoder_start and tying out, or start at random.",
             )
         if self.unit_decoder and self.starts_with == "zeros":
             raise OptionError(

@@ -32,6 +32,20 @@ class Codes(NamedTuple):
     l0: Tensor
 
 
+class Neurons(NamedTuple):
+    """The neurons of a plain MLP, as far as features can start from them.
+
+    Attributes:
+        w_in: `(neuron, d_in)` what they read.
+        b_in: `(neuron,)`.
+        w_out: `(neuron, d_out)` what they write.
+    """
+
+    w_in: Tensor
+    b_in: Tensor
+    w_out: Tensor
+
+
 class LayerCoder(nn.Module):
     """The features that read at one layer.
 
@@ -93,14 +107,16 @@ class LayerCoder(nn.Module):
     silent: Tensor
 
     @torch.no_grad()
-    def start_from(self, units: Units, x: Tensor) -> None:
-        """Take units, starting biases and starting thresholds from a sample of inputs `(n, d_in)`."""
+    def start_from(self, units: Units, x: Tensor, y: Tensor, neurons: Neurons | None = None) -> None:
+        """Take units, starting biases and starting thresholds from a sample of inputs `(n, d_in)` and targets `(n, d_out)`."""
         self.shift.copy_(units.shift)
         self.scaled_by.copy_(units.scale)
         self.gain.copy_(units.gain)
         self.variance.copy_(units.variance)
         self.b_dec.copy_(units.centre)
         self.b_enc.copy_(-(self.w_enc @ units.start.to(self.w_enc)))
+        if neurons is not None:
+            self._become(neurons, self.scaled_inputs(x), y.to(self.gain) * self.gain)
         if self.config.activation == "jumprelu":
             wanted = self.config.start_l0 or self.config.k or self.config.width / 32
             z = torch.addmm(self.b_enc, self.scaled_inputs(x[:4096]), self.w_enc.T)
@@ -108,6 +124,41 @@ class LayerCoder(nn.Module):
             # Between two of the sample: at one of them rounding would decide whether it is on.
             below, over = (z.kthvalue(at, dim=0).values for at in (rank, min(rank + 1, len(z))))
             self.log_threshold.copy_(((below + over) / 2).clamp_min(1e-3).log())
+
+    def _become(self, neurons: Neurons, x: Tensor, y: Tensor) -> None:
+        """Features that are the model's neurons, in the units of training; what is left over goes to bias and skip.
+
+        A neuron's reading direction is multiplied by the length of what it writes, which is divided by it: gates that count take
+        those first that write most.
+        """
+        w_in, b_in, w_out = (part.to(self.w_enc) for part in neurons)
+        count = min(len(w_in), self.config.width)
+        rows = w_out * self.gain
+        length = rows.norm(dim=1)
+        chosen = length.topk(count).indices if count < len(w_in) else torch.arange(count)
+        rows, length = rows[chosen], length[chosen].clamp_min(1e-12)
+        self.w_dec[:count, : self.d_out] = rows / length[:, None]
+        self.w_enc[:count] = w_in[chosen] / self.scaled_by * length[:, None]
+        self.b_enc[:count] = (b_in[chosen] + w_in[chosen] @ self.shift) * length
+        # The others are seldom among the strongest at first, and learn where they are.
+        strong = (x @ self.w_enc[:count].T + self.b_enc[:count]).topk(min(self.config.k or 1, count), dim=1)
+        among = strong.values[:, -1].clamp_min(0).median() / 2
+        self.w_enc[count:] *= among / x.norm(dim=1).median().clamp_min(1e-12) * x.shape[1] ** 0.5
+        self.b_enc[count:] = 0
+        kept = self.encode(x, int(self.config.k or 1))
+        rest = y - decode(kept.values, self.w_dec[:, : self.d_out].contiguous(), kept.pattern)
+        self.b_dec.copy_(rest.mean(dim=0))
+        if self.config.kind == "skip":
+            around, left = (x - x.mean(dim=0)).double(), (rest - self.b_dec).double()
+            square = around.T @ around
+            ridge = (
+                1e-3
+                * square.diagonal().mean()
+                * torch.eye(len(square), dtype=square.dtype, device=square.device)
+            )
+            fitted = torch.linalg.solve(square + ridge, around.T @ left).T.to(self.w_skip)
+            self.w_skip.copy_(fitted)
+            self.b_dec.sub_(fitted @ x.mean(dim=0))
 
     def scaled_inputs(self, x: Tensor) -> Tensor:
         """Inputs `(n, d_in)` in the units of training."""

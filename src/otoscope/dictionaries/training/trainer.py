@@ -7,7 +7,7 @@ under way, and at its end the dictionary in the project's own format.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import chain, islice
 from pathlib import Path
@@ -20,7 +20,7 @@ from otoscope.dictionaries.training import parallel
 from otoscope.dictionaries.training.buffer import Vectors
 from otoscope.dictionaries.training.checkpoints import Checkpoints
 from otoscope.dictionaries.training.folding import fold
-from otoscope.dictionaries.training.modules import Coder
+from otoscope.dictionaries.training.modules import Coder, Neurons
 from otoscope.dictionaries.training.objective import Objective, judge
 from otoscope.dictionaries.training.scaling import measure_units
 from otoscope.errors import OptionError, OtoscopeError, TrainingError
@@ -46,6 +46,7 @@ def train(
     data: Iterable[Vectors],
     folder: Path | str,
     device: torch.device | str = "cpu",
+    neurons: Callable[[int], Neurons] | None = None,
 ) -> TranscoderSet | CrossLayerTranscoder:
     """Learn a dictionary, or go on learning it, and write it into a folder.
 
@@ -58,6 +59,7 @@ def train(
             otherwise it passes over the batches that were used.
         folder: Made if it is not there.
         device: Where to compute.
+        neurons: From a layer its neurons, for a training that starts from them.
 
     Returns:
         The dictionary as it is read back.
@@ -70,7 +72,7 @@ def train(
     folder = Path(folder)
     with _opened(folder, config):
         if not (folder / HEADER).exists():
-            Trainer(config, data, folder, device).run()
+            Trainer(config, data, folder, device, neurons).run()
         parallel.barrier()
     return load_own(folder, getattr(torch, config.dtype))
 
@@ -102,7 +104,12 @@ class Trainer:
     """
 
     def __init__(
-        self, config: TrainConfig, data: Iterable[Vectors], folder: Path, device: torch.device | str = "cpu"
+        self,
+        config: TrainConfig,
+        data: Iterable[Vectors],
+        folder: Path,
+        device: torch.device | str = "cpu",
+        neurons: Callable[[int], Neurons] | None = None,
     ) -> None:
         self.config, self.folder, self.device = config, folder, torch.device(device)
         self.checkpoints = Checkpoints(folder)
@@ -116,18 +123,27 @@ class Trainer:
         self.step = 0
         told = self.checkpoints.last()
         if told is None:
-            self._calibrate(first)
+            self._calibrate(first, self._starting(neurons))
         else:
             self._resume(told)
         if parallel.rank() == 0:
             _cut(self.folder / RECORD, self.step)
 
-    def _calibrate(self, sample: list[Vectors]) -> None:
+    def _starting(self, neurons: Callable[[int], Neurons] | None) -> list[Neurons | None]:
+        if self.config.start == "random":
+            return [None] * len(self.config.layers)
+        if neurons is None:
+            raise OptionError(
+                "There are no neurons to start from.", "Give those of the model, or start at random."
+            )
+        return [Neurons(*(part.to(self.device) for part in neurons(n))) for n in self.config.layers]
+
+    def _calibrate(self, sample: list[Vectors], starts: Sequence[Neurons | None]) -> None:
         """Units and starting biases from the first batches, of all processes."""
         pairs = [self._placed(vectors) for vectors in sample]
         x, y = (parallel.gathered(torch.cat(parts, dim=1)) for parts in zip(*pairs, strict=True))
         for at, own in enumerate(self.coder):
-            own.start_from(measure_units(x[at], y[at], self.config), x[at])
+            own.start_from(measure_units(x[at], y[at], self.config), x[at], y[at], starts[at])
 
     def _resume(self, told: dict[str, Any]) -> None:
         if len(told["data"]) != parallel.world():

@@ -1,0 +1,134 @@
+"""Parts of a job computed elsewhere: the same results, whoever dies meanwhile."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.conftest import tiny
+
+from otoscope import load_model
+from otoscope.corpora import read_texts
+from otoscope.dictionaries.harvesting import SHARD, harvest_places
+from otoscope.dictionaries.places import places_of
+from otoscope.errors import EditError, ModelError, OptionError
+from otoscope.runs import ActivationStore, OnRay, computed, running_on
+
+ray = pytest.importorskip("ray", reason="Ray is not installed")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Two workers on this machine."""
+    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def language_model(tmp_path):
+    from tests.models.tokenizers import word_tokenizer
+
+    model = tiny("llama")
+    model.hf.save_pretrained(tmp_path / "model")
+    word_tokenizer().save_pretrained(tmp_path / "model")
+    return load_model(tmp_path / "model")
+
+
+@pytest.fixture
+def texts(tmp_path):
+    rng = np.random.default_rng(0)
+    lines = [" ".join(f"w{i}" for i in rng.integers(3, 90, 12)) for _ in range(3 * SHARD + 2)]
+    (tmp_path / "texts.txt").write_text("\n".join(lines))
+    return read_texts(tmp_path / "texts.txt")
+
+
+def _square(number: int) -> int:
+    return number**2
+
+
+def _dies_once(folder: str, number: int) -> int:
+    """The first worker that comes to part 2 is killed there, as a machine that goes away."""
+    mark = Path(folder) / "died"
+    if number == 2 and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number**2
+
+
+def _dies_always(number: int) -> int:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def _refuses(number: int) -> int:
+    raise OptionError(f"Part {number} cannot be.", "Take another.")
+
+
+def test_every_part_comes_once_here_and_on_ray(cluster):
+    wanted = {n: n**2 for n in range(7)}
+    assert dict(computed(_square, range(7))) == wanted
+    with running_on(OnRay(workers=2)):
+        found = list(computed(_square, range(7)))
+    assert len(found) == 7
+    assert dict(found) == wanted
+
+
+def test_a_worker_that_dies_costs_nothing_but_time(cluster, tmp_path):
+    with running_on(OnRay(workers=2)):
+        assert dict(computed(partial(_dies_once, str(tmp_path)), range(6))) == {n: n**2 for n in range(6)}
+    assert (tmp_path / "died").exists()
+
+
+def test_a_part_that_kills_every_worker_ends_the_job(cluster):
+    with running_on(OnRay(workers=1)), pytest.raises(OptionError, match="its worker died every time"):
+        list(computed(_dies_always, [4]))
+
+
+def test_a_refusal_is_the_same_as_here(cluster):
+    with running_on(OnRay(workers=1)), pytest.raises(OptionError, match="Part 3 cannot be") as told:
+        list(computed(_refuses, [3]))
+    assert told.value.remedy == "Take another."
+
+
+def test_a_harvest_on_two_workers_is_that_of_one_process(cluster, language_model, texts, tmp_path):
+    places = places_of(language_model, "blocks.*.mlp")
+    here = harvest_places(language_model, texts, places, tmp_path / "here", batch=4)
+    with running_on(OnRay(workers=2)):
+        there = harvest_places(language_model, texts, places, tmp_path / "there", batch=4)
+    assert here.names == there.names
+    for name in here.names:
+        np.testing.assert_allclose(there.read(name), here.read(name), atol=1e-6)
+    assert there.index.equals(here.index)
+
+
+def test_a_harvest_that_was_begun_here_goes_on_there(cluster, language_model, texts, tmp_path):
+    places = places_of(language_model, "blocks.*.mlp")
+    whole = harvest_places(language_model, texts, places, tmp_path / "whole", batch=4)
+    harvest_places(language_model, texts, places, tmp_path / "begun", batch=4)
+    for left in (tmp_path / "begun").glob("*-0000[13].*"):
+        left.unlink()
+    with running_on(OnRay(workers=2)):
+        harvest_places(language_model, texts, places, tmp_path / "begun", batch=4)
+    again = ActivationStore.read_from(tmp_path / "begun")
+    for name in whole.names:
+        np.testing.assert_allclose(again.read(name), whole.read(name), atol=1e-6)
+
+
+def test_a_model_travels_as_its_name_and_not_with_edits_or_without_a_home(language_model):
+    sent = pickle.dumps(language_model)
+    assert len(sent) < 2000
+    arrived = pickle.loads(sent)
+    assert arrived.weights_digest() == language_model.weights_digest()
+    with (
+        language_model.hooks(fwd_hooks=[("blocks.0.hook_resid_post", lambda x, _: x)]),
+        pytest.raises(EditError, match="cannot be sent"),
+    ):
+        pickle.dumps(language_model)
+    with pytest.raises(ModelError, match="built in memory"):
+        pickle.dumps(tiny("llama"))
