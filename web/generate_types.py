@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from otoscope.documents.explain import ExplainDoc
+from otoscope.documents.features import FeaturesDoc
 
 TARGET = Path(__file__).parent / "src" / "contract.ts"
 HEADER = "// Generated from otoscope.documents by generate_types.py (`npm run types`); do not edit.\n"
@@ -43,9 +44,12 @@ def interface(name: str, schema: dict[str, Any]) -> str:
 
 def generate() -> str:
     """The whole file's text."""
-    schema = ExplainDoc.model_json_schema(mode="serialization")
-    interfaces = [interface(name, part) for name, part in schema.pop("$defs").items()]
-    return "\n\n".join([HEADER.strip(), *interfaces, interface("ExplainDoc", schema)]) + "\n"
+    interfaces: dict[str, str] = {}
+    for document in (ExplainDoc, FeaturesDoc):
+        schema = document.model_json_schema(mode="serialization")
+        parts = schema.pop("$defs") | {document.__name__: schema}
+        interfaces |= {name: interface(name, part) for name, part in parts.items()}
+    return "\n\n".join([HEADER.strip(), *interfaces.values()]) + "\n"
 
 
 def _name(name: str) -> str:

@@ -11,6 +11,8 @@ FOLDER = Path(os.environ.get("OTOSCOPE_PEERS", Path(__file__).parents[2] / ".ven
 
 REQUIREMENTS = {
     "circuit_tracer": ["torch==2.13.0", "circuit-tracer==0.5.0", "transformers==4.57.3"],
+    "sae_lens": ["torch==2.13.0", "sae-lens==6.54.12"],
+    "sparsify": ["torch==2.13.0", "eai-sparsify==1.3.3"],
 }
 """What each environment holds; everything else as these ask for."""
 

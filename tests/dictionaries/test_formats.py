@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,11 +13,13 @@ from safetensors.torch import load_file, save_file
 from tests.circuits.cases import ACTIVATIONS, IDS, LAYERS, Random, model_of
 
 from otoscope.circuits.tape import record
+from otoscope.dictionaries.activation import Activation
 from otoscope.dictionaries.formats.circuit_tracer import load_circuit_tracer, save_circuit_tracer
 from otoscope.dictionaries.formats.own import load_own, save_dictionary
 from otoscope.dictionaries.formats.sae_lens import load_sae_lens, save_sae_lens
 from otoscope.dictionaries.loading import load_dictionary
 from otoscope.dictionaries.neurons import NeuronBasis
+from otoscope.dictionaries.transcoder import TranscoderSet
 from otoscope.errors import DictionaryError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -115,6 +118,23 @@ def test_saelens_format_goes_there_and_back(kind, skip, inputs, tmp_path, model)
     assert told["apply_b_dec_to_input"] is False
     assert told["architecture"] == f"{'jumprelu_' * (kind == 'jumprelu')}{'skip_' * skip}transcoder"
     assert int(told["metadata"]["sae_lens_version"].split(".")[0]) >= 6
+
+
+@pytest.mark.parametrize("kind", ["relu", "jumprelu", "topk"])
+def test_saelens_autoencoders_go_there_and_back(kind, inputs, tmp_path):
+    dictionary = Random().transcoders(kind, reads="point", writes="point")
+    if kind == "topk":  # SAELens lets no negative value through
+        parts = {n: replace(t, activation=Activation("topk", 5)) for n, t in dictionary.transcoders.items()}
+        dictionary = TranscoderSet(parts, reads="point", writes="point")
+    save_sae_lens(dictionary, tmp_path, "some/model", "encoder_blocks.*.hook_resid_post")
+    loaded = load_sae_lens(tmp_path, torch.float64)
+    require_same(dictionary, loaded, inputs)
+    assert (loaded.reads, loaded.writes) == ("point", "point")
+    told = json.loads((tmp_path / "layer_1" / "cfg.json").read_text())
+    assert told["architecture"] == {"relu": "standard"}.get(kind, kind)
+    assert told["metadata"]["hook_name"] == "encoder_blocks.1.hook_resid_post"
+    with pytest.raises(DictionaryError, match="does not say what it reads"):
+        save_sae_lens(dictionary, tmp_path / "x", "some/model")
 
 
 def test_saelens_decoder_bias_on_the_input_is_folded(tmp_path, inputs):

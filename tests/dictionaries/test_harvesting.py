@@ -9,10 +9,11 @@ from tests.conftest import tiny
 from tests.models.tokenizers import word_tokenizer
 
 import otoscope as oto
-from otoscope.corpora import Item
-from otoscope.dictionaries.harvesting import harvest_places
+from otoscope.corpora import Item, joined
+from otoscope.dictionaries.harvesting import Drawn, harvest_places
 from otoscope.dictionaries.places import places_of
 from otoscope.errors import AudioError, EditError, ManifestError, OptionError
+from otoscope.models.qwen2_audio import AUDIO_PROMPT
 from otoscope.models.transcribing import frames_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -117,3 +118,56 @@ def test_what_cannot_be_harvested_is_refused(writer, tmp_path):
     store = harvest_places(writer, [*TEXTS, Item("", TEXTS[0].path, text="")], places, tmp_path / "c")
     assert store.skipped["reason"].tolist() == ["A text is empty."]
     assert AudioError
+
+
+@pytest.mark.weights
+def test_drawn_transcripts_come_after_the_greedy_one_and_depend_on_nothing_else_in_the_batch(
+    tiny_en, tmp_path
+):
+    places = places_of(tiny_en, "decoder_blocks.3.mlp")
+    items = items_of("austen-0880", "austen-0890")
+    greedy = harvest_places(tiny_en, items, places, tmp_path / "greedy", batch=2)
+    more = harvest_places(tiny_en, items, places, tmp_path / "more", batch=1, drawn=Drawn(2, 0.5))
+    alone = harvest_places(tiny_en, items[1:], places, tmp_path / "alone", batch=1, drawn=Drawn(2, 0.5))
+    first, whole = greedy.index["vectors"].tolist(), more.index["vectors"].tolist()
+    assert all(b > a for a, b in zip(first, whole, strict=True))
+    np.testing.assert_allclose(
+        more.read("input.3")[: first[0]], greedy.read("input.3")[: first[0]], atol=2e-4
+    )
+    np.testing.assert_allclose(more.read("input.3")[whole[0] :], alone.read("input.3"), atol=2e-3)
+    assert not np.allclose(
+        more.read("input.3")[first[0] : whole[0]][: first[0]], greedy.read("input.3")[: first[0]]
+    )
+
+
+@pytest.mark.weights
+def test_joined_recordings_are_heard_in_one_window(tiny_en, tmp_path):
+    items = [
+        Item(i.audio_filepath, i.path, duration=d, text="x")
+        for i, d in zip(items_of("austen-0880", "austen-0890"), (3.0, 5.3), strict=True)
+    ]
+    (window,) = joined(items)
+    store = harvest_places(tiny_en, [window], places_of(tiny_en, "encoder_blocks.0.mlp"), tmp_path / "store")
+    (clip,) = window.windows()
+    assert store.index["vectors"].tolist() == [frames_of(tiny_en, clip)]
+
+
+def test_of_qwen2_audio_the_tower_gives_frames_and_the_text_positions_of_sound_and_answer(tmp_path):
+    from tests.models.tokenizers import audio_processor
+
+    model = tiny("qwen2_audio")
+    model.processor = audio_processor(model.config)
+    clips = [Item(f"{i}", oto.sample("jfk"), offset=float(i), duration=0.4 + 0.2 * i) for i in range(2)]
+    tower = harvest_places(model, clips, places_of(model, "audio_encoder.blocks.*.mlp"), tmp_path / "tower")
+    assert tower.index["vectors"].tolist() == [20, 30]
+    places = places_of(model, "blocks.*.mlp")
+    text = harvest_places(model, clips, places, tmp_path / "text")
+    inputs = model.inputs([next(clips[1].windows())], AUDIO_PROMPT)
+    heard = (inputs["input_ids"][0] == model.config.audio_token_index).nonzero().flatten()
+    with torch.no_grad():
+        _, cache = model.run_with_cache(inputs, list(places.inputs))
+    first = text.index["vectors"].tolist()[0]
+    np.testing.assert_allclose(
+        text.read("input.1")[first : first + len(heard)], cache[places.inputs[1]][0, heard], atol=1e-5
+    )
+    assert text.index["vectors"].tolist()[1] >= len(heard)

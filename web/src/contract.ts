@@ -186,3 +186,93 @@ export interface ExplainDoc {
   resources: Record<string, Resource>;
   selected_token?: number;
 }
+
+/**
+ * One feature.
+ *
+ * `label` is made from statistics; `named` is what a person called it. `density` is the share of places at which it is on;
+ * `histogram` counts the recordings by their greatest activation, in equal bins from 0 to `histogram_top`, without the `silent`
+ * ones.
+ */
+export interface FeatureInfo {
+  layer: number;
+  feature: number;
+  label: string;
+  named?: string;
+  density: number;
+  mean: number;
+  max: number;
+  histogram: Array<number>;
+  histogram_top: number;
+  silent: number;
+  promotes: Array<TokenWeight>;
+  suppresses: Array<TokenWeight>;
+  areas: Array<LabelArea>;
+  neighbours: Array<Neighbour>;
+  moments: Array<FeatureMoment>;
+}
+
+/**
+ * One of the strongest moments of a feature.
+ *
+ * `snippet` names a resource with the sound from `snippet_start` on; `wave` is (2, bins), the least and greatest sample of each
+ * bin of it. Texts have none of the three, and no times.
+ */
+export interface FeatureMoment {
+  recording?: string;
+  activation: number;
+  start?: number;
+  end?: number;
+  before: string;
+  at: string;
+  after: string;
+  phoneme?: string;
+  snippet?: string;
+  snippet_start?: number;
+  snippet_seconds?: number;
+  wave?: PackedArray;
+}
+
+/** How well a feature's peaks tell the recordings with a value of a label from the others, beside shuffled labels. */
+export interface LabelArea {
+  label: string;
+  value: string;
+  auc: number;
+  shuffled: number;
+  n: number;
+}
+
+/** Another feature of the layer that writes alike. */
+export interface Neighbour {
+  feature: number;
+  cosine: number;
+}
+
+/** A token and how much a feature adds to its logit directly, per unit of activation. */
+export interface TokenWeight {
+  text: string;
+  weight: number;
+}
+
+/**
+ * Some features of a dictionary.
+ *
+ * `resources` holds the snippets of sound, as FLAC.
+ */
+export interface FeaturesDoc {
+  kind: "features";
+  version: 1;
+  title: string;
+  model: string;
+  place: string;
+  dictionary: string;
+  corpus: string;
+  items: number;
+  vectors: number;
+  features_in_all: number;
+  features: Array<FeatureInfo>;
+  settings: Record<string, string | number | boolean | null>;
+  versions: Record<string, string>;
+  notes: Array<string>;
+  resources: Record<string, Resource>;
+}

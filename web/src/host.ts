@@ -1,16 +1,18 @@
 /** Where a page gets its document from. This is the host of a page opened from disk: all is in the file. */
 
-import type { ExplainDoc } from "./contract.ts";
+import type { ExplainDoc, FeaturesDoc } from "./contract.ts";
 import { bytesOfBase64 } from "./model/arrays.ts";
 
-export async function readDocument(): Promise<ExplainDoc> {
+export type Doc = ExplainDoc | FeaturesDoc;
+
+export async function readDocument(): Promise<Doc> {
   const element = document.getElementById("document");
   if (!element?.textContent) throw new Error("This file holds no document.");
   const packed = element.dataset.encoding === "gzip";
   const text = packed ? await inflate(bytesOfBase64(element.textContent)) : element.textContent;
   element.remove(); // the text would otherwise be kept twice
-  const doc = JSON.parse(text) as ExplainDoc;
-  if (doc.kind !== "explain" || doc.version !== 1) {
+  const doc = JSON.parse(text) as Doc;
+  if (!["explain", "features"].includes(doc.kind) || doc.version !== 1) {
     throw new Error("This page cannot show that kind of document.");
   }
   return doc;
@@ -22,7 +24,7 @@ async function inflate(bytes: Uint8Array<ArrayBuffer>): Promise<string> {
 }
 
 /** A Blob URL for a carried file, or undefined when the document has none by that name. */
-export function resourceUrl(doc: ExplainDoc, name: string): string | undefined {
+export function resourceUrl(doc: Doc, name: string): string | undefined {
   const resource = Object.hasOwn(doc.resources, name) ? doc.resources[name] : undefined;
   if (!resource) return undefined;
   return URL.createObjectURL(new Blob([bytesOfBase64(resource.data)], { type: resource.media_type }));

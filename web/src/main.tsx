@@ -1,4 +1,4 @@
-/** The page of one explained clip. */
+/** The page: of one explained clip, or of features. */
 
 import "./page.css";
 import { render } from "preact";
@@ -9,6 +9,7 @@ import { AblationPanel } from "./panels/ablation.tsx";
 import { AudioBench } from "./panels/audio.tsx";
 import { Chosen } from "./panels/chosen.tsx";
 import { EncoderLensPanel } from "./panels/encoder.tsx";
+import { FeaturesPage } from "./panels/features.tsx";
 import { Footer } from "./panels/footer.tsx";
 import { Header } from "./panels/header.tsx";
 import { LogitLensPanel } from "./panels/lens.tsx";
@@ -73,7 +74,7 @@ const place = document.getElementById("page") as HTMLElement;
 try {
   const doc = await readDocument();
   place.replaceChildren();
-  render(<Page doc={doc} />, place);
+  render(doc.kind === "features" ? <FeaturesPage doc={doc} /> : <Page doc={doc} />, place);
 } catch (error) {
   place.textContent = `This page cannot be shown. ${error instanceof Error ? error.message : ""}`;
 }

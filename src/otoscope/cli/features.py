@@ -175,10 +175,11 @@ def evaluate_command(
     Example: otoscope features evaluate features features/held_out.jsonl --json scores.json
     """
     from otoscope.models.loading import load_model
-    from otoscope.studies.feature_judging import JudgeOptions, evaluate_features
+    from otoscope.studies.feature_judging import JudgeOptions, evaluate_features, keep_judgement
 
     options = JudgeOptions(point, language, controls, labels, tuple(against or ()), common.seed, common.batch)
     told = evaluate_features(load_model(model, common.device, common.dtype), folder, data, options)
+    keep_judgement(folder, told)
     if common.json:
         write_json(told, common.json)
     if not common.json_on_stdout:
@@ -240,6 +241,164 @@ def show_command(
         write_json(told, common.json)
     if not common.json_on_stdout:
         say(*_feature_lines(told))
+
+
+class Format(StrEnum):
+    """Formats of other programs."""
+
+    CIRCUIT_TRACER = "circuit-tracer"
+    SAE_LENS = "sae-lens"
+
+
+@features.command("page")
+@with_common
+def page_command(
+    folder: Annotated[Path, typer.Argument(metavar="EXAMPLES", help="What `features examples` made.")],
+    *,
+    out: Annotated[
+        Path, typer.Option(metavar="PAGE.html", help="The page to write: one file, with its sound.")
+    ],
+    feature: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LAYER:FEATURE", help="A feature, both counted from 0; may be repeated."),
+    ] = None,
+    count: Annotated[
+        int, typer.Option(min=1, help="Features whose moments have most in common, where none are named.")
+    ] = 24,
+    common: Common,
+) -> None:
+    """Draw features on one page: their strongest moments to be heard, with words, times and statistics.
+
+    Example: otoscope features page examples --out features.html --feature 2:1310 --feature 0:7
+    """
+    from otoscope.studies.feature_examples import Examples
+    from otoscope.studies.feature_page import features_doc
+    from otoscope.views.page import save_page
+
+    chosen = [_place(text) for text in feature] if feature else None
+    doc = features_doc(Examples(folder), chosen, count=count)
+    save_page(doc, out)
+    if common.json:
+        write_json(doc.model_dump(mode="json", exclude_none=True, exclude={"resources"}), common.json)
+    if not common.json_on_stdout:
+        say(f"{len(doc.features)} features, {out.stat().st_size / 1e6:.1f} MB: {out}")
+
+
+@features.command("label")
+@with_common
+def label_command(
+    folder: Annotated[Path, typer.Argument(metavar="EXAMPLES", help="What `features examples` made.")],
+    feature: Annotated[
+        str | None, typer.Argument(metavar="LAYER:FEATURE", help="A feature, both counted from 0.")
+    ] = None,
+    text: Annotated[
+        str | None, typer.Argument(help='Its name; "" takes it away. None: all labels are shown.')
+    ] = None,
+    *,
+    author: Annotated[str, typer.Option(help="Who says so.")] = "",
+    common: Common,
+) -> None:
+    """Name a feature, or show all names that people gave: they are kept in SQLite beside the examples.
+
+    Example: otoscope features label examples 2:1310 "the vowel of 'see'"
+    """
+    from otoscope.runs.notes import Notes
+    from otoscope.studies.feature_examples import Examples
+    from otoscope.studies.feature_page import about_feature
+
+    examples = Examples(folder)
+    notes = Notes(folder)
+    if (feature is None) != (text is None):
+        raise OptionError(
+            "A name needs a feature, and a feature a name.", "Give both, or neither to list them."
+        )
+    if feature is not None and text is not None:
+        place = _place(feature)
+        examples.read(*place)  # there has to be such a feature
+        notes.write(about_feature(*place), text, author)
+    found = [note.to_dict() for note in notes.read().values()]
+    if common.json:
+        write_json({"labels": found}, common.json)
+    if not common.json_on_stdout:
+        lines = [f"{note['about']:20s} {note['text']}" for note in found]
+        say(*(lines or ["No feature has a name yet."]))
+
+
+@features.command("export")
+@with_common
+def export_command(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A dictionary.")],
+    *,
+    to: Annotated[Format, typer.Option(help="The program that shall read it.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="A new folder.")],
+    model: Annotated[str, typer.Option(help="An alias, a hub id or a directory.")] = "whisper-tiny.en",
+    common: Common,
+) -> None:
+    """Write a dictionary as circuit-tracer or SAELens reads it.
+
+    Example: otoscope features export features --to circuit-tracer --out for-circuit-tracer --model smollm2-135m
+    """
+    from otoscope.models.loading import load_model
+    from otoscope.studies.feature_training import export_features
+
+    export_features(load_model(model, common.device, common.dtype), folder, out, to.value)
+    if common.json:
+        write_json({"folder": str(out), "format": to.value}, common.json)
+    if not common.json_on_stdout:
+        say(f"{out}")
+
+
+@features.command("push")
+@with_common
+def push_command(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A dictionary that otoscope trained.")],
+    repo: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Where to on the model hub.")],
+    *,
+    public: Annotated[bool, typer.Option("--public", help="Make a new repository public.")] = False,
+    card: Annotated[bool, typer.Option("--card", help="Only show the model card, and send nothing.")] = False,
+    common: Common,
+) -> None:
+    """Put a dictionary on the model hub, with a card that says what it is and how good.
+
+    Example: otoscope features push features me/whisper-tiny.en-decoder-transcoders
+    """
+    from otoscope.dictionaries.sharing import model_card, push
+
+    told = model_card(folder) if card else push(folder, repo, private=not public)
+    if common.json:
+        write_json({"card" if card else "commit": told}, common.json)
+    if not common.json_on_stdout:
+        say(told)
+
+
+@features.command("pull")
+@with_common
+def pull_command(
+    repo: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="A dictionary on the model hub.")],
+    *,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="A new folder.")],
+    common: Common,
+) -> None:
+    """Fetch a dictionary from the model hub; its size is said first.
+
+    Example: otoscope features pull me/whisper-tiny.en-decoder-transcoders --out features
+    """
+    from otoscope.dictionaries.sharing import pull
+
+    folder = pull(repo, out)
+    if common.json:
+        write_json({"folder": str(folder)}, common.json)
+    if not common.json_on_stdout:
+        say(f"{folder}")
+
+
+def _place(text: str) -> tuple[int, int]:
+    layer, colon, feature = text.partition(":")
+    if not (colon and layer.isdecimal() and feature.isdecimal()):
+        raise OptionError(
+            f"{text!r} names no feature.", "Give layer and feature, both from 0, such as 2:1310."
+        )
+    return int(layer), int(feature)
 
 
 def _feature_lines(told: dict[str, Any]) -> list[str]:

@@ -2,14 +2,15 @@
 
 Of an encoder every frame of the sound is kept, none of the padding. A decoder of a recogniser reads its own transcripts at once
 (the greedy one, and as many drawn ones as are asked for), and the positions of text are kept, not those of the prompt. Of a
-language model the positions of a text are kept, special tokens left out. Shards are fixed by the settings, so that a job that was
-killed and goes on gives the vectors it would have given.
+language model the positions of a text are kept, special tokens left out; of Qwen2-Audio those of the sound and of what it writes.
+Shards are fixed by the settings, so that a job that was killed and goes on gives the vectors it would have given.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ import torch
 from otoscope.errors import AudioError, EditError, ManifestError, ModelError, OptionError
 from otoscope.models.causal_lm import LanguageModel
 from otoscope.models.decoding import DecoderSession, batches, decode, detect_languages, prompts_for
+from otoscope.models.qwen2_audio import AUDIO_PROMPT, AudioLanguageModel
 from otoscope.models.transcribing import frames_of, transcribe_all
 from otoscope.models.transcripts import DecodeOptions, Transcript
 from otoscope.models.whisper import SpeechModel
@@ -45,6 +47,12 @@ SHARD = 16
 
 CONTEXT = 256
 """Tokens of a text that a language model reads at once; longer texts are cut."""
+
+WRITTEN = 128
+"""Tokens that Qwen2-Audio writes of a recording at most."""
+
+_WINDOW, _TOWER_FRAME = 30.0, 0.02
+"""Seconds that its tower hears at once, and of one of its frames."""
 
 _AROUND = 8
 """Tokens that are shown before one, and half as many after it."""
@@ -84,7 +92,7 @@ def harvest_places(
     """Keep what is read and written at some places, over a corpus.
 
     Args:
-        model: A Whisper model, or a language model.
+        model: A Whisper model, Qwen2-Audio, or a language model.
         items: Recordings, or texts for a language model.
         places: Which points of which stack.
         out: The store's directory, begun or finished.
@@ -204,8 +212,11 @@ def _read(
         return _hear(model, items, places, batch, options, drawn)
     if isinstance(model, LanguageModel):
         return _read_texts(model, items, places, batch)
+    if isinstance(model, AudioLanguageModel):
+        return (_answered(model, item, places) for item in items)
     raise ModelError(
-        f"{model.origin.name} cannot be harvested for dictionaries.", "Use Whisper or a language model."
+        f"{model.origin.name} cannot be harvested for dictionaries.",
+        "Use Whisper, Qwen2-Audio or a language model.",
     )
 
 
@@ -393,6 +404,34 @@ def _read_back(
     return {
         name: [np.concatenate(vectors[a:b]) for a, b in pairwise(starts)] for name, vectors in kept.items()
     }
+
+
+def _answered(model: AudioLanguageModel, item: Item, places: Places) -> dict[str, np.ndarray] | AudioError:
+    """A recording's first window under the prompt to transcribe: frames of the tower, or in the text stack the positions of the
+    sound and of what is written of it.
+    """
+    try:
+        clip = next(item.windows(_WINDOW))
+    except AudioError as error:
+        return error
+    inputs = model.inputs([clip], AUDIO_PROMPT)
+    heard = (inputs["input_ids"][0] == model.config.audio_token_index).nonzero().flatten().tolist()
+    keep: slice | Tensor = slice(0, math.ceil(clip.duration / _TOWER_FRAME - 1e-6))
+    if places.stack == "text":
+        prompt = inputs["input_ids"].shape[1]
+        written = model.generate(**inputs, max_new_tokens=WRITTEN, do_sample=False)[:, prompt:]
+        ended = [i for i, token in enumerate(written[0].tolist()) if token in _special(model)]
+        written = written[:, : ended[0] if ended else None]
+        inputs["input_ids"] = torch.cat([inputs["input_ids"], written], dim=1)
+        inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+        keep = torch.tensor([*heard, *range(prompt, prompt + written.shape[1])])
+    with _keeping(model, places.points, [keep]) as kept:
+        model.forward(inputs)
+    return {name: vectors[0] for name, vectors in kept.items()}
+
+
+def _special(model: AudioLanguageModel) -> set[int]:
+    return set(getattr(model.tokenizer, "all_special_ids", ()))
 
 
 # Texts -------------------------------------------------------------------------------------------------------------------

@@ -37,6 +37,7 @@ from otoscope.dictionaries.splicing import (
     zeroing,
 )
 from otoscope.errors import DictionaryError, ManifestError, OptionError
+from otoscope.files import atomic_write
 from otoscope.models.causal_lm import LanguageModel
 from otoscope.models.decoding import DecoderSession, batches, prompts_for
 from otoscope.models.transcribing import frames_of, transcribe_all
@@ -61,6 +62,9 @@ if TYPE_CHECKING:
     from otoscope.dictionaries.training.buffer import Vectors
     from otoscope.models.base import Model
     from otoscope.runs import ActivationStore
+
+JUDGED = "judged.json"
+"""What was found last, beside the dictionary."""
 
 _CALIBRATION = 4096
 """Vectors from which the random dictionary's write vectors are fitted."""
@@ -167,6 +171,20 @@ def evaluate_features(
         "versions": versions(),
     }
     return _told_plainly(result)
+
+
+def keep_judgement(folder: Path | str, told: Mapping[str, Any]) -> None:
+    """Keep a judgement beside the dictionary that it is of, for its model card; nothing where that is of another program.
+
+    Raises:
+        OutputError: The folder cannot be written.
+    """
+    import json
+
+    folder = Path(folder)
+    if (folder / SCORES).is_file():
+        with atomic_write(folder / JUDGED) as file:
+            json.dump(told, file, indent=1, default=str)
 
 
 def dictionary_places(model: Model, folder: Path, point: str | None) -> Places:

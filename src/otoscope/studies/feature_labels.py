@@ -127,7 +127,7 @@ def told_apart(
     rng = np.random.default_rng(seed)
     groups = np.unique(labelled.group)
     first_half = np.isin(labelled.group, rng.permutation(groups)[: len(groups) // 2])
-    wanted = _values(labelled, first_half)
+    wanted = _values(labelled, [first_half, ~first_half])
     found = [{"label": name, "value": value, "n": int(mine.sum())} for name, value, mine in wanted]
     if not wanted:
         return []
@@ -177,17 +177,15 @@ def summary(found: Sequence[Mapping[str, Any]], systems: Sequence[str]) -> dict[
     }
 
 
-def _values(labelled: Labelled, first_half: np.ndarray) -> list[tuple[str, str, np.ndarray]]:
-    """Labels and values with rows enough on both halves, those of most rows first."""
+def _values(labelled: Labelled, parts: Sequence[np.ndarray]) -> list[tuple[str, str, np.ndarray]]:
+    """Labels and values with rows enough in each of some parts, those of most rows first."""
     fewest = _FEWEST if labelled.place is None else _FEWEST_PLACES
     found = []
     for name, values in labelled.values.items():
         known = values != ""
         for value, _ in Counter(values[known].tolist()).most_common():
             mine = values == value
-            enough = all(
-                min((mine & half).sum(), (~mine & half).sum()) >= fewest for half in (first_half, ~first_half)
-            )
+            enough = all(min((mine & part).sum(), (~mine & part).sum()) >= fewest for part in parts)
             if enough:
                 found.append((name, value, mine))
     return sorted(found, key=lambda entry: -int(entry[2].sum()))[:_MOST_LABELS]
@@ -255,11 +253,10 @@ def splitting(
         another one writing almost alike (cosine above 0.9).
     """
     gains, absorbed = [], []
-    half = np.ones(len(labelled.group), dtype=bool)
     for layer in layers:
         rows = torch.nn.functional.normalize(dictionary.decoder(layer, layer, None).float(), dim=1)
         on = _rows(dense, layer, labelled) > 0
-        for _, _, mine in _values(labelled, half)[:20]:
+        for _, _, mine in _values(labelled, [np.ones(len(labelled.group), dtype=bool)])[:20]:
             if not (~mine).any():
                 continue
             true = on[mine].sum(axis=0)

@@ -339,7 +339,7 @@ def _write_scores(learned: Learned, recipe: FeatureRecipe) -> None:
 
     from otoscope.versions import versions
 
-    told = learned.to_dict() | {
+    told = {name: value for name, value in learned.to_dict().items() if name != "folder"} | {
         "recipe": asdict(recipe) | {"config": dict(recipe.config)},
         "versions": versions(),
     }
@@ -363,3 +363,49 @@ def _processes() -> Iterator[None]:
         dist.barrier()
     finally:
         dist.destroy_process_group()
+
+
+def export_features(model: Model, folder: Path | str, out: Path | str, form: str) -> None:
+    """Write a dictionary as another program reads it.
+
+    Args:
+        model: The model it is of.
+        folder: The dictionary.
+        out: A new folder.
+        form: `circuit-tracer` or `sae-lens`.
+
+    Raises:
+        DictionaryError: The format has no words for the dictionary.
+        OutputError: The folder holds something already.
+    """
+    from otoscope.dictionaries.cross_layer import CrossLayerTranscoder
+    from otoscope.dictionaries.formats.circuit_tracer import save_circuit_tracer
+    from otoscope.dictionaries.formats.sae_lens import save_sae_lens
+    from otoscope.dictionaries.loading import load_dictionary
+    from otoscope.dictionaries.transcoder import TranscoderSet
+    from otoscope.errors import DictionaryError, OutputError
+
+    folder, out = Path(folder), Path(out)
+    if out.exists() and any(out.iterdir()):
+        raise OutputError(f"{out} holds something already.", "Choose a new folder.")
+    dictionary = load_dictionary(folder, model, _stack_of(folder))
+    if form == "circuit-tracer" and isinstance(dictionary, TranscoderSet | CrossLayerTranscoder):
+        save_circuit_tracer(dictionary, out, model.origin.name)
+    elif form == "sae-lens" and isinstance(dictionary, TranscoderSet):
+        save_sae_lens(dictionary, out, model.origin.name, _point_of(folder))
+    else:
+        raise DictionaryError(f"{form} has no such dictionaries.", "Export transcoders.")
+
+
+def _point_of(folder: Path) -> str | None:
+    import json
+
+    try:
+        return str(json.loads((folder / SCORES).read_text("utf-8"))["recipe"]["point"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _stack_of(folder: Path) -> str | None:
+    point = _point_of(folder)
+    return {"encoder_blocks": "encoder", "decoder_blocks": "decoder"}.get((point or "").partition(".")[0])

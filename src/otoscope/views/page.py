@@ -14,6 +14,9 @@ from otoscope.files import atomic_write
 
 if TYPE_CHECKING:
     from otoscope.documents.explain import ExplainDoc
+    from otoscope.documents.features import FeaturesDoc
+
+    Shown = ExplainDoc | FeaturesDoc
 
 _COMPRESS_ABOVE = 64_000  # characters; smaller documents stay readable in the file
 
@@ -35,7 +38,7 @@ _HEAD = """<!doctype html>
 """
 
 
-def save_page(doc: ExplainDoc, path: Path | str) -> None:
+def save_page(doc: Shown, path: Path | str) -> None:
     """Write a document as one self-contained HTML file.
 
     Args:
@@ -50,7 +53,7 @@ def save_page(doc: ExplainDoc, path: Path | str) -> None:
         file.write(page)
 
 
-def render_page(doc: ExplainDoc) -> str:
+def render_page(doc: Shown) -> str:
     """A document as the text of one self-contained HTML file.
 
     Every label in the document is taken for hostile: it is escaped here and reaches the page as text only,

@@ -1,8 +1,9 @@
-"""SAELens transcoders: one folder a layer, with `cfg.json` and `sae_weights.safetensors`."""
+"""SAELens' transcoders and autoencoders: one folder a layer, with `cfg.json` and `sae_weights.safetensors`."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,10 @@ ARCHITECTURES = (
     "jumprelu_skip_transcoder",
     "topk_transcoder",
 )
-"""What is read; SAELens itself has no TopK transcoder."""
+"""Transcoders that are read; SAELens itself has no TopK transcoder."""
+
+AUTOENCODERS = ("standard", "topk", "jumprelu")
+"""Sparse autoencoders that are read."""
 
 
 def load_sae_lens(folder: Path, dtype: torch.dtype = torch.float32) -> TranscoderSet:
@@ -76,16 +80,18 @@ def _where(folder: Path, told: dict[str, Any]) -> tuple[int, tuple[str, str]]:
         raise DictionaryError(
             f"{folder / CONFIG} does not say its layer.", "Its hook_name has to be blocks.N.…"
         )
+    if told.get("architecture") in AUTOENCODERS:
+        return layer, ("point", "point")
     out = metadata.get("hook_name_out") or f"blocks.{layer}.hook_mlp_out"
     return layer, (place(hook, READS, "reads"), place(out, WRITES, "writes"))
 
 
 def _transcoder(folder: Path, told: dict[str, Any], dtype: torch.dtype) -> Transcoder:
     path, kind = folder / WEIGHTS, told.get("architecture")
-    if kind not in ARCHITECTURES:
+    if kind not in (*ARCHITECTURES, *AUTOENCODERS):
         raise DictionaryError(
-            f"{folder / CONFIG} is of the architecture {kind!r}, not a transcoder's.",
-            f"Those that can be traced: {', '.join(ARCHITECTURES)}.",
+            f"{folder / CONFIG} is of the architecture {kind!r}, which is not known.",
+            f"Those that are read: {', '.join((*ARCHITECTURES, *AUTOENCODERS))}.",
         )
     if told.get("normalize_activations", "none") not in ("none", None) or told.get(
         "rescale_acts_by_decoder_norm"
@@ -108,15 +114,27 @@ def _activation(kind: str, told: dict[str, Any], found: dict[str, Tensor]) -> Ac
     return Activation("topk", k=int(told.get("k") or 0)) if kind.startswith("topk") else Activation()
 
 
-def save_sae_lens(dictionary: TranscoderSet, folder: Path | str, model_name: str) -> None:
+def save_sae_lens(
+    dictionary: TranscoderSet, folder: Path | str, model_name: str, point: str | None = None
+) -> None:
     """Write one folder a layer, `layer_{i}`, as SAELens reads it.
 
+    Args:
+        dictionary: Transcoders or autoencoders.
+        folder: Where to.
+        model_name: What the model is called there.
+        point: The point that autoencoders read, with a star or number for the layer; transcoders say theirs.
+
     Raises:
-        DictionaryError: SAELens has no such activation.
+        DictionaryError: SAELens has no such activation, or the point of an autoencoder is not told.
         OutputError: A file cannot be written.
     """
+    alone = dictionary.reads == "point"
+    if alone and point is None:
+        raise DictionaryError("An autoencoder does not say what it reads.", "Name its point.")
     for layer, part in dictionary.transcoders.items():
-        if part.activation.kind not in ("relu", "jumprelu"):
+        allowed = ("relu", "jumprelu", "topk") if alone else ("relu", "jumprelu")
+        if part.activation.kind not in allowed or (part.activation.kind == "topk" and part.activation.signed):
             raise DictionaryError(
                 f"SAELens has no transcoder with {part.activation.kind}.", "Save it as otoscope's own."
             )
@@ -124,7 +142,7 @@ def save_sae_lens(dictionary: TranscoderSet, folder: Path | str, model_name: str
         own.mkdir(parents=True, exist_ok=True)
         write_tensors(own / WEIGHTS, _tensors_of(part))
         with atomic_write(own / CONFIG) as file:
-            json.dump(_config(dictionary, layer, part, model_name), file, indent=1)
+            json.dump(_config(dictionary, layer, part, model_name, point), file, indent=1)
 
 
 def _tensors_of(part: Transcoder) -> dict[str, Tensor | None]:
@@ -138,10 +156,25 @@ def _tensors_of(part: Transcoder) -> dict[str, Tensor | None]:
     }
 
 
-def _config(dictionary: TranscoderSet, layer: int, part: Transcoder, model_name: str) -> dict[str, Any]:
+def _config(
+    dictionary: TranscoderSet, layer: int, part: Transcoder, model_name: str, point: str | None
+) -> dict[str, Any]:
     jump, skip = part.activation.kind == "jumprelu", part.w_skip is not None
-    return {
-        "architecture": f"{'jumprelu_' * jump}{'skip_' * skip}transcoder",
+    told: dict[str, Any]
+    if dictionary.reads == "point":
+        kind = part.activation.kind
+        told = {"architecture": "standard" if kind == "relu" else kind}
+        if kind == "topk":
+            told |= {"k": part.activation.k, "rescale_acts_by_decoder_norm": False}
+        hook = re.sub(r"\.(\d+|\*)\.", f".{layer}.", str(point), count=1)
+        places = {"hook_name": hook}
+    else:
+        told = {"architecture": f"{'jumprelu_' * jump}{'skip_' * skip}transcoder"}
+        places = {
+            "hook_name": f"blocks.{layer}.{HOOK_OF_READS[dictionary.reads]}",
+            "hook_name_out": f"blocks.{layer}.{HOOK_OF_WRITES[dictionary.writes]}",
+        }
+    return told | {
         "d_in": part.w_enc.shape[1],
         "d_sae": len(part.w_enc),
         "d_out": len(part.b_dec),
@@ -153,7 +186,6 @@ def _config(dictionary: TranscoderSet, layer: int, part: Transcoder, model_name:
         "metadata": {
             "sae_lens_version": "6.54.0",  # older ones are converted in ways that change the numbers
             "model_name": model_name,
-            "hook_name": f"blocks.{layer}.{HOOK_OF_READS[dictionary.reads]}",
-            "hook_name_out": f"blocks.{layer}.{HOOK_OF_WRITES[dictionary.writes]}",
+            **places,
         },
     }
