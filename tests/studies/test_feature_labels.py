@@ -1,4 +1,4 @@
-"""Labels that single features tell: a planted one is found, dealt-out ones are not, and signs of splitting are seen where they are."""
+"""Labels that single features tell: a planted one is found, dealt-out ones are not; signs of splitting are where it is."""
 
 from __future__ import annotations
 

@@ -243,6 +243,70 @@ def show_command(
         say(*_feature_lines(told))
 
 
+@features.command("test")
+@with_common
+def effect_command(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A dictionary, or neurons with --point.")],
+    data: Annotated[
+        Path,
+        typer.Argument(metavar="MANIFEST|TEXT", help="Recordings, or texts; none that were learned from."),
+    ],
+    *,
+    feature: Annotated[str, typer.Option(metavar="LAYER:FEATURE", help="A feature, both counted from 0.")],
+    scale: Annotated[
+        float, typer.Option(help="What its activation is multiplied by: 0 takes it away, 2 doubles it.")
+    ] = 0.0,
+    controls: Annotated[
+        int, typer.Option(min=1, help="Other features that are on as often and write as much.")
+    ] = 20,
+    model: Annotated[str, typer.Option(help="An alias, a hub id or a directory.")] = "whisper-tiny.en",
+    point: Annotated[
+        str | None,
+        typer.Option(metavar="POINT", help="Where it reads; what otoscope trained says so itself."),
+    ] = None,
+    language: Annotated[str | None, typer.Option(help="Language of the recordings.")] = None,
+    common: Common,
+) -> None:
+    """Test whether the model uses a feature: take it away, and see how probable the tokens stay at which it was on.
+
+    Beside it other features of the layer that are on as often and write as much, each at its own moments.
+
+    Example: otoscope features test features features/held_out.jsonl --feature 2:1310
+    """
+    from otoscope.models.loading import load_model
+    from otoscope.studies.feature_effects import EffectOptions, feature_effect
+
+    options = EffectOptions(scale, controls, point, language, common.batch, common.seed)
+    loaded = load_model(model, common.device, common.dtype)
+    told = feature_effect(loaded, folder, data, *_place(feature), options)
+    if common.json:
+        write_json(told, common.json)
+    if not common.json_on_stdout:
+        say(*_effect_lines(told))
+
+
+def _effect_lines(told: dict[str, Any]) -> list[str]:
+    at, elsewhere, controls = told["at"], told["elsewhere"], told["controls"]
+    interval = f"{at['ci_low']:+.3f} to {at['ci_high']:+.3f}"
+    lines = [
+        f"L{told['layer']} feature {told['feature']}, scaled by {told['scale']:g}, over {told['windows']} windows or texts:",
+        f"  where it is on   {at['change']:+.3f} nats a token ({interval}; {at['tokens']} tokens)",
+    ]
+    if elsewhere["change"] is not None:
+        lines.append(f"  elsewhere        {elsewhere['change']:+.3f} ({elsewhere['tokens']} tokens)")
+    if controls["changes"]:
+        found = sorted(controls["changes"])
+        lines.append(
+            f"  other features   {controls['mean']:+.3f} on average where they are on ({found[0]:+.3f} to {found[-1]:+.3f}; "
+            f"{len(found)} features), p = {told['p']:.3f}"
+        )
+    if told["examples"]:
+        lines.append(
+            "  most: " + ", ".join(f"{e['text']!r} {e['change']:+.2f}" for e in told["examples"][:6])
+        )
+    return lines
+
+
 class Format(StrEnum):
     """Formats of other programs."""
 

@@ -83,11 +83,12 @@ def test_of_people_no_phonemes_are_known_and_settings_out_of_range_are_refused(t
 def test_texts_come_from_the_package_by_topic_without_drawings(tmp_path):
     folder = tmp_path / "debs"
     folder.mkdir()
+    struck = "b\x08A second text, of which the first letter was struck over."
     long = "A text that is long enough to be kept, with a\ttab."
     deb(
         folder / "fortunes_1.0_all.deb",
         {
-            "usr/share/games/fortunes/wisdom": f"{long}\n%\nshort\n%\nb\x08A second text, of which the first letter was struck over.\n".encode(),
+            "usr/share/games/fortunes/wisdom": f"{long}\n%\nshort\n%\n{struck}\n".encode(),
             "usr/share/games/fortunes/wisdom.dat": b"\0\0",
             "usr/share/games/fortunes/ascii-art": b"(o o)" * 20,
             "usr/share/doc/fortunes/copyright": b"elsewhere " * 10,

@@ -1,0 +1,404 @@
+"""Does the model use a feature? Take it away, or scale it, and see what happens to what is written where it was on.
+
+Every recording is heard again with the feature's part of what it writes scaled, everything else as it was, and the model's own
+text is read with it: by how much does each token become more or less probable? Beside the feature stand others of its layer that
+are on about as often and write about as much, each at its own moments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from otoscope.corpora import Item, items_or_texts, joined
+from otoscope.dictionaries.harvesting import CONTEXT
+from otoscope.dictionaries.loading import load_dictionary
+from otoscope.dictionaries.places import Places
+from otoscope.dictionaries.splicing import Replacement, everywhere, from_position, spliced, within
+from otoscope.errors import AudioError, ManifestError, OptionError
+from otoscope.models.causal_lm import LanguageModel
+from otoscope.models.decoding import DecoderSession
+from otoscope.models.transcribing import frames_of, transcribe_all
+from otoscope.models.transcripts import DecodeOptions, Transcript
+from otoscope.models.whisper import SpeechModel
+from otoscope.outcomes import bootstrap
+from otoscope.progress import notice, track
+from otoscope.studies.feature_judging import dictionary_places
+from otoscope.versions import versions
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from otoscope.dictionaries.base import Dictionary
+    from otoscope.models.base import Model
+
+_AROUND = 0.1
+"""Seconds before and after a token within which a frame counts as its own."""
+
+_POOL = 5
+"""From how many times as many similar features the controls are drawn."""
+
+
+@dataclass(frozen=True)
+class EffectOptions:
+    """How to test a feature.
+
+    Attributes:
+        scale: What its activation is multiplied by: 0 takes it away, 2 doubles it.
+        controls: Other features that are tested likewise.
+        point: Where the dictionary reads; None: as its folder says.
+        language: Language of the recordings; None: detected.
+        batch: Recordings at once.
+        seed: Of the controls and intervals.
+    """
+
+    scale: float = 0.0
+    controls: int = 20
+    point: str | None = None
+    language: str | None = None
+    batch: int | None = None
+    seed: int = 0
+
+
+@dataclass(eq=False)
+class _Read:
+    """One window or text, as the model has it.
+
+    Attributes:
+        clean: `(token,)` log-probability of each of its tokens.
+        active: `(place, feature)` activations of the layer.
+        spans: Of each token the places that are its own, first and one past the last.
+    """
+
+    clean: np.ndarray
+    active: np.ndarray
+    spans: np.ndarray
+
+    def at(self, feature: int) -> np.ndarray:
+        """`(token,)` whether a feature is on at a token's own places."""
+        on = np.concatenate([[0], np.cumsum(self.active[:, feature] != 0)])
+        last = len(on) - 1
+        first, end = np.minimum(self.spans, last).T
+        return on[end] > on[first]
+
+
+def feature_effect(
+    model: Model,
+    folder: Path | str,
+    data: Path | str,
+    layer: int,
+    feature: int,
+    options: EffectOptions | None = None,
+) -> dict[str, Any]:
+    """Test whether the model uses a feature.
+
+    Args:
+        model: The model.
+        folder: The dictionary.
+        data: Recordings (short ones are heard joined into windows), or texts for a language model.
+        layer: Layer, from 0.
+        feature: Feature, from 0.
+        options: How.
+
+    Returns:
+        JSON-ready. `at`: the mean change of log-probability, in nats, of tokens where the feature is on, with an interval over
+        windows; `elsewhere`: of all others; `controls`: `at` of each control at its own moments; `p`: how often a control's is at
+        least as far from zero, itself counted.
+
+    Raises:
+        OptionError: There is no such feature, or it is never on.
+        ManifestError: There is nothing to read.
+    """
+    options = options or EffectOptions()
+    places = dictionary_places(model, Path(folder), options.point)
+    dictionary = load_dictionary(folder, model, places.stack)
+    if layer not in places.layers or not 0 <= feature < dictionary.size(layer):
+        raise OptionError(
+            f"There is no feature {feature} of layer {layer}.", f"Choose of layers {list(places.layers)}."
+        )
+    patient = _patient(model, dictionary, places, layer, items_or_texts(data), options)
+    reads = patient.reads()
+    tokens = sum(int(read.at(feature).sum()) for read in reads)
+    if not tokens:
+        raise OptionError(
+            f"Feature {feature} of layer {layer} is on at no token of this corpus.",
+            "Choose another, or another corpus.",
+        )
+    chosen = [feature, *_similar(dictionary, reads, layer, feature, options)]
+    changes: dict[int, list[np.ndarray]] = {}
+    with track("Scaling features", len(chosen) * len(reads), "readings") as task:
+        for one in chosen:
+            changes[one] = [
+                patient.logprobs(n, one, options.scale) - read.clean for n, read in enumerate(reads)
+            ]
+            task.advance(len(reads))
+    own = _mean_at(reads, changes[feature], feature)
+    others = [_mean_at(reads, changes[one], one) for one in chosen[1:]]
+    others = [value for value in others if np.isfinite(value)]
+    beyond = sum(abs(value) >= abs(own) for value in others)
+    sums = np.array(
+        [[c[r.at(feature)].sum(), r.at(feature).sum()] for r, c in zip(reads, changes[feature], strict=True)]
+    )
+    elsewhere = np.concatenate([c[~r.at(feature)] for r, c in zip(reads, changes[feature], strict=True)])
+    low, high = bootstrap(lambda rows: float(rows[:, 0].sum() / rows[:, 1].sum()), sums, seed=options.seed)
+    return {
+        "layer": layer,
+        "feature": feature,
+        "scale": options.scale,
+        "at": {"change": own, "ci_low": low, "ci_high": high, "tokens": tokens},
+        "elsewhere": {
+            "change": float(elsewhere.mean()) if len(elsewhere) else None,
+            "tokens": len(elsewhere),
+        },
+        "controls": {
+            "changes": others,
+            "features": chosen[1:],
+            "mean": float(np.mean(others)) if others else None,
+        },
+        "p": (1 + beyond) / (1 + len(others)),
+        "windows": len(reads),
+        "examples": patient.examples(reads, changes[feature], feature),
+        "places": places.to_dict(),
+        "model": model.describe(),
+        "seed": options.seed,
+        "versions": versions(),
+    }
+
+
+def _mean_at(reads: Sequence[_Read], changes: Sequence[np.ndarray], feature: int) -> float:
+    at = [change[read.at(feature)] for read, change in zip(reads, changes, strict=True)]
+    found = np.concatenate(at)
+    return float(found.mean()) if len(found) else float("nan")
+
+
+def _similar(
+    dictionary: Dictionary, reads: Sequence[_Read], layer: int, feature: int, options: EffectOptions
+) -> list[int]:
+    """Features that are on about as often and write about as much, by rank of both."""
+    active = np.concatenate([read.active for read in reads])
+    length = dictionary.decoder(layer, layer, None).float().norm(dim=1).numpy()
+    density = (active != 0).mean(axis=0)
+    written = np.abs(active).sum(axis=0) * length / np.maximum((active != 0).sum(axis=0), 1)
+    there = density > 0
+    there[feature] = False
+    distance = np.abs(np.log((density + 1e-9) / (density[feature] + 1e-9)))
+    distance += np.abs(np.log((written + 1e-9) / (written[feature] + 1e-9)))
+    order = np.argsort(np.where(there, distance, np.inf))[: _POOL * options.controls]
+    order = order[there[order]]
+    drawn = np.random.default_rng(options.seed).permutation(len(order))[: options.controls]
+    return [int(i) for i in order[np.sort(drawn)]]
+
+
+# Patients ----------------------------------------------------------------------------------------------------------------
+
+
+def _patient(
+    model: Model,
+    dictionary: Dictionary,
+    places: Places,
+    layer: int,
+    corpus: Sequence[Item],
+    options: EffectOptions,
+) -> _Listener | _Reader:
+    if isinstance(model, SpeechModel):
+        return _Listener(model, dictionary, places, layer, corpus, options)
+    if isinstance(model, LanguageModel):
+        return _Reader(model, dictionary, places, layer, corpus)
+    raise OptionError(
+        f"Features of {model.origin.name} cannot be tested.", "Use Whisper or a language model."
+    )
+
+
+class _Patient:
+    """A model whose feature is scaled."""
+
+    def __init__(self, model: Model, dictionary: Dictionary, places: Places, layer: int) -> None:
+        self.model, self.dictionary, self.layer = model, dictionary, layer
+        at = places.layers.index(layer)
+        self.places = Places(
+            places.stack, (layer,), (places.inputs[at],), places.targets and (places.targets[at],),
+            places.reads, places.writes, places.model_layers,
+        )  # fmt: skip
+
+    def scaling(self, feature: int, scale: float) -> Replacement:
+        """What stands there when a feature's part is scaled and the rest stays."""
+        row = self.dictionary.decoder(self.layer, self.layer, torch.tensor([feature]))[0].float()
+
+        def scaled(layer: int, x: Tensor, y: Tensor) -> Tensor:
+            return y + (scale - 1) * self._dense(x)[:, feature, None].to(y.device) * row.to(y.device)
+
+        return scaled
+
+    def noting(self, kept: list[Tensor]) -> Replacement:
+        """Nothing changed; activations noted."""
+
+        def note(_layer: int, x: Tensor, y: Tensor) -> Tensor:
+            kept.append(self._dense(x).cpu())
+            return y
+
+        return note
+
+    def _dense(self, x: Tensor) -> Tensor:
+        active = self.dictionary.encode(self.layer, x.float())
+        dense = x.new_zeros(len(x), self.dictionary.size(self.layer), dtype=torch.float32)
+        dense[active.pos, active.feature] = active.activation.float()
+        return dense
+
+
+class _Listener(_Patient):
+    """A recogniser and its windows, each with the text that it writes."""
+
+    model: SpeechModel
+
+    def __init__(
+        self,
+        model: SpeechModel,
+        dictionary: Dictionary,
+        places: Places,
+        layer: int,
+        corpus: Sequence[Item],
+        options: EffectOptions,
+    ) -> None:
+        super().__init__(model, dictionary, places, layer)
+        short = [i for i in corpus if i.duration is not None and i.duration <= model.window_seconds]
+        windows: list[Item] = [
+            *joined(short, model.window_seconds, seed=options.seed),
+            *(i for i in corpus if i not in short),
+        ]
+        self.windows: list[tuple[Tensor, int, Transcript]] = []
+        given = DecodeOptions(language=options.language)
+        transcripts = transcribe_all(model, windows, given, batch=options.batch, keep_going=True)
+        for item, transcript in zip(windows, transcripts, strict=True):
+            if isinstance(transcript, AudioError) or not transcript.ids:
+                continue
+            try:
+                clip = next(item.windows(model.window_seconds))
+            except AudioError:
+                continue
+            self.windows.append((model.features([clip]), frames_of(model, clip), transcript))
+        if not self.windows:
+            raise ManifestError("Nothing is heard in these recordings.", "Name recordings of speech.")
+        notice(f"{len(self.windows)} windows hold {sum(len(t.ids) for *_, t in self.windows):,} tokens.")
+
+    def reads(self) -> list[_Read]:
+        """All windows as they are."""
+        found = []
+        for number in range(len(self.windows)):
+            kept: list[Tensor] = []
+            clean = self._logprobs(number, self.noting(kept))
+            found.append(_Read(clean, torch.cat(kept).numpy(), self._spans(number)))
+        return found
+
+    def logprobs(self, number: int, feature: int, scale: float) -> np.ndarray:
+        """`(token,)` of a window with a feature scaled."""
+        return self._logprobs(number, self.scaling(feature, scale))
+
+    def _logprobs(self, number: int, replace: Replacement) -> np.ndarray:
+        features, frames, transcript = self.windows[number]
+        prompt = self.model.prompt(transcript.language)
+        ids = [*prompt, *self._ids(transcript)]
+        heard = self.places.stack == "encoder"
+        where = within([frames]) if heard else from_position(len(prompt))
+        tokens = torch.tensor([ids], device=self.model.device)
+        with torch.no_grad(), spliced(self.model, self.places, replace, where):
+            logits = DecoderSession(self.model, self.model.encode(features)).step(tokens)
+        logprobs = logits[0, len(prompt) - 1 : -1].float().log_softmax(dim=-1)
+        return logprobs.gather(1, tokens[0, len(prompt) :, None])[:, 0].cpu().numpy()
+
+    @staticmethod
+    def _ids(transcript: Transcript) -> list[int]:
+        """Of the first window."""
+        first = transcript.segments[0]
+        return transcript.ids[first.first_token : first.end_token]
+
+    def _spans(self, number: int) -> np.ndarray:
+        transcript = self.windows[number][2]
+        tokens = transcript.tokens[: len(self._ids(transcript))]
+        if self.places.stack == "encoder":
+            step = self.model.frame_seconds
+            return np.array(
+                [
+                    [max(0, round((t.start - _AROUND) / step)), round((t.end + _AROUND) / step) + 1]
+                    for t in tokens
+                ]
+            )
+        # At a token's position the next one is written; the first one's is in the prompt, which stays as it is.
+        return np.array([[max(i - 1, 0), i] for i in range(len(tokens))])
+
+    def examples(
+        self, reads: Sequence[_Read], changes: Sequence[np.ndarray], feature: int
+    ) -> list[dict[str, Any]]:
+        """Tokens that change most where the feature is on."""
+        found = [
+            {"text": token.text, "start": token.start, "window": number, "change": float(change[i])}
+            for number, (read, change) in enumerate(zip(reads, changes, strict=True))
+            for i, token in enumerate(self.windows[number][2].tokens[: len(change)])
+            if read.at(feature)[i]
+        ]
+        return sorted(found, key=lambda e: -abs(e["change"]))[:12]
+
+
+class _Reader(_Patient):
+    """A language model and pieces of texts."""
+
+    model: LanguageModel
+
+    def __init__(
+        self, model: LanguageModel, dictionary: Dictionary, places: Places, layer: int, corpus: Sequence[Item]
+    ) -> None:
+        super().__init__(model, dictionary, places, layer)
+        start = [model.tokenizer.bos_token_id] if model.tokenizer.bos_token_id is not None else []
+        self.first = len(start)
+        pieces = [
+            ids[at : at + CONTEXT]
+            for item in corpus
+            for ids in [model.tokenizer(item.text or "", add_special_tokens=False)["input_ids"]]
+            for at in range(0, len(ids), CONTEXT)
+        ]
+        self.pieces = [[*start, *ids] for ids in pieces if len(ids) > 1]
+        if not self.pieces:
+            raise ManifestError("The texts are empty.", "Give texts of several tokens.")
+
+    def reads(self) -> list[_Read]:
+        """All pieces as they are."""
+        found = []
+        for number, ids in enumerate(self.pieces):
+            kept: list[Tensor] = []
+            clean = self._logprobs(number, self.noting(kept))
+            spans = np.array(
+                [[max(i - 1 - self.first, 0), max(i - self.first, 0)] for i in range(1, len(ids))]
+            )
+            found.append(_Read(clean, torch.cat(kept).numpy(), spans))
+        return found
+
+    def logprobs(self, number: int, feature: int, scale: float) -> np.ndarray:
+        """`(token,)` of a piece, without its first token, with a feature scaled."""
+        return self._logprobs(number, self.scaling(feature, scale))
+
+    def _logprobs(self, number: int, replace: Replacement) -> np.ndarray:
+        tokens = torch.tensor([self.pieces[number]], device=self.model.device)
+        where = from_position(self.first) if self.first else everywhere
+        with torch.no_grad(), spliced(self.model, self.places, replace, where):
+            logits = self.model.forward(tokens).logits
+        return logits[0, :-1].float().log_softmax(dim=-1).gather(1, tokens[0, 1:, None])[:, 0].cpu().numpy()
+
+    def examples(
+        self, reads: Sequence[_Read], changes: Sequence[np.ndarray], feature: int
+    ) -> list[dict[str, Any]]:
+        """Tokens that change most where the feature is on."""
+        found = [
+            {
+                "text": self.model.tokenizer.decode([self.pieces[number][i + 1]]),
+                "start": None,
+                "window": number,
+                "change": float(change[i]),
+            }
+            for number, (read, change) in enumerate(zip(reads, changes, strict=True))
+            for i in np.flatnonzero(read.at(feature)).tolist()
+        ]
+        return sorted(found, key=lambda e: -abs(e["change"]))[:12]
