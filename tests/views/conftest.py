@@ -12,6 +12,7 @@ import pytest
 
 from otoscope.documents.base import Array
 from otoscope.documents.explain import ExplainDoc
+from otoscope.views.page import save_page
 
 TEXT = (
     " And so, my fellow Americans, ask not what your country can do for you,"
@@ -249,3 +250,41 @@ def doc():
 def label(request):
     """Text that tries to be something else."""
     return request.param
+
+
+LISTEN_FOR_VIOLATIONS = """
+addEventListener("securitypolicyviolation", (e) => console.error("CSP", e.violatedDirective, e.blockedURI))
+"""
+
+
+@pytest.fixture
+def open_page(browser, tmp_path):
+    """Open a document's page from disk; afterwards nothing may have gone wrong or out."""
+    complaints, contexts = [], []
+
+    def opened(doc, fragment="", bypass_csp=False, **options):
+        save_page(doc, tmp_path / "page.html")
+        context = browser.new_context(bypass_csp=bypass_csp, **options)
+        contexts.append(context)
+        context.route("**/*", allow_file_only)
+        page = context.new_page()
+        page.add_init_script(LISTEN_FOR_VIOLATIONS)
+        page.on("console", lambda message: message.type == "error" and complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("dialog", lambda dialog: (complaints.append(dialog.message), dialog.dismiss()))
+        page.goto((tmp_path / "page.html").as_uri() + fragment)
+        page.locator("main, #page:not(:has(.loading))").first.wait_for()
+        return page
+
+    def allow_file_only(route):
+        if route.request.url.startswith(("file:", "blob:", "data:")):
+            return route.continue_()
+        complaints.append(f"request to {route.request.url}")
+        return route.abort()
+
+    yield opened
+    for context in contexts:
+        for page in context.pages:
+            page.wait_for_timeout(50)
+        context.close()
+    assert complaints == []

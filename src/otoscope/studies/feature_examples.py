@@ -478,9 +478,14 @@ class Examples:
             yield from (json.loads(line) for line in file)
 
     def strongest(self, count: int, *, least: float = 0.0005, most: float = 0.05) -> Iterable[dict[str, Any]]:
-        """Features that are active seldom but not never, those with the clearest label first."""
-        found = [f for f in self if least <= f["density"] <= most and len(f["examples"]) >= MOMENTS // 2]
-        return sorted(found, key=_clearness, reverse=True)[:count]
+        """Features whose label is clearest, those first that are active seldom and in several recordings."""
+        found = [f for f in self if f["examples"]]
+
+        def rank(told: dict[str, Any]) -> tuple[bool, float]:
+            usual = least <= told["density"] <= most and len(told["examples"]) >= MOMENTS // 2
+            return usual, _clearness(told)
+
+        return sorted(found, key=rank, reverse=True)[:count]
 
 
 def _clearness(told: Mapping[str, Any]) -> float:

@@ -14,7 +14,7 @@ import torch.multiprocessing as mp
 from tests.dictionaries.training.planted import Planted, config_of
 
 from otoscope.dictionaries.training.buffer import Vectors
-from otoscope.dictionaries.training.trainer import train
+from otoscope.dictionaries.training.trainer import Trainer, train
 from otoscope.errors import OtoscopeError, TrainingError
 
 KINDS = [("transcoder", "topk"), ("clt", "topk"), ("sae", "jumprelu")]
@@ -48,10 +48,13 @@ def work(rank, folder, kinds):
     for kind, activation in kinds:
         train(config(kind, activation), share(kind, rank, 2), folder / kind)
     kind, activation = kinds[0]
-    try:
-        train(config(kind, activation), stopping(share(kind, rank, 2), 13), folder / "killed")
-    except InterruptedError:
-        train(config(kind, activation), share(kind, rank, 2), folder / "killed")
+    for name, shard in (("killed", False), ("killed-sharded", True)):
+        try:
+            train(config(kind, activation, shard=shard), stopping(share(kind, rank, 2), 13), folder / name)
+        except InterruptedError:
+            train(config(kind, activation, shard=shard), share(kind, rank, 2), folder / name)
+    held = held_by(kind, activation, rank, folder)
+    (folder / f"held-{rank}").write_text(json.dumps(held))
     with pytest.raises(OtoscopeError, match="begun with k = 3"):
         train(config(*kinds[0], k=4), share(kind, rank, 2), folder / kind)
     with pytest.raises(TrainingError, match="ended at step 7"):
@@ -59,6 +62,15 @@ def work(rank, folder, kinds):
     dist.barrier()
     leave_together(folder, rank)
     os._exit(0)  # gloo's threads now and then abort while they are taken down, which is none of our work
+
+
+def held_by(kind, activation, rank, folder):
+    """Numbers of Adam's state that this process holds after a step, and those that one process alone would."""
+    trainer = Trainer(config(kind, activation, shard=True), share(kind, rank, 2), folder / f"scratch-{rank}")
+    trainer.update(next(share(kind, rank, 2)))
+    inner = trainer.optimizer.optim
+    mine = sum(x.numel() for state in inner.state.values() for x in state.values() if x.dim())
+    return mine, 2 * sum(p.numel() for p in trainer.coder.parameters())
 
 
 def leave_together(folder, rank):
@@ -92,3 +104,8 @@ def test_two_processes_learn_what_one_learns_from_their_batches_together(tmp_pat
             assert [a["loss"], a["l0"]] == pytest.approx([b["loss"], b["l0"]])
     resumed, whole = (tmp_path / name / "loss.jsonl" for name in ("killed", KINDS[0][0]))
     assert resumed.read_text() == whole.read_text()
+    # Sharded, the same is learned, and the moments are shared out.
+    assert (tmp_path / "killed-sharded" / "loss.jsonl").read_text() == whole.read_text()
+    held = [json.loads((tmp_path / f"held-{rank}").read_text()) for rank in (0, 1)]
+    assert sum(mine for mine, _ in held) == held[0][1]
+    assert max(mine for mine, _ in held) < 0.7 * held[0][1]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from otoscope.dictionaries.training import parallel
 from otoscope.errors import TrainingError
 from otoscope.files import atomic_write
 
@@ -45,13 +46,13 @@ class Checkpoints:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise _damaged(path) from error
 
-    def save(self, step: int, coder: Coder, optimizer: Optimizer, data: list[Any]) -> None:
+    def save(self, step: int, coder: Coder, moments: list[dict[str, Tensor]], data: list[Any]) -> None:
         """Write one and remove the one before it.
 
         Args:
             step: Steps that are done.
             coder: Weights, units, thresholds and counters.
-            optimizer: Adam.
+            moments: Adam's state of every parameter, in their order.
             data: Position in the data, JSON-ready, one a process.
 
         Raises:
@@ -61,7 +62,7 @@ class Checkpoints:
 
         told = {"step": step, "tensors": f"checkpoint-{step:07d}.safetensors", "data": data}
         with atomic_write(self.folder / told["tensors"], "wb") as file:
-            file.write(save(_tensors(coder, optimizer)))
+            file.write(save(_tensors(coder, moments)))
         with atomic_write(self.folder / HEADER) as file:
             json.dump(told, file, indent=1)
         for old in self.folder.glob("checkpoint-*.safetensors"):
@@ -82,9 +83,10 @@ class Checkpoints:
             found = load_file(path)
             device = next(coder.parameters()).device
             coder.load_state_dict({name: found[f"coder.{name}"] for name in coder.state_dict()})
-            for name, parameter in coder.named_parameters():
-                parts = ("step", "exp_avg", "exp_avg_sq")
-                optimizer.state[parameter] = {part: found[f"{part}.{name}"].to(device) for part in parts}
+            parts = ("step", "exp_avg", "exp_avg_sq")
+            names = [name for name, _ in coder.named_parameters()]
+            moments = [{part: found[f"{part}.{name}"].to(device) for part in parts} for name in names]
+            parallel.set_moments(optimizer, moments)
             torch.set_rng_state(found["random"])
         except (OSError, SafetensorError, KeyError, RuntimeError) as error:
             raise _damaged(path) from error
@@ -100,10 +102,10 @@ def _damaged(path: Path) -> TrainingError:
     return TrainingError(f"{path} is damaged.", "Begin the training in another folder.")
 
 
-def _tensors(coder: Coder, optimizer: Optimizer) -> dict[str, Tensor]:
+def _tensors(coder: Coder, moments: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     found = {f"coder.{name}": tensor.detach() for name, tensor in coder.state_dict().items()}
-    for name, parameter in coder.named_parameters():
-        found |= {f"{part}.{name}": tensor for part, tensor in optimizer.state[parameter].items()}
+    for (name, _), mine in zip(coder.named_parameters(), moments, strict=True):
+        found |= {f"{part}.{name}": tensor for part, tensor in mine.items()}
     found["random"] = torch.get_rng_state()
     # Clones, as two names of one memory cannot be written.
     return {name: tensor.contiguous().clone() for name, tensor in found.items()}

@@ -84,6 +84,7 @@ class TrainConfig:
         calibration: Vectors from which scaling and starting biases are taken.
         record_every: Steps between lines of the record.
         checkpoint_every: Steps between checkpoints; 0: none.
+        shard: With several processes: each keeps Adam's moments of its share of the weights alone.
         seed: Of the initial weights.
         dtype: Precision of weights and optimiser.
 
@@ -128,6 +129,7 @@ class TrainConfig:
     calibration: int = 8192
     record_every: int = 10
     checkpoint_every: int = 500
+    shard: bool = False
     seed: int = 0
     dtype: Precision = "float32"
 

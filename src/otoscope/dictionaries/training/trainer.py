@@ -117,9 +117,9 @@ class Trainer:
         first = self.data.first()
         inputs, targets = self._placed(first[0])
         self.coder = Coder(config, inputs.shape[2], targets.shape[2]).to(self.device)
-        self.optimizer = torch.optim.Adam(
-            self.coder.parameters(), lr=config.peak_lr, betas=config.betas, eps=config.eps, fused=True
-        )
+        self.optimizer = parallel.adam(
+            self.coder.parameters(), config.shard, lr=config.peak_lr, betas=config.betas, eps=config.eps, fused=True
+        )  # fmt: skip
         self.step = 0
         told = self.checkpoints.last()
         if told is None:
@@ -315,8 +315,9 @@ class Trainer:
 
     def _checkpoint(self) -> None:
         data = parallel.gathered_values(self.data.state())
+        moments = parallel.moments_of(self.optimizer)
         if parallel.rank() == 0:
-            self.checkpoints.save(self.step, self.coder, self.optimizer, data)
+            self.checkpoints.save(self.step, self.coder, moments, data)
         parallel.barrier()
 
 
