@@ -51,6 +51,99 @@ def test_from_a_text_to_a_judged_dictionary_and_its_features(language_model, tex
     assert json.loads((texts / "s.json").read_text())["feature"] == 5
 
 
+@pytest.fixture
+def trained(language_model, texts):
+    """A small dictionary and its examples, in the folder where the commands run."""
+    of = ["--model", str(language_model), "--quiet"]
+    learn = [
+        "--point",
+        "blocks.*.mlp",
+        "--kind",
+        "skip",
+        "--width",
+        "48",
+        "--k",
+        "6",
+        "--steps",
+        "40",
+        "--vectors",
+        "64",
+    ]
+    assert main(["features", "train", "texts.txt", "--out", "f", *learn, *of]) == 0
+    assert main(["features", "examples", "f", "texts.txt", "--out", "x", *of]) == 0
+    return of
+
+
+def test_features_are_named_drawn_tested_and_described(trained, texts, capsys):
+    assert main(["features", "label", "x", "1:3", "the third word", "--author", "Ann"]) == 0
+    assert main(["features", "label", "x", "--json", "labels.json"]) == 0
+    (label,) = json.loads((texts / "labels.json").read_text())["labels"]
+    assert (label["about"], label["text"], label["author"]) == ("feature 1 3", "the third word", "Ann")
+    assert main(["features", "page", "x", "--out", "p.html", "--feature", "1:3", "--json", "p.json"]) == 0
+    assert json.loads((texts / "p.json").read_text())["features"][0]["named"] == "the third word"
+    assert (texts / "p.html").read_text().startswith("<!doctype html>")
+    assert main(["features", "page", "x", "--out", "all.html", "--count", "5", "--quiet"]) == 0
+    test = ["features", "test", "f", "texts.txt", "--feature", "1:3", "--controls", "3", *trained]
+    assert main([*test, "--json", "t.json"]) in (0, 2)  # it may be on nowhere
+    capsys.readouterr()
+    assert main(["features", "push", "f", "me/features", "--card"]) == 0
+    assert "# Skip transcoders for" in capsys.readouterr().out
+
+
+def test_exports_are_read_again(trained, texts, capsys):
+    assert main(["features", "export", "f", "--to", "circuit-tracer", "--out", "ct", *trained]) == 2
+    assert "circuit-tracer has no activation topk with ReLU" in capsys.readouterr().err
+    assert main(["features", "export", "f", "--to", "sae-lens", "--out", "sl", *trained]) == 2
+    of = trained
+    learn = [
+        "--kind",
+        "sae",
+        "--activation",
+        "batchtopk",
+        "--width",
+        "48",
+        "--k",
+        "6",
+        "--steps",
+        "40",
+        "--vectors",
+        "64",
+    ]
+    assert (
+        main(
+            [
+                "features",
+                "train",
+                "texts.txt",
+                "--out",
+                "s",
+                "--point",
+                "blocks.1.hook_resid_post",
+                *learn,
+                *of,
+            ]
+        )
+        == 0
+    )
+    assert main(["features", "export", "s", "--to", "sae-lens", "--out", "sl", *of]) == 0
+    evaluate = [
+        "features",
+        "evaluate",
+        "sl",
+        "texts.txt",
+        "--point",
+        "blocks.1.hook_resid_post",
+        "--no-labels",
+        *of,
+    ]
+    assert main([*evaluate, "--json", "sl.json"]) == 0
+    assert main(["features", "evaluate", "s", "texts.txt", "--no-labels", *of, "--json", "s.json"]) == 0
+    ours, theirs = (json.loads((texts / name).read_text()) for name in ("s.json", "sl.json"))
+    assert theirs["explained_variance"] == pytest.approx(ours["explained_variance"], abs=1e-5)
+    assert (texts / "s" / "judged.json").exists()
+    assert main(["features", "export", "s", "--to", "sae-lens", "--out", "sl", *of]) == 2
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [
@@ -60,10 +153,14 @@ def test_from_a_text_to_a_judged_dictionary_and_its_features(language_model, tex
         (["train", "nothing.txt", "--out", "f", "--point", "blocks.0.mlp"], "nothing.txt"),
         (["evaluate", "nowhere", "texts.txt"], "does not say where it reads"),
         (["show", "nowhere", "0", "0"], "no examples"),
+        (["page", "nowhere", "--out", "p.html"], "no examples"),
+        (["label", "nowhere", "0:1"], "no examples"),
+        (["push", "nowhere", "me/x"], "no dictionary"),
+        (["pull", "nobody", "--out", "x"], "no name on the hub"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_done_is_told_in_a_sentence(language_model, texts, command, message, capsys):
-    of = [] if command[0] == "show" else ["--model", str(language_model)]
+    of = [] if command[0] in ("show", "page", "label", "push", "pull") else ["--model", str(language_model)]
     assert main(["features", *command, *of]) == 2
     err = capsys.readouterr().err
     assert message in err

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from otoscope.dictionaries.base import model_shape
 from otoscope.dictionaries.neurons import NeuronBasis
 from otoscope.errors import DictionaryError
 
@@ -30,12 +31,12 @@ def load_dictionary(name: str | Path, model: Model, stream: str | None = None) -
     kind, _, gate = str(name).partition(":")
     if kind == NEURONS:
         return NeuronBasis(model, gate or "half", stream)  # type: ignore[arg-type]
-    dictionary = _from_folder(Path(name), model)
+    dictionary = _from_folder(Path(name), model, stream)
     dictionary.check(model, stream)
     return dictionary
 
 
-def _from_folder(folder: Path, model: Model) -> Dictionary:
+def _from_folder(folder: Path, model: Model, stream: str | None) -> Dictionary:
     from otoscope.dictionaries.formats import circuit_tracer, gemma_scope, own, sae_lens
 
     if not folder.is_dir():
@@ -47,7 +48,7 @@ def _from_folder(folder: Path, model: Model) -> Dictionary:
     if (folder / circuit_tracer.CONFIG).exists():
         return circuit_tracer.load_circuit_tracer(folder, model.dtype)
     if next(folder.rglob(sae_lens.CONFIG), None):
-        return sae_lens.load_sae_lens(folder, model.dtype)
+        return sae_lens.load_sae_lens(folder, model.dtype, model_shape(model, stream)[1])
     if any(next(folder.rglob(f"*.{ending}"), None) for ending in ("npz", "safetensors")):
         return gemma_scope.load_gemma_scope(folder, model.dtype)
     raise DictionaryError(

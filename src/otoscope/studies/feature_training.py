@@ -54,6 +54,7 @@ class FeatureRecipe:
             counts; None: every recording or text is for itself.
         precision: Of the vectors on disk.
         language: Language that a recogniser is told, where its decoder is read; None: detected.
+        division: Seed of the division and of the order in which recordings are joined: trainings of other seeds share both.
         joined: How often each recording is also heard joined with others into whole windows (see `otoscope.corpora.joining`), in
             the part that is learned from.
         alone: Share of the recordings, drawn, that are heard by themselves, too, where they are also joined.
@@ -69,6 +70,7 @@ class FeatureRecipe:
     group_by: str | None = None
     precision: str = "float32"
     language: str | None = None
+    division: int = 0
     joined: int = 0
     alone: float = 1.0
     drawn: int = 0
@@ -218,9 +220,9 @@ def train_features(
         ]
         if exclude is not None:
             corpus = _without(corpus, items_or_texts(exclude))
-        parts = divided(corpus, recipe, config.seed)
+        parts = divided(corpus, recipe, recipe.division)
         neurons = neurons_of(model, places.stack) if config.start == "neurons" else None
-        stores = _harvested(model, parts, places, recipe, kept, batch, config.seed)
+        stores = _harvested(model, parts, places, recipe, kept, batch, recipe.division)
         names = _names(places)
         dictionary = train(config, _batches(stores["train"], names, config), out, model.device, neurons)
         scores = reconstruction(dictionary, places.layers, whole_shards(stores["test"], *names))

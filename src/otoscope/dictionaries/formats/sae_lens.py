@@ -45,8 +45,15 @@ AUTOENCODERS = ("standard", "topk", "jumprelu")
 """Sparse autoencoders that are read."""
 
 
-def load_sae_lens(folder: Path, dtype: torch.dtype = torch.float32) -> TranscoderSet:
+def load_sae_lens(
+    folder: Path, dtype: torch.dtype = torch.float32, layers: int | None = None
+) -> TranscoderSet:
     """Read one layer's folder, or a folder of them.
+
+    Args:
+        folder: Where they lie.
+        dtype: Of the weights in memory.
+        layers: Layers of the model, which the files do not tell; None: up to the last one that is there.
 
     Raises:
         DictionaryError: An architecture is no transcoder, activations are normalised in a way that is not folded into the
@@ -67,7 +74,9 @@ def load_sae_lens(folder: Path, dtype: torch.dtype = torch.float32) -> Transcode
             f"The layers in {folder} read or write at {len(places)} places.", "Use those of one."
         )
     reads, writes = places.pop()
-    return TranscoderSet(found, reads=reads, writes=writes, origin=Origin(folder.name, "saelens"))  # type: ignore[arg-type]
+    count = max(layers or 0, max(found) + 1)
+    origin = Origin(folder.name, "saelens")
+    return TranscoderSet(found, layers=count, reads=reads, writes=writes, origin=origin)  # type: ignore[arg-type]
 
 
 def _where(folder: Path, told: dict[str, Any]) -> tuple[int, tuple[str, str]]:
