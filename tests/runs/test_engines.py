@@ -10,14 +10,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tests.conftest import tiny
+from tests.patching.worlds import hearing_whisper, spans
 
 from otoscope import load_model
 from otoscope.corpora import read_texts
 from otoscope.dictionaries.harvesting import SHARD, harvest_places
 from otoscope.dictionaries.places import places_of
 from otoscope.errors import EditError, ModelError, OptionError
+from otoscope.patching.sweeping import SweepOptions, sweep_corpus
+from otoscope.probes.harvesting import Pools, harvest
 from otoscope.runs import ActivationStore, OnRay, computed, running_on
+from otoscope.studies.feature_examples import Examples, collect_examples
 
 ray = pytest.importorskip("ray", reason="Ray is not installed")
 
@@ -118,6 +123,45 @@ def test_a_harvest_that_was_begun_here_goes_on_there(cluster, language_model, te
     again = ActivationStore.read_from(tmp_path / "begun")
     for name in whole.names:
         np.testing.assert_allclose(again.read(name), whole.read(name), atol=1e-6)
+
+
+def test_pools_for_probes_and_examples_are_those_of_one_process(cluster, language_model, texts, tmp_path):
+    pools = Pools((), ("mean", "last"))
+    here = harvest(language_model, texts, tmp_path / "here", pools, batch=4)
+    collect_examples(
+        language_model, "neurons", tmp_path / "texts.txt", tmp_path / "x", point="blocks.*.mlp", batch=4
+    )
+    with running_on(OnRay(workers=2)):
+        there = harvest(language_model, texts, tmp_path / "there", pools, batch=4)
+        collect_examples(
+            language_model, "neurons", tmp_path / "texts.txt", tmp_path / "y", point="blocks.*.mlp", batch=4
+        )
+    for name in here.names:
+        np.testing.assert_allclose(there.read(name), here.read(name), atol=1e-6)
+    ours, theirs = (list(Examples(tmp_path / name)) for name in ("x", "y"))
+    assert len(ours) == len(theirs) > 0
+    for a, b in zip(ours, theirs, strict=True):
+        assert a["density"] == b["density"]
+        assert [e["activation"] for e in b["examples"]] == pytest.approx(
+            [e["activation"] for e in a["examples"]], abs=1e-4
+        )
+    assert not (tmp_path / "y" / "moments").exists()
+
+
+def test_a_sweep_on_two_workers_is_that_of_one_process(cluster, tmp_path, monkeypatch):
+    model = hearing_whisper(seed=1, dtype=torch.float64)
+    again = partial(hearing_whisper, seed=1, dtype=torch.float64)  # it has no files to be loaded from
+    monkeypatch.setattr(type(model), "__reduce__", lambda _self: (again, ()))
+    options = SweepOptions(parts=("mlp",), max_tokens=28, seed=3)
+
+    def told(out):
+        return sweep_corpus(model, spans(), options, out=out, priced=None).to_dict()
+
+    here = told(tmp_path / "here")
+    with running_on(OnRay(workers=2)):
+        there = told(tmp_path / "there")
+    assert here["n_outcome"] > 1
+    assert there == here
 
 
 def test_a_model_travels_as_its_name_and_not_with_edits_or_without_a_home(language_model):
