@@ -14,6 +14,7 @@ from otoscope.dictionaries.formats.own import load_own
 from otoscope.dictionaries.neurons import NeuronBasis
 from otoscope.dictionaries.places import places_of
 from otoscope.dictionaries.splicing import everywhere, from_position, reconstructing, spliced, within
+from otoscope.dictionaries.training.trainer import Trainer
 from otoscope.errors import DictionaryError, OptionError
 from otoscope.studies.feature_judging import JudgeOptions, evaluate_features
 from otoscope.studies.feature_training import divided, read_recipe, recipe_of, train_features
@@ -150,3 +151,43 @@ def test_what_does_not_fit_is_refused(writer, texts, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DictionaryError, match="does not say where"):
         evaluate_features(writer, tmp_path / "empty", texts)
+
+
+def test_a_stream_learns_while_the_model_reads_and_goes_on_where_it_was(writer, texts, tmp_path):
+    learned = train_features(writer, texts, recipe(), tmp_path / "out", stream=True)
+    assert learned.trained_on["vectors"] is None
+    assert learned.held_out["vectors"] > 0
+    assert not (tmp_path / "out-vectors" / "train").exists()
+    stored = train_features(writer, texts, recipe(), tmp_path / "stored")
+    assert learned.scores.explained_variance == pytest.approx(stored.scores.explained_variance, abs=0.1)
+
+    class KilledError(Exception):
+        pass
+
+    steps, inner = [], Trainer.update
+
+    def update(self, vectors):
+        steps.append(1)
+        if len(steps) == 45:
+            raise KilledError
+        return inner(self, vectors)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "update", update)
+        with pytest.raises(KilledError):
+            train_features(writer, texts, recipe(), tmp_path / "again", stream=True)
+    train_features(writer, texts, recipe(), tmp_path / "again", stream=True)
+    lines = [(tmp_path / name / "loss.jsonl").read_text() for name in ("out", "again")]
+    assert lines[0] == lines[1]
+
+
+def test_two_corpora_are_divided_by_the_first_label_that_an_item_has(writer, texts, tmp_path):
+    labelled = tmp_path / "more.jsonl"
+    labelled.write_text("\n".join(json.dumps({"text": f"w{i} w4 w5", "topic": i // 4}) for i in range(16)))
+    corpus = [*read_texts(texts), *read_texts(labelled)]
+    parts = divided(corpus, recipe(group_by="speaker,topic"), 0)
+    topics = [{item.labels["topic"] for item in parts[part] if item.labels} for part in ("train", "test")]
+    assert not topics[0] & topics[1]
+    assert topics[1]
+    learned = train_features(writer, [texts, labelled], recipe(group_by="topic"), tmp_path / "out")
+    assert learned.trained_on["items"] + learned.held_out["items"] == 46

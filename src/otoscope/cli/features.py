@@ -100,6 +100,12 @@ def train_command(
         Path | None,
         typer.Option(metavar="MANIFEST", help="A corpus to judge by later: its texts are not learned from."),
     ] = None,
+    stream: Annotated[
+        bool,
+        typer.Option(
+            "--stream", help="Learn while the model listens, and keep no vectors but those held out."
+        ),
+    ] = False,
     common: Common,
 ) -> None:
     """Learn features from what a model reads and writes at a place, over a corpus.
@@ -136,6 +142,7 @@ def train_command(
         store=store,
         exclude=exclude,
         batch=common.batch,
+        stream=stream,
     )
     if common.json:
         write_json(learned.to_dict(), common.json)
@@ -245,11 +252,16 @@ def _or_dash(value: float | None, width: int, digits: int = 3) -> str:
     return f"{'–':>{width}s}" if value is None else f"{value:{width}.{digits}f}"
 
 
+def _counted(vectors: int | None) -> str:
+    return "streamed" if vectors is None else f"{vectors:,}"
+
+
 def _lines(learned: Learned) -> list[str]:
     scores = learned.scores
+    learned_from, held = learned.trained_on, learned.held_out
     head = [
-        f"Trained on {learned.trained_on['vectors']:,} vectors of {learned.trained_on['items']:,} recordings or texts, judged on "
-        f"{learned.held_out['vectors']:,} of {learned.held_out['items']:,} others.",
+        f"Trained on {_counted(learned_from['vectors'])} vectors of {learned_from['items']:,} recordings or texts, judged on "
+        f"{_counted(held['vectors'])} of {held['items']:,} others.",
         "  layer   explained variance      L0    dead   dense   of",
     ]
     rows = [

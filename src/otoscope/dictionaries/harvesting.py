@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
+from otoscope.dictionaries.training.buffer import Vectors
 from otoscope.errors import AudioError, EditError, ManifestError, ModelError, OptionError
 from otoscope.models.causal_lm import LanguageModel
 from otoscope.models.decoding import DecoderSession, batches, decode, detect_languages, prompts_for
@@ -142,6 +143,31 @@ def harvest_places(
                 store.append(number, *shard)
                 task.advance(len(items[number * SHARD : (number + 1) * SHARD]))
     return ActivationStore.read_from(out)
+
+
+def heard_vectors(
+    model: Model,
+    items: Sequence[Item],
+    places: Places,
+    *,
+    batch: int | None = None,
+    options: DecodeOptions | None = None,
+    drawn: Drawn | None = None,
+) -> Iterator[Vectors]:
+    """What `harvest_places` would keep, recording by recording and on no disk; those that cannot be read are passed over.
+
+    Yields:
+        Inputs `(layer, n, d_in)` and targets `(layer, n, d_out)` of one recording or text.
+    """
+    options, drawn = options or DecodeOptions(), drawn or Drawn()
+    for found in _read(model, items, places, batch or model.batch, options, drawn):
+        if not isinstance(found, AudioError):
+            inputs, targets = (
+                None if names is None else torch.stack([torch.from_numpy(found[name]) for name in names])
+                for names in (places.inputs, places.targets)
+            )
+            assert inputs is not None
+            yield Vectors(inputs, targets)
 
 
 def digest_of_items(items: Sequence[Item]) -> str:

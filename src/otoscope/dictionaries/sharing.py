@@ -93,7 +93,10 @@ def _training(header: Mapping[str, Any], config: Mapping[str, Any], scores: Mapp
 
 
 def _amount(told: Mapping[str, Any] | None) -> str | None:
-    return None if not told else f"{told['vectors']:,} vectors of {told['items']:,} recordings or texts"
+    if not told:
+        return None
+    vectors = "streamed vectors" if told["vectors"] is None else f"{told['vectors']:,} vectors"
+    return f"{vectors} of {told['items']:,} recordings or texts"
 
 
 def _held_out(scores: Mapping[str, Any]) -> list[str]:

@@ -7,18 +7,19 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from otoscope.corpora import Item, items_or_texts, write_manifest
 from otoscope.corpora.joining import joined
 from otoscope.corpora.splitting import split
-from otoscope.dictionaries.harvesting import Drawn, harvest_places
+from otoscope.dictionaries.harvesting import Drawn, harvest_places, heard_vectors
 from otoscope.dictionaries.neurons import neurons_of
 from otoscope.dictionaries.places import Places, places_of
 from otoscope.dictionaries.scores import Reconstruction, reconstruction
 from otoscope.dictionaries.training import parallel
-from otoscope.dictionaries.training.buffer import Shards, ShuffleBuffer, Vectors
+from otoscope.dictionaries.training.buffer import Shards, ShuffleBuffer, Vectors, from_iterable
 from otoscope.dictionaries.training.config import TrainConfig
 from otoscope.dictionaries.training.trainer import train
 from otoscope.errors import ManifestError, OptionError
@@ -36,6 +37,9 @@ HELD_OUT, SCORES = "held_out.jsonl", "scores.json"
 
 _MEMORY = 2**29
 """Bytes of vectors that are shuffled together."""
+
+_STREAMED = 16
+"""Batches of a stream that are shuffled together."""
 
 _OWN = ("layers", "model_layers", "reads", "writes")
 """What follows from the point, and is not asked for."""
@@ -158,7 +162,7 @@ class Learned:
         folder: Where it lies.
         config: How it was trained.
         scores: On the vectors that were held out.
-        trained_on: Recordings or texts, and vectors.
+        trained_on: Recordings or texts, and vectors (None where they were streamed).
         held_out: The same of those held out.
     """
 
@@ -166,8 +170,8 @@ class Learned:
     folder: Path
     config: TrainConfig
     scores: Reconstruction
-    trained_on: dict[str, int]
-    held_out: dict[str, int]
+    trained_on: dict[str, int | None]
+    held_out: dict[str, int | None]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -189,6 +193,7 @@ def train_features(
     store: Path | str | None = None,
     exclude: Path | str | None = None,
     batch: int | None = None,
+    stream: bool = False,
 ) -> Learned:
     """Learn a dictionary from a corpus, or go on with it.
 
@@ -202,6 +207,8 @@ def train_features(
         store: Where the vectors are kept; None: beside `out`, in `OUT-vectors`.
         exclude: A corpus that is to be judged by later: recordings with a text of it are neither learned from nor held out.
         batch: Recordings at once while harvesting.
+        stream: Learn while the model listens, and keep the vectors that are held out alone: for corpora whose vectors no disk
+            holds. Every epoch listens again, and a training that goes on first listens to where it was.
 
     Raises:
         ManifestError: The corpus cannot be read or divided.
@@ -222,16 +229,25 @@ def train_features(
             corpus = _without(corpus, items_or_texts(exclude))
         parts = divided(corpus, recipe, recipe.division)
         neurons = neurons_of(model, places.stack) if config.start == "neurons" else None
-        stores = _harvested(model, parts, places, recipe, kept, batch, recipe.division)
+        heard = _heard(model, parts["train"], recipe)
+        harvested = {"test": (parts["test"], Drawn())} | ({} if stream else {"train": heard})
+        stores = _harvested(model, harvested, places, recipe, kept, batch)
         names = _names(places)
-        dictionary = train(config, _batches(stores["train"], names, config), out, model.device, neurons)
+        if stream:
+            batches = _streamed(model, *heard, places, recipe, config, batch)
+        else:
+            batches = _batches(stores["train"], names, config)
+        dictionary = train(config, batches, out, model.device, neurons)
         scores = reconstruction(dictionary, places.layers, whole_shards(stores["test"], *names))
         learned = Learned(
             dictionary,
             out,
             config,
             scores,
-            *({"items": len(parts[part]), "vectors": _count(stores[part])} for part in ("train", "test")),
+            *(
+                {"items": len(parts[part]), "vectors": _count(stores[part]) if part in stores else None}
+                for part in ("train", "test")
+            ),
         )
         if parallel.rank() == 0:
             write_manifest(parts["test"], out / HELD_OUT)
@@ -279,31 +295,57 @@ def _grouped(item: Item, labels: str) -> Item:
     return replace(item, labels={"group": found or f"{item.audio_filepath} {item.offset} {item.text}"})
 
 
+def _heard(model: Model, part: Sequence[Item], recipe: FeatureRecipe) -> tuple[list[Item], Drawn]:
+    """What is heard of the part that is learned from: recordings alone and joined; and the transcripts that are drawn."""
+    drawn = Drawn(recipe.drawn, recipe.temperature)
+    if not recipe.joined or not isinstance(model, SpeechModel):
+        return list(part), drawn
+    alone = random.Random(recipe.division).sample(part, round(recipe.alone * len(part)))
+    return [*alone, *joined(part, model.window_seconds, recipe.joined, recipe.division)], drawn
+
+
 def _harvested(
     model: Model,
-    parts: Mapping[str, list[Item]],
+    parts: Mapping[str, tuple[Sequence[Item], Drawn]],
     places: Places,
     recipe: FeatureRecipe,
     kept: Path,
     batch: int | None,
-    seed: int,
 ) -> dict[str, ActivationStore]:
     from otoscope.runs import ActivationStore
 
     if parallel.rank() == 0:
-        for name, part in parts.items():
-            learned_from, drawn = part, Drawn()
-            if name == "train":
-                drawn = Drawn(recipe.drawn, recipe.temperature)
-                if recipe.joined and isinstance(model, SpeechModel):
-                    alone = random.Random(seed).sample(part, round(recipe.alone * len(part)))
-                    learned_from = [*alone, *joined(part, model.window_seconds, recipe.joined, seed)]
+        for name, (items, drawn) in parts.items():
             harvest_places(
-                model, learned_from, places, kept / name, batch=batch, dtype=recipe.precision,  # type: ignore[arg-type]
+                model, items, places, kept / name, batch=batch, dtype=recipe.precision,  # type: ignore[arg-type]
                 options=DecodeOptions(language=recipe.language), drawn=drawn,
             )  # fmt: skip
     parallel.barrier()
     return {name: ActivationStore.read_from(kept / name) for name in parts}
+
+
+def _streamed(
+    model: Model,
+    items: Sequence[Item],
+    drawn: Drawn,
+    places: Places,
+    recipe: FeatureRecipe,
+    config: TrainConfig,
+    batch: int | None,
+) -> ShuffleBuffer:
+    """Batches of this process from the model as it listens to its part of the corpus, in another order every epoch."""
+    mine = items[parallel.rank() :: parallel.world()]
+    options = DecodeOptions(language=recipe.language)
+
+    def endless() -> Iterator[Vectors]:
+        for epoch in count():
+            order = random.Random(config.seed * 1_000_003 + epoch).sample(mine, len(mine))
+            yield from heard_vectors(model, order, places, batch=batch, options=options, drawn=drawn)
+
+    width = sum((model.points[name].width or 0) * 4 for name in (*places.inputs, *(places.targets or ())))
+    share = config.batch // parallel.world()
+    capacity = max(share, min(_MEMORY // max(width, 1), _STREAMED * share))
+    return ShuffleBuffer(from_iterable(endless), batch=share, capacity=capacity, seed=config.seed)
 
 
 def _names(places: Places) -> tuple[list[str], list[str] | None]:
