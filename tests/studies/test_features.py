@@ -16,6 +16,7 @@ from otoscope.dictionaries.places import places_of
 from otoscope.dictionaries.splicing import everywhere, from_position, reconstructing, spliced, within
 from otoscope.dictionaries.training.trainer import Trainer
 from otoscope.errors import DictionaryError, OptionError
+from otoscope.studies import feature_judging
 from otoscope.studies.feature_judging import JudgeOptions, evaluate_features
 from otoscope.studies.feature_training import divided, read_recipe, recipe_of, train_features
 
@@ -191,3 +192,26 @@ def test_two_corpora_are_divided_by_the_first_label_that_an_item_has(writer, tex
     assert topics[1]
     learned = train_features(writer, [texts, labelled], recipe(group_by="topic"), tmp_path / "out")
     assert learned.trained_on["items"] + learned.held_out["items"] == 46
+
+
+def test_a_judgement_that_was_stopped_goes_on(writer, texts, tmp_path, monkeypatch):
+    monkeypatch.setenv("OTOSCOPE_CACHE", str(tmp_path / "cache"))
+    train_features(writer, texts, recipe(), tmp_path / "out")
+    held = tmp_path / "out" / "held_out.jsonl"
+    whole = evaluate_features(writer, tmp_path / "out", held)
+    assert not list((tmp_path / "cache" / "judging").iterdir())
+    done, inner = [], feature_judging._read
+
+    def read(*args):
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        done.append(1)
+        return inner(*args)
+
+    monkeypatch.setattr(feature_judging, "_read", read)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_features(writer, tmp_path / "out", held)
+    done.clear()
+    again = evaluate_features(writer, tmp_path / "out", held)
+    assert len(done) == 2  # five in all
+    assert json.dumps(again, default=str) == json.dumps(whole, default=str)

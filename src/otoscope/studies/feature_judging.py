@@ -7,11 +7,13 @@ out of everything, as they are in training.
 
 from __future__ import annotations
 
-import tempfile
+import hashlib
+import json
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +22,14 @@ import torch
 
 from otoscope.corpora import Item, items_or_texts
 from otoscope.dictionaries.controls import FewNeurons, random_dictionary
-from otoscope.dictionaries.harvesting import CONTEXT, Where, harvest_places, tokens_around, words_around
+from otoscope.dictionaries.harvesting import (
+    CONTEXT,
+    Where,
+    digest_of_items,
+    harvest_places,
+    tokens_around,
+    words_around,
+)
 from otoscope.dictionaries.loading import load_dictionary
 from otoscope.dictionaries.neurons import NeuronBasis
 from otoscope.dictionaries.places import Places, places_of
@@ -38,6 +47,7 @@ from otoscope.dictionaries.splicing import (
 )
 from otoscope.errors import DictionaryError, ManifestError, OptionError
 from otoscope.files import atomic_write
+from otoscope.models.cache import cache_dir
 from otoscope.models.causal_lm import LanguageModel
 from otoscope.models.decoding import DecoderSession, batches, prompts_for
 from otoscope.models.transcribing import frames_of, transcribe_all
@@ -45,6 +55,7 @@ from otoscope.models.transcripts import DecodeOptions, Transcript
 from otoscope.models.whisper import SpeechModel
 from otoscope.outcomes import bootstrap, error_rates
 from otoscope.progress import notice, track
+from otoscope.runs import Run
 from otoscope.studies.feature_labels import (
     Dense,
     labels_of_places,
@@ -119,9 +130,9 @@ def evaluate_features(
     places = dictionary_places(model, folder, options.point)
     dictionary = load_dictionary(folder, model, places.stack)
     corpus = items_or_texts(data)
-    with tempfile.TemporaryDirectory(prefix="otoscope-judging-") as scratch:
+    with _UnderWay.opened(model, folder, dictionary, corpus, options) as under_way:
         store = harvest_places(
-            model, corpus, places, Path(scratch) / "vectors", batch=options.batch,
+            model, corpus, places, under_way.folder / "vectors", batch=options.batch,
             options=DecodeOptions(language=options.language),
         )  # fmt: skip
         names = [f"input.{layer}" for layer in places.layers]
@@ -140,14 +151,18 @@ def evaluate_features(
                 # Not on what its write vectors were fitted to.
                 found[name] = (control, scored(control, fitted if name == "random" else 0))
         judge = _judge_of(model, corpus, places, options)
-        clean = judge(None)
-        told_apart = (
-            _told_apart(model, corpus, places, {n: d for n, (d, _) in found.items()}, store, clean, options)
-            if options.labels
-            else {}
-        )
-    told = {name: {**scores.to_dict(), **judge(reconstructing(one))} for name, (one, scores) in found.items()}
-    zero = judge(lambda: zeroing())
+        clean = under_way.once("clean", lambda: judge(None))
+        told_apart = {}
+        if options.labels:
+            systems = {name: one for name, (one, _) in found.items()}
+            told_apart = under_way.once(
+                "labels", lambda: _told_apart(model, corpus, places, systems, store, clean, options)
+            )
+        told = {
+            name: {**scores.to_dict(), **under_way.once(name, partial(judge, reconstructing(one)))}
+            for name, (one, scores) in found.items()
+        }
+        zero = under_way.once("zero", lambda: judge(lambda: zeroing()))
     for each in told.values():
         lost = zero["loss"] - clean["loss"]
         each["loss_recovered"] = (zero["loss"] - each["loss"]) / lost if lost else None
@@ -179,8 +194,6 @@ def keep_judgement(folder: Path | str, told: Mapping[str, Any]) -> None:
     Raises:
         OutputError: The folder cannot be written.
     """
-    import json
-
     folder = Path(folder)
     if (folder / SCORES).is_file():
         with atomic_write(folder / JUDGED) as file:
@@ -194,8 +207,6 @@ def dictionary_places(model: Model, folder: Path, point: str | None) -> Places:
         DictionaryError: The folder does not say.
         OptionError: There is no such place.
     """
-    import json
-
     if point is None:
         try:
             point = json.loads((folder / SCORES).read_text("utf-8"))["recipe"]["point"]
@@ -205,6 +216,47 @@ def dictionary_places(model: Model, folder: Path, point: str | None) -> Places:
                 "Name the place, such as --point decoder_blocks.*.mlp.",
             ) from error
     return places_of(model, str(point))
+
+
+@dataclass(frozen=True)
+class _UnderWay:
+    """What was found so far, in the cache: a judgement that was stopped goes on; gone once all is done.
+
+    Attributes:
+        folder: Where it lies.
+    """
+
+    folder: Path
+
+    @classmethod
+    @contextmanager
+    def opened(
+        cls, model: Model, folder: Path, dictionary: Dictionary, corpus: Sequence[Item], options: JudgeOptions
+    ) -> Iterator[_UnderWay]:
+        """One for all that the judgement depends on."""
+        files = sorted(folder.glob("*.safetensors"))
+        settings = {
+            "weights": model.weights_digest(),
+            "dictionary": dictionary.describe(),
+            "files": [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files],
+            "items": digest_of_items(corpus),
+            "options": [options.point, options.language, options.controls, options.seed],
+        }
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
+        place = cache_dir() / "judging" / digest[:24]
+        with Run.opened(place / "parts", "judging", settings):
+            yield cls(place)
+        shutil.rmtree(place, ignore_errors=True)
+
+    def once(self, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What the work gives, now or when it was done before."""
+        path = self.folder / "parts" / f"{name}.json"
+        if path.is_file():
+            return json.loads(path.read_text("utf-8"))
+        found = work()
+        with atomic_write(path, "wb") as file:
+            file.write(json.dumps(found).encode("utf-8", "backslashreplace"))
+        return found
 
 
 def _stability(
@@ -284,9 +336,8 @@ def _where(
     """What stands at every place of every item; nothing for recordings that were not transcribed."""
     if isinstance(model, LanguageModel):
         return [tokens_around(model, item) for item in corpus]
-    assert isinstance(model, SpeechModel)
-    transcripts = iter(clean["_transcripts"])
-    return [words_around(model, next(transcripts), places.stack) if item.text else [] for item in corpus]
+    found = iter(clean["_where"])
+    return [[tuple(each) for each in next(found)] if item.text else [] for item in corpus]
 
 
 def _controls(
@@ -364,7 +415,7 @@ def _heard(
         "wer": rates.wer,
         "wer_interval": rates.wer_interval,
         "loss": _forced(model, spoken, places, options, fresh, languages),
-        "_transcripts": written,
+        "_where": [] if fresh else [words_around(model, t, places.stack) for t in written],
         "_errors": errors,
         "_words": [e.reference_words for e in each],
     }
