@@ -10,7 +10,7 @@ from tests.models.tokenizers import word_tokenizer
 
 import otoscope as oto
 from otoscope.corpora import Item, joined
-from otoscope.dictionaries.harvesting import Drawn, harvest_places
+from otoscope.dictionaries.harvesting import Drawn, _agreeing, harvest_places, heard_vectors
 from otoscope.dictionaries.places import places_of
 from otoscope.errors import AudioError, EditError, ManifestError, OptionError
 from otoscope.models.qwen2_audio import AUDIO_PROMPT
@@ -171,3 +171,23 @@ def test_of_qwen2_audio_the_tower_gives_frames_and_the_text_positions_of_sound_a
         text.read("input.1")[first : first + len(heard)], cache[places.inputs[1]][0, heard], atol=1e-5
     )
     assert text.index["vectors"].tolist()[1] >= len(heard)
+
+
+def test_of_places_there_are_as_many_as_vectors_and_of_another_text_nothing_is_known():
+    known = [(0.0, 0.1, "a", "b", "c"), (0.1, 0.2, "b", "c", "d")]
+    unknown = (None, None, "", "", "")
+    assert _agreeing(list(known), 2, "decoder") == known
+    assert _agreeing(list(known), 3, "decoder") == [unknown] * 3
+    assert _agreeing(list(known), 3, "encoder") == [*known, unknown]
+    assert _agreeing(list(known), 1, "encoder") == known[:1]
+
+
+def test_a_stream_gives_what_the_store_keeps(writer, tmp_path):
+    places = places_of(writer, "blocks.*.mlp")
+    store = harvest_places(writer, TEXTS, places, tmp_path / "store", batch=2)
+    found = list(heard_vectors(writer, TEXTS, places, batch=2))
+    for at, layer in enumerate(places.layers):
+        np.testing.assert_array_equal(torch.cat([v.inputs[at] for v in found]), store.read(f"input.{layer}"))
+        np.testing.assert_array_equal(
+            torch.cat([v.targets[at] for v in found]), store.read(f"target.{layer}")
+        )

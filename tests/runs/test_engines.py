@@ -101,6 +101,31 @@ def test_a_refusal_is_the_same_as_here(cluster):
     assert told.value.remedy == "Take another."
 
 
+class _Unloadable:
+    """A job that cannot be unpickled where it arrives, as a model whose weights are others there."""
+
+    def __reduce__(self):
+        return _refuse_to_load, ()
+
+
+def _refuse_to_load():
+    raise ModelError("x holds other weights on this machine.", "Put the same files everywhere.")
+
+
+def test_what_a_worker_cannot_load_is_told_as_it_is(cluster):
+    with running_on(OnRay(workers=1)), pytest.raises(ModelError, match="other weights on this machine"):
+        list(computed(partial(_square_with, _Unloadable()), [1]))
+
+
+def _square_with(_, number: int) -> int:
+    return number**2
+
+
+def test_more_workers_than_fit_are_not_waited_for(cluster):
+    with running_on(OnRay(workers=7, threads=64)):
+        assert dict(computed(_square, range(5))) == {n: n**2 for n in range(5)}
+
+
 def test_a_harvest_on_two_workers_is_that_of_one_process(cluster, language_model, texts, tmp_path):
     places = places_of(language_model, "blocks.*.mlp")
     here = harvest_places(language_model, texts, places, tmp_path / "here", batch=4)

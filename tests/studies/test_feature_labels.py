@@ -113,3 +113,19 @@ def test_features_of_another_seed_are_shared_in_whatever_order_and_random_ones_a
     assert same["writes"] == pytest.approx(1, abs=1e-5)
     assert other["shared"] < 0.1
     assert other["writes"] == pytest.approx(other["chance"], abs=0.05)
+
+
+def test_copies_of_a_recording_are_on_one_half_and_a_silent_one_does_no_harm():
+    """A feature that knows each recording by heart tells nothing of recordings that it never met."""
+    rng = np.random.default_rng(3)
+    block = np.repeat(np.arange(30), 4)  # thirty recordings, each with three copies
+    gender = rng.permutation(np.repeat(["f", "m"], 15))[block]
+    known = rng.random((30, 200))[block] + 0.01 * rng.random((120, 200))
+    systems = {"dictionary": (lambda _layer, item: known[item : item + 1], (0,))}
+    labels = {"gender": gender}
+    blind = told_apart(Labelled("recording", labels, np.arange(120)), systems)
+    fair = told_apart(Labelled("recording", labels, np.arange(120), block=block), systems)
+    assert np.mean([e["dictionary"]["auc"] for e in blind]) > np.mean([e["dictionary"]["auc"] for e in fair])
+    assert abs(np.mean([e["dictionary"]["auc"] for e in fair]) - 0.5) < 0.3
+    silent = {"dictionary": (lambda _layer, item: known[item : item + (item > 0)], (0,))}
+    assert told_apart(Labelled("recording", labels, np.arange(120), block=block), silent)

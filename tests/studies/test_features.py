@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from tests.conftest import tiny
@@ -15,10 +16,13 @@ from otoscope.dictionaries.neurons import NeuronBasis
 from otoscope.dictionaries.places import places_of
 from otoscope.dictionaries.splicing import everywhere, from_position, reconstructing, spliced, within
 from otoscope.dictionaries.training.trainer import Trainer
-from otoscope.errors import DictionaryError, OptionError
+from otoscope.errors import DictionaryError, ManifestError, OptionError, OutputError
+from otoscope.runs import ActivationStore
+from otoscope.runs.notes import Notes
 from otoscope.studies import feature_judging
+from otoscope.studies.feature_examples import collect_examples
 from otoscope.studies.feature_judging import JudgeOptions, evaluate_features
-from otoscope.studies.feature_training import divided, read_recipe, recipe_of, train_features
+from otoscope.studies.feature_training import divided, read_recipe, recipe_of, train_features, whole_shards
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -215,3 +219,34 @@ def test_a_judgement_that_was_stopped_goes_on(writer, texts, tmp_path, monkeypat
     again = evaluate_features(writer, tmp_path / "out", held)
     assert len(done) == 2  # five in all
     assert json.dumps(again, default=str) == json.dumps(whole, default=str)
+
+
+def test_a_stream_of_nothing_ends_in_a_sentence(writer, texts, tmp_path):
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text("\n".join([json.dumps({"text": " "})] * 6))
+    with pytest.raises((ManifestError, OptionError)):
+        train_features(writer, empty, recipe(), tmp_path / "out", stream=True)
+
+
+def test_a_training_goes_on_with_the_same_data_alone(writer, texts, tmp_path):
+    train_features(writer, texts, recipe(), tmp_path / "out", stream=True)
+    with pytest.raises(OptionError, match="begun with"):
+        train_features(writer, texts, recipe(), tmp_path / "out")
+
+
+def test_random_features_are_not_scored_on_what_they_were_fitted_to(writer, texts, tmp_path, monkeypatch):
+    monkeypatch.setattr("otoscope.dictionaries.harvesting.SHARD", 2)
+    train_features(writer, texts, recipe(), tmp_path / "out")
+    store = ActivationStore.read_from(tmp_path / "out-vectors" / "train")
+    rows = torch.cat([v.inputs[0] for v in whole_shards(store, ["input.0"], None)])
+    np.testing.assert_array_equal(rows, store.read("input.0"))  # so the first ones are the same for both
+
+
+def test_names_stay_with_the_features_that_they_were_given_to(writer, texts, tmp_path):
+    for name in ("a", "b"):
+        train_features(writer, texts, recipe(seed=int(name == "b")), tmp_path / name)
+    collect_examples(writer, tmp_path / "a", texts, tmp_path / "x")
+    Notes(tmp_path / "x").write("feature 0 1", "mine")
+    collect_examples(writer, tmp_path / "a", texts, tmp_path / "x")  # the same dictionary again
+    with pytest.raises(OutputError, match="names of features of another dictionary"):
+        collect_examples(writer, tmp_path / "b", texts, tmp_path / "x")

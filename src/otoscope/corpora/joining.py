@@ -15,6 +15,7 @@ import numpy as np
 
 from otoscope.audio import SAMPLING_RATE, Clip
 from otoscope.corpora.item import Item
+from otoscope.errors import AudioError
 
 _PAUSES = (0.1, 0.8)
 """Seconds of silence between two recordings."""
@@ -33,10 +34,16 @@ class Joined(Item):
     pauses: tuple[float, ...] = ()
 
     def clip(self) -> Clip:
-        """All of it; see `Item.clip`."""
+        """All of it that can be read; see `Item.clip`."""
         pieces: list[np.ndarray] = []
+        problem: AudioError | None = None
         for part, pause in zip(self.parts, self.pauses, strict=True):
-            pieces += [part.clip().samples, np.zeros(round(pause * SAMPLING_RATE), dtype=np.float32)]
+            try:
+                pieces += [part.clip().samples, np.zeros(round(pause * SAMPLING_RATE), dtype=np.float32)]
+            except AudioError as error:  # one that is broken does not take the others with it
+                problem = error
+        if problem is not None and not pieces:
+            raise problem
         return Clip(np.concatenate(pieces), source=self.audio_filepath, labels=self.labels)
 
     def windows(self, seconds: float = 30.0) -> Iterator[Clip]:

@@ -135,7 +135,7 @@ def harvest_places(
     with Run.opened(out, "activations", settings) as run:
         store = ActivationStore(run)
         missing = [n for n in range(-(-len(items) // SHARD)) if not store.has(n)]
-        _say_size(model, items, places, Path(out), dtype, bool(missing))
+        _say_size(model, items, places, Path(out), dtype, bool(missing), drawn)
         with track("Harvesting", len(items), "recordings" if items[0].audio_filepath else "texts") as task:
             task.advance(len(items) - sum(len(items[n * SHARD : (n + 1) * SHARD]) for n in missing))
             job = partial(_shard, model, items, places, batch or model.batch, options, drawn, dtype)
@@ -160,7 +160,10 @@ def heard_vectors(
         Inputs `(layer, n, d_in)` and targets `(layer, n, d_out)` of one recording or text.
     """
     options, drawn = options or DecodeOptions(), drawn or Drawn()
-    for found in _read(model, items, places, batch or model.batch, options, drawn):
+    parts = batches(items, SHARD)  # a shard's worth in memory, however long the corpus
+    for found in (
+        found for part in parts for found in _read(model, part, places, batch or model.batch, options, drawn)
+    ):
         if not isinstance(found, AudioError):
             inputs, targets = (
                 None if names is None else torch.stack([torch.from_numpy(found[name]) for name in names])
@@ -177,7 +180,7 @@ def digest_of_items(items: Sequence[Item]) -> str:
 
 
 def _say_size(
-    model: Model, items: Sequence[Item], places: Places, out: Path, dtype: str, missing: bool
+    model: Model, items: Sequence[Item], places: Places, out: Path, dtype: str, missing: bool, drawn: Drawn
 ) -> None:
     if not missing:
         notice(f"The vectors are there already: {out}.")
@@ -187,7 +190,7 @@ def _say_size(
         vectors = sum(len(item.text or "") / 4 for item in items)  # about four characters a token
     else:
         seconds = sum(item.duration or 30.0 for item in items)
-        vectors = seconds * (50 if places.stack == "encoder" else 4)
+        vectors = seconds * (4 * (1 + drawn.count) if places.stack == "decoder" else 50)
     size = vectors * width * (2 if dtype == "float16" else 4)
     notice(f"About {vectors:,.0f} vectors a point, {max(1, round(size / 2**20)):,} MiB, go into {out}.")
 
@@ -277,7 +280,19 @@ def positions_of(
             if isinstance(found, AudioError):
                 yield item, None, []
             else:
-                yield item, found, where
+                yield item, found, _agreeing(where, len(found[places.inputs[0]]), places.stack)
+
+
+def _agreeing(where: list[Where], count: int, stack: str) -> list[Where]:
+    """As many places as there are vectors.
+
+    The windows of a long recording each end with a frame of their own, so that there are some more frames than the whole has.
+    Where another text was written than the one that was read, nothing is known of any place.
+    """
+    unknown: Where = (None, None, "", "", "")
+    if stack != "encoder" and len(where) != count:
+        return [unknown] * count
+    return (where + [unknown] * count)[:count]
 
 
 def _words_of(
@@ -398,7 +413,7 @@ def _positions(
         if drawn.count:
             warm = replace(options, temperature=drawn.temperature)
             clip_of_row = [i for i in range(len(clips)) for _ in range(drawn.count)]
-            seeds = [_seed_of(clips[i], options.seed, n) for n, i in enumerate(clip_of_row)]
+            seeds = [_seed_of(clips[i], options.seed, n % drawn.count) for n, i in enumerate(clip_of_row)]
             for i, row in zip(
                 clip_of_row, decode(model, encoded, prompts[clip_of_row], warm, seeds=seeds, clip_of_row=clip_of_row), strict=True
             ):  # fmt: skip

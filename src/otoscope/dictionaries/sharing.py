@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -155,7 +157,6 @@ def push(folder: Path | str, repo: str, *, private: bool = True, api: HfApi | No
         DictionaryError: The folder holds no dictionary, or the hub refuses.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
 
     folder = Path(folder)
     _require_id(repo)
@@ -171,7 +172,7 @@ def push(folder: Path | str, repo: str, *, private: bool = True, api: HfApi | No
         told = api.upload_folder(
             repo_id=repo, folder_path=folder, allow_patterns=list(SHARED), commit_message="Add a dictionary of features"
         )  # fmt: skip
-    except (HfHubHTTPError, OSError, ValueError) as error:
+    except Exception as error:  # whatever the HTTP client raises
         raise _refused(
             f"{repo} cannot be pushed to", error, "Sign in with `hf auth login` and try again."
         ) from error
@@ -190,21 +191,26 @@ def pull(repo: str, out: Path | str) -> Path:
         OutputError: The folder holds something else.
     """
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     out = Path(out)
     _require_id(repo)
-    if out.is_dir() and any(path.name != ".cache" for path in out.iterdir()):
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputError(f"{out} holds something already.", "Choose a new or an empty folder.")
+    begun = out.with_name(f".{out.name}.part")  # a fetch that was stopped goes on there
     try:
         info = HfApi().model_info(repo, files_metadata=True, timeout=10)
-        names = [file.rfilename for file in info.siblings or []]
-        if HEADER not in names:
+        files = [f for f in info.siblings or [] if any(fnmatch(f.rfilename, pattern) for pattern in SHARED)]
+        if HEADER not in {file.rfilename for file in files}:
             raise DictionaryError(f"{repo} holds no {HEADER}.", "Name a repository that otoscope pushed to.")
-        size = sum(file.size or 0 for file in info.siblings or [])
-        notice(f"Fetching {repo}, {size / 1e6:.0f} MB, into {out}.")
-        snapshot_download(repo, revision=info.sha, local_dir=out, allow_patterns=list(SHARED))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        notice(f"Fetching {repo}, {sum(file.size or 0 for file in files) / 1e6:.0f} MB, into {out}.")
+        snapshot_download(repo, revision=info.sha, local_dir=begun, allow_patterns=list(SHARED))
+        shutil.rmtree(begun / ".cache", ignore_errors=True)
+        if out.is_dir():
+            out.rmdir()
+        begun.replace(out)
+    except DictionaryError:
+        raise
+    except Exception as error:  # whatever the HTTP client raises
         raise _refused(f"{repo} cannot be fetched", error, "Check the name and the connection.") from error
     return out
 

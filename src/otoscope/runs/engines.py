@@ -117,7 +117,7 @@ class OnRay:
                 ray.init(address=address, logging_level="ERROR", log_to_driver=False)
             else:
                 ray.init(
-                    num_cpus=max(os.cpu_count() or 1, self.workers or 1),
+                    address="local", num_cpus=max(os.cpu_count() or 1, self.workers or 1),
                     include_dashboard=False, logging_level="ERROR", log_to_driver=False,
                 )  # fmt: skip
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
@@ -134,8 +134,13 @@ class OnRay:
         """Workers, and processors and accelerators of each."""
         have = self._ray.cluster_resources()
         cpus, gpus = int(have.get("CPU", 1)), int(have.get("GPU", 0))
-        workers = min(self.workers or gpus or cpus, parts)
-        threads = self.threads or max(1, cpus // workers)
+        nodes = [node["Resources"] for node in self._ray.nodes() if node.get("Alive")]
+        largest = max((int(node.get("CPU", 0)) for node in nodes), default=1)
+        # As many as fit: a worker that no machine has room for would be waited for without end.
+        workers = max(1, min(self.workers or gpus or cpus, gpus or cpus, cpus, parts))
+        threads = max(1, min(self.threads or cpus // workers, largest))
+        while threads > 1 and sum(int(node.get("CPU", 0)) // threads for node in nodes) < workers:
+            threads -= 1
         notice(f"{workers} workers of Ray with {threads} threads each compute {parts} parts.")
         return workers, threads, (1.0 if gpus else 0.0)
 
@@ -149,7 +154,8 @@ class _Crew:
         self.ray, self.waiting = ray, parts[::-1]
         self.tries = dict.fromkeys(parts, 0)
         self.kind = ray.remote(num_cpus=threads, num_gpus=gpus)(_Worker)
-        self.job, self.threads = ray.put(job), int(threads)
+        # As bytes: what goes wrong while the worker unpickles it is an error of its part, and keeps its kind.
+        self.job, self.threads = ray.put(ray.cloudpickle.dumps(job)), int(threads)
         self.under_way: dict[Any, tuple[Any, int]] = {}
         for _ in range(size):
             self._begin(self._hired())
@@ -165,14 +171,14 @@ class _Crew:
 
     def work(self) -> Iterator[tuple[int, Any]]:
         """Parts as they are finished."""
-        from ray.exceptions import RayActorError, RayTaskError
+        from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayTaskError
 
         while self.under_way:
             (done,), _ = self.ray.wait(list(self.under_way), num_returns=1)
             worker, part = self.under_way.pop(done)
             try:
                 result = self.ray.get(done)
-            except RayActorError as error:
+            except (RayActorError, NodeDiedError, OutOfMemoryError) as error:
                 self._lost(part, error)
                 worker = self._hired()
             except RayTaskError as error:
@@ -182,6 +188,7 @@ class _Crew:
             else:
                 yield part, result
             self._begin(worker)
+            del worker  # one that has nothing left to do makes room
 
     def _lost(self, part: int, error: Exception) -> None:
         if self.tries[part] >= TRIES:
@@ -196,15 +203,20 @@ class _Crew:
 class _Worker:
     """One process of the cluster; the job, and with it the model, is unpickled once."""
 
-    def __init__(self, job: Callable[[int], Any], threads: int) -> None:
+    def __init__(self, job: bytes, threads: int) -> None:
         import torch
 
         torch.set_num_threads(threads)
-        self.job = job
+        self._sent = job
+        self._job: Callable[[int], Any] | None = None
 
     def compute(self, part: int) -> Any:
         """One part."""
+        from ray import cloudpickle
+
         from otoscope.progress import Silence, reporting_to
 
         with reporting_to(Silence()):
-            return self.job(part)
+            job = self._job or cloudpickle.loads(self._sent)
+            self._job, self._sent = job, b""
+            return job(part)

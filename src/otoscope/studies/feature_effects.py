@@ -71,20 +71,31 @@ class _Read:
 
     Attributes:
         clean: `(token,)` log-probability of each of its tokens.
-        active: `(place, feature)` activations of the layer.
-        spans: Of each token the places that are its own, first and one past the last.
+        on: `(token, feature)` whether a feature is on at a token's own places.
+        places: How many there are.
+        count: `(feature,)` places at which it is on.
+        sum: `(feature,)` of the sizes of its activations.
     """
 
     clean: np.ndarray
-    active: np.ndarray
-    spans: np.ndarray
+    on: np.ndarray
+    places: int
+    count: np.ndarray
+    sum: np.ndarray
+
+    @classmethod
+    def of(cls, clean: np.ndarray, active: np.ndarray, spans: np.ndarray) -> _Read:
+        """From activations `(place, feature)` and each token's places, first and one past the last."""
+        on = active != 0
+        before = np.concatenate([np.zeros((1, on.shape[1]), np.int32), np.cumsum(on, axis=0, dtype=np.int32)])
+        first, end = np.minimum(spans, len(active)).T
+        return cls(
+            clean, before[end] > before[first], len(active), on.sum(axis=0), np.abs(active).sum(axis=0)
+        )
 
     def at(self, feature: int) -> np.ndarray:
         """`(token,)` whether a feature is on at a token's own places."""
-        on = np.concatenate([[0], np.cumsum(self.active[:, feature] != 0)])
-        last = len(on) - 1
-        first, end = np.minimum(self.spans, last).T
-        return on[end] > on[first]
+        return self.on[:, feature]
 
 
 def feature_effect(
@@ -180,10 +191,11 @@ def _similar(
     dictionary: Dictionary, reads: Sequence[_Read], layer: int, feature: int, options: EffectOptions
 ) -> list[int]:
     """Features that are on about as often and write about as much, by rank of both."""
-    active = np.concatenate([read.active for read in reads])
+    count = np.sum([read.count for read in reads], axis=0)
+    total = np.sum([read.sum for read in reads], axis=0)
     length = dictionary.decoder(layer, layer, None).float().norm(dim=1).numpy()
-    density = (active != 0).mean(axis=0)
-    written = np.abs(active).sum(axis=0) * length / np.maximum((active != 0).sum(axis=0), 1)
+    density = count / sum(read.places for read in reads)
+    written = total * length / np.maximum(count, 1)
     there = density > 0
     there[feature] = False
     distance = np.abs(np.log((density + 1e-9) / (density[feature] + 1e-9)))
@@ -274,7 +286,7 @@ class _Listener(_Patient):
         given = DecodeOptions(language=options.language)
         transcripts = transcribe_all(model, windows, given, batch=options.batch, keep_going=True)
         for item, transcript in zip(windows, transcripts, strict=True):
-            if isinstance(transcript, AudioError) or not transcript.ids:
+            if isinstance(transcript, AudioError) or not self._ids(transcript):
                 continue
             try:
                 clip = next(item.windows(model.window_seconds))
@@ -291,7 +303,7 @@ class _Listener(_Patient):
         for number in range(len(self.windows)):
             kept: list[Tensor] = []
             clean = self._logprobs(number, self.noting(kept))
-            found.append(_Read(clean, torch.cat(kept).numpy(), self._spans(number)))
+            found.append(_Read.of(clean, torch.cat(kept).numpy(), self._spans(number)))
         return found
 
     def logprobs(self, number: int, feature: int, scale: float) -> np.ndarray:
@@ -313,6 +325,8 @@ class _Listener(_Patient):
     @staticmethod
     def _ids(transcript: Transcript) -> list[int]:
         """Of the first window."""
+        if not transcript.segments:
+            return []
         first = transcript.segments[0]
         return transcript.ids[first.first_token : first.end_token]
 
@@ -373,7 +387,7 @@ class _Reader(_Patient):
             spans = np.array(
                 [[max(i - 1 - self.first, 0), max(i - self.first, 0)] for i in range(1, len(ids))]
             )
-            found.append(_Read(clean, torch.cat(kept).numpy(), spans))
+            found.append(_Read.of(clean, torch.cat(kept).numpy(), spans))
         return found
 
     def logprobs(self, number: int, feature: int, scale: float) -> np.ndarray:

@@ -23,12 +23,13 @@ from otoscope.corpora.phonemes import phonemes_of
 from otoscope.dictionaries.harvesting import SHARD, digest_of_items, positions_of
 from otoscope.dictionaries.loading import load_dictionary
 from otoscope.dictionaries.places import Places
-from otoscope.errors import OptionError
+from otoscope.errors import OptionError, OutputError
 from otoscope.files import atomic_write
 from otoscope.models.transcripts import DecodeOptions
 from otoscope.models.whisper import SpeechModel
 from otoscope.progress import track
 from otoscope.runs import ActivationStore, Run, computed
+from otoscope.runs.notes import Notes
 from otoscope.studies.feature_judging import dictionary_places
 from otoscope.studies.feature_labels import label_values, plain
 from otoscope.versions import versions
@@ -109,15 +110,17 @@ def collect_examples(
         OutputError: The folder cannot be written.
     """
     places = dictionary_places(model, Path(folder), point)
-    dictionary = _dictionary(model, folder, places.stack)
+    stamps = _stamps(Path(folder))
+    dictionary = _dictionary(model, folder, places.stack, str(stamps))
     corpus = items_or_texts(data)
     options = DecodeOptions(language=language)
     out = Path(out)
+    _refuse_other_names(out, stamps)
     settings = {
         "model": {k: v for k, v in model.describe().items() if k not in ("device", "source")},
         "weights": model.weights_digest(),
         "dictionary": dictionary.describe(),
-        "files": _stamps(Path(folder)),
+        "files": stamps,
         "places": places.to_dict(),
         "items": digest_of_items(corpus),
         "language": language,
@@ -134,14 +137,25 @@ def collect_examples(
                 store.append(number, *shard)
                 task.advance(len(corpus[number * SHARD : (number + 1) * SHARD]))
     found = _Found(ActivationStore.read_from(out / _UNDER_WAY), places.layers, corpus)
-    about = _write(model, dictionary, places, found, out, data)
+    about = _write(model, dictionary, places, found, out, data, stamps)
     shutil.rmtree(out / _UNDER_WAY)
     return about
 
 
 @lru_cache(maxsize=1)
-def _dictionary(model: Model, folder: Path | str, stack: str) -> Dictionary:
+def _dictionary(model: Model, folder: Path | str, stack: str, stamps: str) -> Dictionary:
+    """The dictionary, once a process; `stamps` tells it from another one that was put in its place."""
     return load_dictionary(folder, model, stack)
+
+
+def _refuse_other_names(out: Path, stamps: list[list[Any]]) -> None:
+    """Names that people gave stay with the features that they were given to."""
+    if not (out / ABOUT).is_file() or not Notes(out).read():
+        return
+    if Examples(out).about.get("files") != stamps:
+        raise OutputError(
+            f"{out} holds names of features of another dictionary.", "Choose another folder for this one."
+        )
 
 
 def _stamps(folder: Path) -> list[list[Any]]:
@@ -162,12 +176,13 @@ def _shard(
     """Of each recording of a shard the peak of every feature and its place; counts and sums over all of them."""
     import pandas as pd
 
-    dictionary = _dictionary(model, folder, places.stack)
+    dictionary = _dictionary(model, folder, places.stack, str(_stamps(Path(folder))))
     part = corpus[number * SHARD : (number + 1) * SHARD]
     rows: dict[str, list[Tensor]] = {}
     lines = []
     for item, inputs, where in positions_of(model, part, places, batch, options):
-        line = {"item": number * SHARD + len(lines), "audio_filepath": item.audio_filepath, "vectors": 0}
+        name = item.audio_filepath.encode("utf-8", "backslashreplace").decode()
+        line = {"item": number * SHARD + len(lines), "audio_filepath": name, "vectors": 0}
         unread = None if inputs is not None and len(where) else "It cannot be read, or nothing is in it."
         lines.append(line | {"where": json.dumps(where), "reason": unread, "remedy": None})
         if inputs is None or unread:
@@ -203,6 +218,7 @@ class _Found:
 
     Attributes:
         items: The recordings or texts that could be read.
+        numbers: Their numbers in the corpus, from 0.
         moments: Of each, what stands at its places.
         vectors: Places of all of them.
         peak: By layer `(item, feature)`.
@@ -215,7 +231,8 @@ class _Found:
         index = store.index
         if not len(index):
             raise OptionError("Nothing could be read.", "Name recordings or texts that can be.")
-        self.items = [corpus[i] for i in index["item"].tolist()]
+        self.numbers: list[int] = index["item"].tolist()
+        self.items = [corpus[i] for i in self.numbers]
         self.moments = [[Moment(*each) for each in json.loads(w)] for w in index["where"].tolist()]
         self.vectors = sum(index["vectors"].tolist())
         self.peak = {n: store.read(f"peak.{n}") for n in layers}
@@ -247,6 +264,7 @@ def _write(
     found: _Found,
     out: Path,
     data: Path | str,
+    stamps: list[list[Any]],
 ) -> dict[str, Any]:
     labels = label_values(found.items)
     offsets: dict[int, list[int]] = {}
@@ -279,6 +297,7 @@ def _write(
         "vectors": found.vectors,
         "places": places.to_dict(),
         "dictionary": dictionary.describe(),
+        "files": stamps,
         "model": model.describe(),
         "features": len(table),
         "dead": int(sum((count == 0).sum() for count in found.count.values())),
@@ -299,6 +318,7 @@ def _told(layer: int, feature: int, found: _Found) -> dict[str, Any]:
         phoneme = found.phoneme(item, moment)
         examples.append(
             {
+                "item": found.numbers[item],
                 "recording": found.items[item].audio_filepath or None,
                 "activation": round(float(values[rank]), 4),
                 "start": moment.start,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ from otoscope.studies.feature_labels import (
     summary,
     told_apart,
 )
-from otoscope.studies.feature_training import SCORES, whole_shards
+from otoscope.studies.feature_training import SCORES, group_of, whole_shards
 from otoscope.versions import versions
 
 if TYPE_CHECKING:
@@ -76,6 +77,9 @@ if TYPE_CHECKING:
 
 JUDGED = "judged.json"
 """What was found last, beside the dictionary."""
+
+_KEPT = 3 * 24 * 3600
+"""Seconds for which a judgement that was stopped is kept."""
 
 _CALIBRATION = 4096
 """Vectors from which the random dictionary's write vectors are fitted."""
@@ -156,7 +160,7 @@ def evaluate_features(
         if options.labels:
             systems = {name: one for name, (one, _) in found.items()}
             told_apart = under_way.once(
-                "labels", lambda: _told_apart(model, corpus, places, systems, store, clean, options)
+                "labels", lambda: _told_apart(model, folder, corpus, places, systems, store, clean, options)
             )
         told = {
             name: {**scores.to_dict(), **under_way.once(name, partial(judge, reconstructing(one)))}
@@ -236,17 +240,20 @@ class _UnderWay:
         """One for all that the judgement depends on."""
         files = sorted(folder.glob("*.safetensors"))
         settings = {
+            "model": {**model.describe(), "source": None},
             "weights": model.weights_digest(),
             "dictionary": dictionary.describe(),
             "files": [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files],
             "items": digest_of_items(corpus),
+            "labels": [[item.language, sorted(item.labels.items())] for item in corpus],
             "options": [options.point, options.language, options.controls, options.seed],
         }
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
         place = cache_dir() / "judging" / digest[:24]
-        with Run.opened(place / "parts", "judging", settings):
+        _sweep(place.parent)
+        with Run.opened(place / "parts", "judging", {"of": digest}):
             yield cls(place)
-        shutil.rmtree(place, ignore_errors=True)
+            shutil.rmtree(place, ignore_errors=True)
 
     def once(self, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """What the work gives, now or when it was done before."""
@@ -257,6 +264,13 @@ class _UnderWay:
         with atomic_write(path, "wb") as file:
             file.write(json.dumps(found).encode("utf-8", "backslashreplace"))
         return found
+
+
+def _sweep(folder: Path) -> None:
+    """Remove judgements that nobody went on with for three days: their vectors are large."""
+    for old in folder.glob("*/parts/run.json"):
+        if time.time() - old.stat().st_mtime > _KEPT:
+            shutil.rmtree(old.parents[1], ignore_errors=True)
 
 
 def _stability(
@@ -273,8 +287,17 @@ def _stability(
     return stability(dictionary, loaded, places.layers)
 
 
+def _group_by(folder: Path) -> str:
+    """Labels by which the dictionary's corpus was divided; "" where nobody said."""
+    try:
+        return str(json.loads((folder / SCORES).read_text("utf-8"))["recipe"]["group_by"] or "")
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
 def _told_apart(
     model: Model,
+    folder: Path,
     corpus: Sequence[Item],
     places: Places,
     systems: Mapping[str, Dictionary],
@@ -315,7 +338,8 @@ def _told_apart(
         **({"random": systems["random"]} if "random" in systems else {}),
     }
     judged = {name: (dense_of(one), places.layers) for name, one in every.items()}
-    kinds = [labels_of_recordings(items), *labels_of_places(items, around, options.seed)]
+    blocks = [group_of(item, _group_by(folder)) for item in items]
+    kinds = [labels_of_recordings(items, blocks), *labels_of_places(items, around, options.seed, blocks)]
     found, told = {}, {}
     with track("Asking for labels", len(kinds), "kinds of label") as task:
         for labelled in kinds:

@@ -42,12 +42,19 @@ class Labelled:
         values: By label, `(row,)` values as text; "" where nothing is known.
         group: `(row,)` number of the recording.
         place: `(row,)` place in the recording; None: the whole of it.
+        block: `(row,)` what is never on both halves, such as a recording with its disturbed copies; None: the recording.
     """
 
     kind: str
     values: Mapping[str, np.ndarray]
     group: np.ndarray
     place: np.ndarray | None = None
+    block: np.ndarray | None = None
+
+    @property
+    def blocks(self) -> np.ndarray:
+        """`(row,)` numbers of the blocks, from 0."""
+        return np.unique(self.group if self.block is None else self.block, return_inverse=True)[1]
 
 
 def label_values(items: Sequence[Item]) -> dict[str, np.ndarray]:
@@ -64,18 +71,27 @@ def label_values(items: Sequence[Item]) -> dict[str, np.ndarray]:
     return found
 
 
-def labels_of_recordings(items: Sequence[Item]) -> Labelled:
-    """What the manifest says of whole recordings."""
-    return Labelled("recording", label_values(items), np.arange(len(items)))
+def labels_of_recordings(items: Sequence[Item], blocks: Sequence[str] | None = None) -> Labelled:
+    """What the manifest says of whole recordings.
+
+    Args:
+        items: The recordings.
+        blocks: Of each, what is never on both halves.
+    """
+    block = None if blocks is None else np.array(blocks, dtype=object).astype(str)
+    return Labelled("recording", label_values(items), np.arange(len(items)), block=block)
 
 
-def labels_of_places(items: Sequence[Item], where: Sequence[Sequence[Where]], seed: int) -> list[Labelled]:
+def labels_of_places(
+    items: Sequence[Item], where: Sequence[Sequence[Where]], seed: int, blocks: Sequence[str] | None = None
+) -> list[Labelled]:
     """What is said or written at places, drawn from all: the commonest words, and phonemes where they are known.
 
     Args:
         items: The recordings or texts.
         where: Of each, what stands at every place; see `positions_of`.
         seed: Of the draw.
+        blocks: Of each recording, what is never on both halves.
     """
     from otoscope.corpora.phonemes import phonemes_of
 
@@ -85,7 +101,8 @@ def labels_of_places(items: Sequence[Item], where: Sequence[Sequence[Where]], se
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.permutation(len(group))[:MOST_PLACES])
     timed = bool(where) and any(w and w[0][0] is not None for w in where)
-    found = [Labelled("word", {"word": words[chosen]}, group[chosen], place[chosen])]
+    block = None if blocks is None else np.array(blocks, dtype=object).astype(str)[group[chosen]]
+    found = [Labelled("word", {"word": words[chosen]}, group[chosen], place[chosen], block)]
     if timed:
         said = {i: phonemes_of(item) for i, item in enumerate(items)}
         phones = np.array(
@@ -93,7 +110,7 @@ def labels_of_places(items: Sequence[Item], where: Sequence[Sequence[Where]], se
             dtype=object,
         )
         if (phones != "").any():
-            found.append(Labelled("phoneme", {"phoneme": phones}, group[chosen], place[chosen]))
+            found.append(Labelled("phoneme", {"phoneme": phones}, group[chosen], place[chosen], block))
     return found
 
 
@@ -122,11 +139,12 @@ def told_apart(
 
     Returns:
         One entry a value: `label`, `value`, `n` (rows that have it), and of each system `layer`, `feature` and `auc`, which is
-        that of the other half, with `ci_low` and `ci_high` (over recordings) and `shuffled` for the first system.
+        that of the other half, with `ci_low` and `ci_high` (over blocks) and `shuffled` for the first system.
     """
     rng = np.random.default_rng(seed)
-    groups = np.unique(labelled.group)
-    first_half = np.isin(labelled.group, rng.permutation(groups)[: len(groups) // 2])
+    blocks = labelled.blocks
+    count = int(blocks.max()) + 1 if len(blocks) else 0
+    first_half = np.isin(blocks, rng.permutation(count)[: count // 2])
     wanted = _values(labelled, [first_half, ~first_half])
     found = [{"label": name, "value": value, "n": int(mine.sum())} for name, value, mine in wanted]
     if not wanted:
@@ -155,7 +173,7 @@ def told_apart(
             if number == 0:
                 sign = 1 if area >= 0.5 else -1
                 low, high = bootstrap(
-                    _area, sign * scores[~first_half], mine[~first_half], groups=labelled.group[~first_half],
+                    _area, sign * scores[~first_half], mine[~first_half], groups=blocks[~first_half],
                     resamples=200, seed=seed,
                 )  # fmt: skip
                 luck, lucky_scores = chance[i]  # type: ignore[misc]
@@ -192,14 +210,17 @@ def _values(labelled: Labelled, parts: Sequence[np.ndarray]) -> list[tuple[str, 
 
 
 def _dealt(labelled: Labelled, rng: np.random.Generator) -> np.ndarray:
-    """Rows whose labels each row gets instead: another recording's, or those of other places."""
-    return rng.permutation(len(labelled.group))
+    """Rows whose labels each row gets instead, far along the corpus: neighbours stay neighbours, as rows resemble each other."""
+    n = len(labelled.group)
+    return (np.arange(n) + int(rng.integers(n // 4, 3 * n // 4 + 1))) % max(n, 1)
 
 
 def _rows(dense: Dense, layer: int, labelled: Labelled) -> np.ndarray:
     """Activations `(row, feature)`: at each place, or the greatest of each recording."""
     if labelled.place is None:
-        return np.stack([dense(layer, int(g)).max(axis=0) for g in labelled.group]).astype(np.float32)
+        return np.stack([dense(layer, int(g)).max(axis=0, initial=0) for g in labelled.group]).astype(
+            np.float32
+        )
     return np.concatenate(
         [dense(layer, int(g))[labelled.place[labelled.group == g]] for g in np.unique(labelled.group)]
     ).astype(np.float32)

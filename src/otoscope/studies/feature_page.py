@@ -90,19 +90,19 @@ def features_doc(
     )
 
 
-def _recordings(examples: Examples) -> dict[str, Item]:
-    """The corpus by the names that moments carry; empty where it is gone."""
+def _recordings(examples: Examples) -> list[Item]:
+    """The corpus; empty where it is gone."""
     from otoscope.errors import ManifestError
 
     try:
-        return {item.audio_filepath: item for item in items_or_texts(examples.about["corpus"])}
+        return items_or_texts(examples.about["corpus"])
     except (ManifestError, AudioError):
-        return {}
+        return []
 
 
 def _feature(
     told: Mapping[str, Any],
-    recordings: Mapping[str, Item],
+    recordings: Sequence[Item],
     resources: dict[str, Resource],
     moments: int,
     named: str | None,
@@ -128,11 +128,12 @@ def _feature(
 
 
 def _moment(
-    moment: Mapping[str, Any], recordings: Mapping[str, Item], resources: dict[str, Resource]
+    moment: Mapping[str, Any], recordings: Sequence[Item], resources: dict[str, Resource]
 ) -> FeatureMoment:
     name, more = moment["recording"], {}
-    if moment["start"] is not None and name in recordings:
-        more = _snippet(recordings[name], moment, resources)
+    number = moment.get("item", len(recordings))
+    if moment["start"] is not None and number < len(recordings) and recordings[number].audio_filepath == name:
+        more = _snippet(recordings[number], moment, resources)
     return FeatureMoment(
         recording=Path(name).name if name else None,
         activation=moment["activation"],
@@ -155,7 +156,8 @@ def _snippet(item: Item, moment: Mapping[str, Any], resources: dict[str, Resourc
         clip = read(item.path, offset=item.offset + start, duration=moment["end"] + CONTEXT - start)
     except AudioError:
         return {}
-    name = f"{item.audio_filepath}@{start:.3f}-{moment['end']:.3f}"
+    begin, end = item.offset + start, item.offset + moment["end"]
+    name = f"{item.audio_filepath}@{begin:.3f}-{end:.3f}"
     if name not in resources:
         encoded = io.BytesIO()
         whole = np.clip(np.round(clip.samples * 32767), -32768, 32767).astype(np.int16)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from otoscope.corpora import Item, items_or_texts, write_manifest
 from otoscope.corpora.joining import joined
 from otoscope.corpora.splitting import split
-from otoscope.dictionaries.harvesting import Drawn, harvest_places, heard_vectors
+from otoscope.dictionaries.harvesting import Drawn, digest_of_items, harvest_places, heard_vectors
 from otoscope.dictionaries.neurons import neurons_of
 from otoscope.dictionaries.places import Places, places_of
 from otoscope.dictionaries.scores import Reconstruction, reconstruction
@@ -237,7 +237,13 @@ def train_features(
             batches = _streamed(model, *heard, places, recipe, config, batch)
         else:
             batches = _batches(stores["train"], names, config)
-        dictionary = train(config, batches, out, model.device, neurons)
+        about = {
+            "items": digest_of_items(heard[0]),
+            "drawn": asdict(heard[1]),
+            "language": recipe.language,
+            "stream": [batch or model.batch] if stream else None,
+        }
+        dictionary = train(config, batches, out, model.device, neurons, about)
         scores = reconstruction(dictionary, places.layers, whole_shards(stores["test"], *names))
         learned = Learned(
             dictionary,
@@ -277,7 +283,12 @@ def divided(corpus: Sequence[Item], recipe: FeatureRecipe, seed: int) -> dict[st
     """
     shares = {"train": 1 - recipe.held_out, "test": recipe.held_out}
     if recipe.group_by:
-        parts = split([_grouped(item, recipe.group_by) for item in corpus], shares, "group", seed=seed)
+        parts = split(
+            [replace(item, labels={"group": group_of(item, recipe.group_by)}) for item in corpus],
+            shares,
+            "group",
+            seed=seed,
+        )
     else:
         if len(corpus) < 2:
             raise ManifestError("One recording cannot be divided.", "Give a corpus of several.")
@@ -288,11 +299,11 @@ def divided(corpus: Sequence[Item], recipe: FeatureRecipe, seed: int) -> dict[st
     return {name: [item for item, part in zip(corpus, parts, strict=True) if part == name] for name in shares}
 
 
-def _grouped(item: Item, labels: str) -> Item:
-    """An item whose label `group` is the first of these labels that it has, or its own name."""
+def group_of(item: Item, labels: str) -> str:
+    """The first of these labels that an item has, with its value, or the item's own name."""
     names = [name.strip() for name in labels.split(",")]
     found = next((f"{n}={item.labels[n]}" for n in names if item.labels.get(n) is not None), None)
-    return replace(item, labels={"group": found or f"{item.audio_filepath} {item.offset} {item.text}"})
+    return found or f"{item.audio_filepath} {item.offset} {item.text}"
 
 
 def _heard(model: Model, part: Sequence[Item], recipe: FeatureRecipe) -> tuple[list[Item], Drawn]:
@@ -339,8 +350,15 @@ def _streamed(
 
     def endless() -> Iterator[Vectors]:
         for epoch in count():
-            order = random.Random(config.seed * 1_000_003 + epoch).sample(mine, len(mine))
-            yield from heard_vectors(model, order, places, batch=batch, options=options, drawn=drawn)
+            order, empty = random.Random(config.seed * 1_000_003 + epoch).sample(mine, len(mine)), True
+            for vectors in heard_vectors(model, order, places, batch=batch, options=options, drawn=drawn):
+                empty = False
+                yield vectors
+            if empty:
+                raise ManifestError(
+                    "A process heard nothing at all in its part of the corpus.",
+                    "Give recordings or texts that can be read, at least one a process.",
+                )
 
     width = sum((model.points[name].width or 0) * 4 for name in (*places.inputs, *(places.targets or ())))
     share = config.batch // parallel.world()
@@ -370,8 +388,8 @@ def _batches(
 def whole_shards(
     store: ActivationStore, inputs: Sequence[str], targets: Sequence[str] | None
 ) -> Iterator[Vectors]:
-    """All vectors of a store once, a shard at a time."""
-    yield from Shards(store.files, inputs, targets, epochs=1)(0)
+    """All vectors of a store once, a shard at a time, in the order of its rows."""
+    yield from Shards(store.files, inputs, targets).in_order()
 
 
 def _count(store: ActivationStore) -> int:

@@ -183,6 +183,10 @@ class Shards:
             order = _order(len(self.files), self.seed, epoch)
             yield self._read(self.files[int(order[place])])
 
+    def in_order(self) -> Iterator[Vectors]:
+        """Every file once, in the order in which they were given."""
+        yield from map(self._read, self.files)
+
     def _read(self, path: Path) -> Vectors:
         from safetensors import SafetensorError, safe_open
 

@@ -116,7 +116,7 @@ class LayerCoder(nn.Module):
         self.b_dec.copy_(units.centre)
         self.b_enc.copy_(-(self.w_enc @ units.start.to(self.w_enc)))
         if neurons is not None:
-            self._become(neurons, self.scaled_inputs(x), y.to(self.gain) * self.gain)
+            self._become(neurons, self.scaled_inputs(x))
         if self.config.activation == "jumprelu":
             wanted = self.config.start_l0 or self.config.k or self.config.width / 32
             z = torch.addmm(self.b_enc, self.scaled_inputs(x[:4096]), self.w_enc.T)
@@ -124,9 +124,11 @@ class LayerCoder(nn.Module):
             # Between two of the sample: at one of them rounding would decide whether it is on.
             below, over = (z.kthvalue(at, dim=0).values for at in (rank, min(rank + 1, len(z))))
             self.log_threshold.copy_(((below + over) / 2).clamp_min(1e-3).log())
+        if neurons is not None:
+            self._leave_the_rest(self.scaled_inputs(x), y.to(self.gain) * self.gain)
 
-    def _become(self, neurons: Neurons, x: Tensor, y: Tensor) -> None:
-        """Features that are the model's neurons, in the units of training; what is left over goes to bias and skip.
+    def _become(self, neurons: Neurons, x: Tensor) -> None:
+        """Features that are the model's neurons, in the units of training.
 
         A neuron's reading direction is multiplied by the length of what it writes, which is divided by it: gates that count take
         those first that write most.
@@ -145,6 +147,9 @@ class LayerCoder(nn.Module):
         among = strong.values[:, -1].clamp_min(0).median() / 2
         self.w_enc[count:] *= among / x.norm(dim=1).median().clamp_min(1e-12) * x.shape[1] ** 0.5
         self.b_enc[count:] = 0
+
+    def _leave_the_rest(self, x: Tensor, y: Tensor) -> None:
+        """What the features that stay on do not write goes to bias and skip."""
         kept = self.encode(x, int(self.config.k or 1))
         rest = y - decode(kept.values, self.w_dec[:, : self.d_out].contiguous(), kept.pattern)
         self.b_dec.copy_(rest.mean(dim=0))

@@ -7,7 +7,7 @@ under way, and at its end the dictionary in the project's own format.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import chain, islice
 from pathlib import Path
@@ -47,6 +47,7 @@ def train(
     folder: Path | str,
     device: torch.device | str = "cpu",
     neurons: Callable[[int], Neurons] | None = None,
+    about: Mapping[str, Any] | None = None,
 ) -> TranscoderSet | CrossLayerTranscoder:
     """Learn a dictionary, or go on learning it, and write it into a folder.
 
@@ -60,6 +61,7 @@ def train(
         folder: Made if it is not there.
         device: Where to compute.
         neurons: From a layer its neurons, for a training that starts from them.
+        about: What the data are, JSON-ready: a training goes on with the same alone.
 
     Returns:
         The dictionary as it is read back.
@@ -70,7 +72,8 @@ def train(
         TrainingError: The data ended early, or loss or gradient are not finite.
     """
     folder = Path(folder)
-    with _opened(folder, config):
+    settings = config.to_json() | ({} if about is None else {"data": dict(about)})
+    with _opened(folder, settings):
         if not (folder / HEADER).exists():
             Trainer(config, data, folder, device, neurons).run()
         parallel.barrier()
@@ -78,13 +81,13 @@ def train(
 
 
 @contextmanager
-def _opened(folder: Path, config: TrainConfig) -> Iterator[None]:
+def _opened(folder: Path, settings: Mapping[str, Any]) -> Iterator[None]:
     """The folder, held by the first process for all; what it is refused, all are refused."""
     problem: OtoscopeError | None = None
     with ExitStack() as stack:
         if parallel.rank() == 0:
             try:
-                stack.enter_context(Run.opened(folder, KIND, config.to_json()))
+                stack.enter_context(Run.opened(folder, KIND, settings))
             except OtoscopeError as error:
                 problem = error
         told = parallel.gathered_values(problem and (problem.reason, problem.remedy))[0]
