@@ -349,12 +349,10 @@ def _frames_around(transcript: Transcript, frame_seconds: float) -> list[Where]:
         start = frame * frame_seconds
         middle = start + frame_seconds / 2
         at = next((i for i, w in enumerate(words) if w.start <= middle < w.end), None)
-        before = [w.text for w in words if w.end <= middle][-4:]
-        after = [w.text for w in words if w.start > middle][:3]
+        before = "".join(f"{w.text.strip()} " for w in [w for w in words if w.end <= middle][-4:])
+        after = "".join(f" {w.text.strip()}" for w in [w for w in words if w.start > middle][:3])
         word = "" if at is None else words[at].text
-        found.append(
-            (round(start, 3), round(start + frame_seconds, 3), "".join(before), word, "".join(after))
-        )
+        found.append((round(start, 3), round(start + frame_seconds, 3), before, word.strip(), after))
     return found
 
 
@@ -490,18 +488,16 @@ def _read_texts(
     parts: dict[int, list[dict[str, np.ndarray]]] = {i: [] for i in range(len(items))}
     special = set(model.tokenizer.all_special_ids)
     first = [model.tokenizer.bos_token_id] if model.tokenizer.bos_token_id is not None else []
-    # Pieces of one length share a batch: there is no padding to leave out.
-    for length in sorted({len(ids) for _, ids in pieces}, reverse=True):
-        same = [piece for piece in pieces if len(piece[1]) == length]
-        for chunk in batches(same, batch):
-            tokens = torch.tensor([[*first, *ids] for _, ids in chunk], device=model.device)
-            keep = [
-                torch.tensor([t not in special for t in row]).nonzero().flatten() for row in tokens.tolist()
-            ]
-            with _keeping(model, places.points, keep) as kept:
-                model.forward(tokens)
-            for row, (i, _) in enumerate(chunk):
-                parts[i].append({name: vectors[row] for name, vectors in kept.items()})
+    # Pieces of about one length share a batch. What is filled up behind a piece is not seen from its positions.
+    for chunk in batches(sorted(pieces, key=lambda piece: len(piece[1]), reverse=True), batch):
+        rows = [[*first, *ids] for _, ids in chunk]
+        longest = len(rows[0])
+        tokens = torch.tensor([row + [row[-1] if row else 0] * (longest - len(row)) for row in rows])
+        keep = [torch.tensor([t not in special for t in row]).nonzero().flatten() for row in rows]
+        with _keeping(model, places.points, keep) as kept:
+            model.forward(tokens.to(model.device))
+        for row, (i, _) in enumerate(chunk):
+            parts[i].append({name: vectors[row] for name, vectors in kept.items()})
     for i, item in enumerate(items):
         if not parts[i]:
             yield AudioError(f"{item.audio_filepath or 'A text'} is empty.", "Give it a text.")

@@ -29,6 +29,9 @@ MOST_PLACES = 8000
 _FEWEST, _MOST_VALUES, _MOST_LABELS = 5, 40, 40
 _FEWEST_PLACES = 30
 
+_WHENCE = ("licence", "recipe", "package", "file", "source")
+"""Labels that say where a recording comes from, and nothing of its sound."""
+
 Dense = Callable[[int, int], np.ndarray]
 """From a layer and an item's number, activations `(n, feature)` at all its places."""
 
@@ -60,7 +63,10 @@ class Labelled:
 def label_values(items: Sequence[Item]) -> dict[str, np.ndarray]:
     """Labels of few values, by name `(item,)`, as text; "" where an item has none."""
     names = Counter(
-        name for item in items for name, value in item.labels.items() if isinstance(value, (str, bool))
+        name
+        for item in items
+        for name, value in item.labels.items()
+        if isinstance(value, (str, bool)) and name not in _WHENCE
     )
     found = {}
     for name in names:
