@@ -66,8 +66,9 @@ def test_a_feature_that_is_taken_away_is_a_neuron_whose_write_vector_is_zero(wri
     assert n == len(change)
     whole = (at["change"] * at["tokens"] + (elsewhere["change"] or 0) * elsewhere["tokens"]) / n
     assert whole == pytest.approx(float(change.mean()), abs=1e-5)
-    assert len(told["controls"]["changes"]) == 8
-    assert 1 / 9 <= told["p"] <= 1
+    assert len(told["controls"]["at_their_own"]) == len(told["controls"]["at_these"]) == 8
+    assert 1 / 9 <= told["p_own"] <= 1
+    assert 1 / 9 <= told["p_these"] <= 1
     assert told["at"]["ci_low"] <= told["at"]["change"] <= told["at"]["ci_high"]
 
 
@@ -76,7 +77,7 @@ def test_scaled_by_one_nothing_changes(writer, texts):
         writer, "neurons", texts, 0, 3, EffectOptions(scale=1.0, point="blocks.*.mlp", controls=3)
     )
     assert told["at"]["change"] == 0
-    assert told["controls"]["changes"] == [0, 0, 0]
+    assert told["controls"]["at_their_own"] == told["controls"]["at_these"] == [0, 0, 0]
 
 
 def test_a_feature_that_does_not_exist_is_refused(writer, texts):

@@ -92,7 +92,7 @@ def effect_command(
 ) -> None:
     """Test whether the model uses a feature: take it away, and see how probable the tokens stay at which it was on.
 
-    Beside it other features of the layer that are on as often and write as much, each at its own moments.
+    Beside it other features of the layer that are on as often and write as much, taken away likewise.
 
     Example: otoscope features test features features/held_out.jsonl --feature 2:1310
     """
@@ -117,12 +117,14 @@ def _effect_lines(told: dict[str, Any]) -> list[str]:
     ]
     if elsewhere["change"] is not None:
         lines.append(f"  elsewhere        {elsewhere['change']:+.3f} ({elsewhere['tokens']} tokens)")
-    if controls["changes"]:
-        found = sorted(controls["changes"])
-        lines.append(
-            f"  other features   {controls['mean']:+.3f} on average where they are on ({found[0]:+.3f} to {found[-1]:+.3f}; "
-            f"{len(found)} features), p = {told['p']:.3f}"
-        )
+    places = (("at_these", "at the same tokens", "p_these"), ("at_their_own", "where they are on", "p_own"))
+    for name, where, p in places:
+        found = sorted(controls[name])
+        if found:
+            lines.append(
+                f"  other features   {controls[f'mean_{name}']:+.3f} on average {where} ({found[0]:+.3f} to {found[-1]:+.3f}; "
+                f"{len(found)} features), p = {told[p]:.3f}"
+            )
     if told["examples"]:
         lines.append(
             "  most: " + ", ".join(f"{e['text']!r} {e['change']:+.2f}" for e in told["examples"][:6])

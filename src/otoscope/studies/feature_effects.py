@@ -2,7 +2,7 @@
 
 Every recording is heard again with the feature's part of what it writes scaled, everything else as it was, and the model's own
 text is read with it: by how much does each token become more or less probable? Beside the feature stand others of its layer that
-are on about as often and write about as much, each at its own moments.
+are on about as often and write about as much, at their own moments and at the feature's.
 """
 
 from __future__ import annotations
@@ -118,8 +118,9 @@ def feature_effect(
 
     Returns:
         JSON-ready. `at`: the mean change of log-probability, in nats, of tokens where the feature is on, with an interval over
-        windows; `elsewhere`: of all others; `controls`: `at` of each control at its own moments; `p`: how often a control's is at
-        least as far from zero, itself counted.
+        windows; `elsewhere`: of all others; `controls`: what each control changes at its own moments, and at these; `p_own` and
+        `p_these`: how often a control's change there is at least as far from zero, the feature's own counted. At its own moments
+        a control may be as much in use; that this feature is the one in use here shows at these.
 
     Raises:
         OptionError: There is no such feature, or it is never on.
@@ -151,7 +152,7 @@ def feature_effect(
     own = _mean_at(reads, changes[feature], feature)
     others = [_mean_at(reads, changes[one], one) for one in chosen[1:]]
     others = [value for value in others if np.isfinite(value)]
-    beyond = sum(abs(value) >= abs(own) for value in others)
+    here = [_mean_at(reads, changes[one], feature) for one in chosen[1:]]
     sums = np.array(
         [[c[r.at(feature)].sum(), r.at(feature).sum()] for r, c in zip(reads, changes[feature], strict=True)]
     )
@@ -167,11 +168,14 @@ def feature_effect(
             "tokens": len(elsewhere),
         },
         "controls": {
-            "changes": others,
             "features": chosen[1:],
-            "mean": float(np.mean(others)) if others else None,
+            "at_their_own": others,
+            "at_these": here,
+            "mean_at_their_own": float(np.mean(others)) if others else None,
+            "mean_at_these": float(np.mean(here)) if here else None,
         },
-        "p": (1 + beyond) / (1 + len(others)),
+        "p_own": _rarity(own, others),
+        "p_these": _rarity(own, here),
         "windows": len(reads),
         "examples": patient.examples(reads, changes[feature], feature),
         "places": places.to_dict(),
@@ -179,6 +183,11 @@ def feature_effect(
         "seed": options.seed,
         "versions": versions(),
     }
+
+
+def _rarity(own: float, others: Sequence[float]) -> float:
+    """How often a change is at least as far from zero, its own counted."""
+    return (1 + sum(abs(value) >= abs(own) for value in others)) / (1 + len(others))
 
 
 def _mean_at(reads: Sequence[_Read], changes: Sequence[np.ndarray], feature: int) -> float:
