@@ -26,6 +26,8 @@ NAMES = (
     "hearing",
     "hearing_checks",
     "grounding",
+    "training",
+    "harvesting",
     "parity_tiny_en",
     "parity_base",
 )

@@ -20,7 +20,7 @@ CLAIM = (
     "and at least as many steps a second as EleutherAI's sparsify 1.3.3 and SAELens 6.54.12"
 )
 SHARE = 0.6
-JOB = {"d": 384, "width": 4096, "k": 32, "batch": 2048, "steps": 40, "warm": 10, "lr": 1e-3, "blocks": 8}
+JOB = {"d": 384, "width": 4096, "k": 32, "batch": 2048, "steps": 24, "warm": 6, "lr": 1e-3, "blocks": 8}
 TURNS = 3
 
 OURS = """
