@@ -1,7 +1,7 @@
 """What harvesting vectors for dictionaries costs beside running the model over the same windows.
 
-Windows of 30 s are joined from the sample recordings. Plain is the model alone: log-mel and encoder, and for the decoder the greedy
-transcripts, too. Harvesting keeps what every MLP reads and writes, on disk. Both in turns, in one process.
+Windows of 30 s are joined from the sample recordings. Plain is the model alone: log-mel and encoder, and for the decoder the
+greedy transcripts, too. Harvesting keeps what every MLP reads and writes, on disk. Both in turns, in one process.
 """
 
 from __future__ import annotations

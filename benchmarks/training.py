@@ -1,8 +1,8 @@
 """Training of dictionaries: its dense products beside the machine's peak, and steps a second beside sparsify and SAELens.
 
-Every side trains a TopK autoencoder of one configuration on the same vectors in a process of its own, in turns; the peers in their
-own environments (`benchmarks/peers`), with their own modules and losses, and Adam of torch as they call it. None has dead features
-in this time, so no auxiliary loss is computed.
+Every side trains a TopK autoencoder of one configuration on the same vectors in a process of its own, in turns; the peers in
+their own environments (`benchmarks/peers`), with their own modules and losses, and Adam of torch as they call it. None has dead
+features in this time, so no auxiliary loss is computed.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 CLAIM = (
-    "A step of a TopK autoencoder (384 to 4,096, k 32, 2,048 vectors): dense products at 60 % or more of the measured matmul peak, "
-    "and at least as many steps a second as EleutherAI's sparsify 1.3.3 and SAELens 6.54.12"
+    "A step of a TopK autoencoder (384 to 4,096, k 32, 2,048 vectors): dense products at 60 % or more of the measured matmul "
+    "peak, and at least as many steps a second as EleutherAI's sparsify 1.3.3 and SAELens 6.54.12"
 )
 SHARE = 0.6
 JOB = {"d": 384, "width": 4096, "k": 32, "batch": 2048, "steps": 24, "warm": 6, "lr": 1e-3, "blocks": 8}
@@ -86,7 +86,9 @@ def run() -> dict[str, Any]:
         for turn in range(TURNS):
             for name, command in sides.items():
                 job = Path(folder) / f"{name}-{turn}.json"
-                job.write_text(json.dumps({**JOB, "data": str(data), "folder": str(Path(folder) / f"{name}-{turn}")}))
+                job.write_text(
+                    json.dumps({**JOB, "data": str(data), "folder": str(Path(folder) / f"{name}-{turn}")})
+                )
                 done = subprocess.run([*command, str(job)], capture_output=True, text=True, check=False)
                 if done.returncode:
                     raise RuntimeError(f"{name}: {done.stderr[-2000:]}")
@@ -105,7 +107,8 @@ def run() -> dict[str, Any]:
         "matmul_peak_gflops": peak,
         "dense_gflops": dense,
         "dense_share_of_peak": dense / peak,
-        "dense_share_of_the_step": statistics.median(t["dense_seconds_a_step"] for t in ours) / median["otoscope"],
+        "dense_share_of_the_step": statistics.median(t["dense_seconds_a_step"] for t in ours)
+        / median["otoscope"],
         "threads": ours[0]["threads"],
         "passed": dense / peak >= SHARE and min(ratios.values()) >= 1,
     }

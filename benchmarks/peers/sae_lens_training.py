@@ -1,4 +1,7 @@
-"""SAELens at one training; runs in its own environment: `python sae_lens_training.py JOB.json`. Nothing of otoscope is imported."""
+"""SAELens at one training; runs in its own environment: `python sae_lens_training.py JOB.json`.
+
+Nothing of otoscope is imported.
+"""
 
 import json
 import sys
@@ -17,7 +20,11 @@ torch.manual_seed(0)
 
 def trained(sparse):
     config = TopKTrainingSAEConfig(
-        d_in=job["d"], d_sae=job["width"], k=job["k"], use_sparse_activations=sparse, rescale_acts_by_decoder_norm=False
+        d_in=job["d"],
+        d_sae=job["width"],
+        k=job["k"],
+        use_sparse_activations=sparse,
+        rescale_acts_by_decoder_norm=False,
     )
     sae = TopKTrainingSAE(config)
     sae.b_dec.data = data[0].mean(0)

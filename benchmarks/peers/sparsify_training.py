@@ -1,4 +1,7 @@
-"""sparsify at one training; runs in its own environment: `python sparsify_training.py JOB.json`. Nothing of otoscope is imported."""
+"""sparsify at one training; runs in its own environment: `python sparsify_training.py JOB.json`.
+
+Nothing of otoscope is imported.
+"""
 
 import json
 import sys
