@@ -42,6 +42,9 @@ def atomic_write(path: Path | str, mode: str = "w") -> Iterator[IO]:
         path: The final name. Its folder must exist.
         mode: "w" for UTF-8 text, "wb" for bytes.
 
+    Yields:
+        The file; its `name` is the temporary path, for a library that writes to a path itself.
+
     Raises:
         OutputError: The disk is full, the folder is missing or may not be written to.
     """
@@ -50,7 +53,8 @@ def atomic_write(path: Path | str, mode: str = "w") -> Iterator[IO]:
     try:
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:80]}.", suffix=".part", dir=path.parent)
         temporary = Path(name)
-        with os.fdopen(descriptor, mode, encoding=None if "b" in mode else "utf-8") as file:
+        os.close(descriptor)
+        with temporary.open(mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

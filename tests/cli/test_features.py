@@ -20,23 +20,15 @@ def texts(tmp_path, monkeypatch):
     return tmp_path
 
 
+def learn(out, *options):
+    """Train a small dictionary on the texts, in the folder where the commands run."""
+    small = ["--width", "48", "--k", "6", "--steps", "40", "--vectors", "64"]
+    assert main(["features", "train", "texts.txt", "--out", out, *small, *options]) == 0
+
+
 def test_from_a_text_to_a_judged_dictionary_and_its_features(language_model, texts, capsys):
     of = ["--model", str(language_model), "--quiet"]
-    learn = [
-        "--point",
-        "blocks.*.mlp",
-        "--kind",
-        "skip",
-        "--width",
-        "48",
-        "--k",
-        "6",
-        "--steps",
-        "40",
-        "--vectors",
-        "64",
-    ]
-    assert main(["features", "train", "texts.txt", "--out", "f", *learn, *of, "--json", "f.json"]) == 0
+    learn("f", "--point", "blocks.*.mlp", "--kind", "skip", *of, "--json", "f.json")
     told = json.loads((texts / "f.json").read_text())
     assert told["config"]["kind"] == "skip"
     assert told["l0"] <= 6
@@ -55,21 +47,7 @@ def test_from_a_text_to_a_judged_dictionary_and_its_features(language_model, tex
 def trained(language_model, texts):
     """A small dictionary and its examples, in the folder where the commands run."""
     of = ["--model", str(language_model), "--quiet"]
-    learn = [
-        "--point",
-        "blocks.*.mlp",
-        "--kind",
-        "skip",
-        "--width",
-        "48",
-        "--k",
-        "6",
-        "--steps",
-        "40",
-        "--vectors",
-        "64",
-    ]
-    assert main(["features", "train", "texts.txt", "--out", "f", *learn, *of]) == 0
+    learn("f", "--point", "blocks.*.mlp", "--kind", "skip", *of)
     assert main(["features", "examples", "f", "texts.txt", "--out", "x", *of]) == 0
     return of
 
@@ -94,48 +72,10 @@ def test_exports_are_read_again(trained, texts, capsys):
     assert main(["features", "export", "f", "--to", "circuit-tracer", "--out", "ct", *trained]) == 2
     assert "circuit-tracer has no activation topk with ReLU" in capsys.readouterr().err
     assert main(["features", "export", "f", "--to", "sae-lens", "--out", "sl", *trained]) == 2
-    of = trained
-    learn = [
-        "--kind",
-        "sae",
-        "--activation",
-        "batchtopk",
-        "--width",
-        "48",
-        "--k",
-        "6",
-        "--steps",
-        "40",
-        "--vectors",
-        "64",
-    ]
-    assert (
-        main(
-            [
-                "features",
-                "train",
-                "texts.txt",
-                "--out",
-                "s",
-                "--point",
-                "blocks.1.hook_resid_post",
-                *learn,
-                *of,
-            ]
-        )
-        == 0
-    )
+    of, point = trained, ("--point", "blocks.1.hook_resid_post")
+    learn("s", *point, "--kind", "sae", "--activation", "batchtopk", *of)
     assert main(["features", "export", "s", "--to", "sae-lens", "--out", "sl", *of]) == 0
-    evaluate = [
-        "features",
-        "evaluate",
-        "sl",
-        "texts.txt",
-        "--point",
-        "blocks.1.hook_resid_post",
-        "--no-labels",
-        *of,
-    ]
+    evaluate = ["features", "evaluate", "sl", "texts.txt", *point, "--no-labels", *of]
     assert main([*evaluate, "--json", "sl.json"]) == 0
     assert main(["features", "evaluate", "s", "texts.txt", "--no-labels", *of, "--json", "s.json"]) == 0
     ours, theirs = (json.loads((texts / name).read_text()) for name in ("s.json", "sl.json"))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 import torch
 from tests.conftest import tiny
 from tests.patching.worlds import hearing_whisper, spans
@@ -23,8 +24,6 @@ from otoscope.patching.sweeping import SweepOptions, sweep_corpus
 from otoscope.probes.harvesting import Pools, harvest
 from otoscope.runs import ActivationStore, OnRay, computed, running_on
 from otoscope.studies.feature_examples import Examples, collect_examples
-
-ray = pytest.importorskip("ray", reason="Ray is not installed")
 
 
 @pytest.fixture(scope="module")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import resource
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from otoscope.errors import OptionError
+from otoscope.errors import OptionError, OutputError
 from otoscope.runs import ActivationStore, Run
 
 
@@ -52,3 +54,17 @@ def test_a_name_that_is_not_there_is_answered_with_those_that_are(store):
     with pytest.raises(OptionError, match=r"holds no encoder\.mean\.9") as refused:
         store.read("encoder.mean.9")
     assert "encoder.mean.0" in refused.value.remedy
+
+
+def test_a_shard_that_finds_no_room_leaves_nothing_behind(store):
+    before, unlimited = sorted(store.run.path.iterdir()), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, unlimited[1]))
+    try:
+        with (
+            Run.opened(store.run.path, "activations", {}) as run,
+            pytest.raises(OutputError, match="written"),
+        ):
+            ActivationStore(run).append(2, {"x": np.zeros((100, 100), "f4")}, lines(4, [None]))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    assert sorted(store.run.path.iterdir()) == before

@@ -29,6 +29,10 @@ Out = Annotated[
 Music = Annotated[
     list[Path] | None, typer.Option(metavar="PATH", help="Music: a file or folder; may be repeated.")
 ]
+Voices = Annotated[
+    str | None, typer.Option(metavar="A,B", help="Voices of espeak-ng; six women and six men.")
+]
+Accents = Annotated[str | None, typer.Option(metavar="A,B", help="Accents of espeak-ng; eight English ones.")]
 Count = Annotated[int, typer.Option(min=1, help="Recordings of each kind.")]
 Speech = Annotated[
     Path | None,
@@ -53,12 +57,8 @@ def voices(
         What,
         typer.Option(help="Sentences, words of ten semantic categories, or sentences of eight languages."),
     ] = What.SENTENCES,
-    voices: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Voices of espeak-ng; six women and six men.")
-    ] = None,
-    accents: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Accents of espeak-ng; eight English ones.")
-    ] = None,
+    voices: Voices = None,
+    accents: Accents = None,
     sentences: Annotated[
         int | None,
         typer.Option(
@@ -294,12 +294,8 @@ def spoken(
     count: Annotated[
         int | None, typer.Option(min=1, help="Recordings; 0.1 s of work and 5 s of sound each.")
     ] = 1000,
-    voices: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Voices of espeak-ng; six women and six men.")
-    ] = None,
-    accents: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Accents of espeak-ng; eight English ones.")
-    ] = None,
+    voices: Voices = None,
+    accents: Accents = None,
     common: Common,
 ) -> None:
     """Sentences of some texts, each read by a synthetic voice with an accent, a pace and a pitch that are drawn.

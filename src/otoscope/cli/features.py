@@ -17,7 +17,7 @@ from otoscope.cli.features_shown import (
     page_command,
     show_command,
 )
-from otoscope.cli.options import Common, with_common, with_engine
+from otoscope.cli.options import Common, ModelName, ReadAt, Spoken, with_common, with_engine
 from otoscope.cli.show import say, write_json
 from otoscope.errors import OptionError
 
@@ -162,12 +162,9 @@ def evaluate_command(
         ),
     ],
     *,
-    model: Annotated[str, typer.Option(help="An alias, a hub id or a directory.")] = "whisper-tiny.en",
-    point: Annotated[
-        str | None,
-        typer.Option(metavar="POINT", help="Where it reads; what otoscope trained says so itself."),
-    ] = None,
-    language: Annotated[str | None, typer.Option(help="Language of the recordings.")] = None,
+    model: ModelName = "whisper-tiny.en",
+    point: ReadAt = None,
+    language: Spoken = None,
     controls: Annotated[
         bool, typer.Option("--controls/--no-controls", help="Judge neurons and random features, too.")
     ] = True,

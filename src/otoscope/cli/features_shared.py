@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from otoscope.cli.options import Common, with_common
+from otoscope.cli.options import Common, ModelName, with_common
 from otoscope.cli.show import say, write_json
 
 
@@ -25,7 +25,7 @@ def export_command(
     *,
     to: Annotated[Format, typer.Option(help="The program that shall read it.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="A new folder.")],
-    model: Annotated[str, typer.Option(help="An alias, a hub id or a directory.")] = "whisper-tiny.en",
+    model: ModelName = "whisper-tiny.en",
     common: Common,
 ) -> None:
     """Write a dictionary as circuit-tracer or SAELens reads it.

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from otoscope.cli.options import Common, with_common, with_engine
+from otoscope.cli.options import Common, ModelName, ReadAt, Spoken, with_common, with_engine
 from otoscope.cli.show import say, write_json
 from otoscope.errors import OptionError
 
@@ -19,12 +19,9 @@ def examples_command(
     data: Annotated[Path, typer.Argument(metavar="MANIFEST|TEXT", help="Recordings, or texts.")],
     *,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for what is found.")],
-    model: Annotated[str, typer.Option(help="An alias, a hub id or a directory.")] = "whisper-tiny.en",
-    point: Annotated[
-        str | None,
-        typer.Option(metavar="POINT", help="Where it reads; what otoscope trained says so itself."),
-    ] = None,
-    language: Annotated[str | None, typer.Option(help="Language of the recordings.")] = None,
+    model: ModelName = "whisper-tiny.en",
+    point: ReadAt = None,
+    language: Spoken = None,
     common: Common,
 ) -> None:
     """Find each feature's strongest moments over a corpus, and what they have in common.
@@ -82,12 +79,9 @@ def effect_command(
     controls: Annotated[
         int, typer.Option(min=1, help="Other features that are on as often and write as much.")
     ] = 20,
-    model: Annotated[str, typer.Option(help="An alias, a hub id or a directory.")] = "whisper-tiny.en",
-    point: Annotated[
-        str | None,
-        typer.Option(metavar="POINT", help="Where it reads; what otoscope trained says so itself."),
-    ] = None,
-    language: Annotated[str | None, typer.Option(help="Language of the recordings.")] = None,
+    model: ModelName = "whisper-tiny.en",
+    point: ReadAt = None,
+    language: Spoken = None,
     common: Common,
 ) -> None:
     """Test whether the model uses a feature: take it away, and see how probable the tokens stay at which it was on.

@@ -20,6 +20,12 @@ from otoscope.progress import Silence, reporting_to
 
 _PANEL = "Options of every command"
 
+ModelName = Annotated[str, typer.Option(help="An alias, a hub id or a directory.")]
+Spoken = Annotated[str | None, typer.Option(help="Language of the recordings.")]
+ReadAt = Annotated[
+    str | None, typer.Option(metavar="POINT", help="Where it reads; what otoscope trained says so itself.")
+]
+
 
 @dataclass(frozen=True)
 class Common:

@@ -75,6 +75,19 @@ class Drawn:
     temperature: float = 0.8
 
 
+@dataclass(frozen=True)
+class _Reading:
+    """What is read of a corpus, and how."""
+
+    places: Places
+    batch: int
+    options: DecodeOptions
+    drawn: Drawn = Drawn()
+    dtype: Stored = "float32"
+
+
+Stored = Literal["float32", "float16"]
+
 Kept = dict[str, list[np.ndarray]]
 """By point, the vectors of the recordings of a batch, `(n, d)` each."""
 
@@ -86,7 +99,7 @@ def harvest_places(
     out: Path | str,
     *,
     batch: int | None = None,
-    dtype: Literal["float32", "float16"] = "float32",
+    dtype: Stored = "float32",
     options: DecodeOptions | None = None,
     drawn: Drawn | None = None,
 ) -> ActivationStore:
@@ -138,7 +151,8 @@ def harvest_places(
         _say_size(model, items, places, Path(out), dtype, bool(missing), drawn)
         with track("Harvesting", len(items), "recordings" if items[0].audio_filepath else "texts") as task:
             task.advance(len(items) - sum(len(items[n * SHARD : (n + 1) * SHARD]) for n in missing))
-            job = partial(_shard, model, items, places, batch or model.batch, options, drawn, dtype)
+            reading = _Reading(places, batch or model.batch, options, drawn, dtype)
+            job = partial(_shard, model, items, reading)
             for number, shard in computed(job, missing):
                 store.append(number, *shard)
                 task.advance(len(items[number * SHARD : (number + 1) * SHARD]))
@@ -160,10 +174,9 @@ def heard_vectors(
         Inputs `(layer, n, d_in)` and targets `(layer, n, d_out)` of one recording or text.
     """
     options, drawn = options or DecodeOptions(), drawn or Drawn()
+    reading = _Reading(places, batch or model.batch, options, drawn)
     parts = batches(items, SHARD)  # a shard's worth in memory, however long the corpus
-    for found in (
-        found for part in parts for found in _read(model, part, places, batch or model.batch, options, drawn)
-    ):
+    for found in (found for part in parts for found in _read(model, part, reading)):
         if not isinstance(found, AudioError):
             inputs, targets = (
                 None if names is None else torch.stack([torch.from_numpy(found[name]) for name in names])
@@ -196,21 +209,15 @@ def _say_size(
 
 
 def _shard(
-    model: Model,
-    items: Sequence[Item],
-    places: Places,
-    batch: int,
-    options: DecodeOptions,
-    drawn: Drawn,
-    dtype: str,
-    number: int,
+    model: Model, items: Sequence[Item], reading: _Reading, number: int
 ) -> tuple[dict[str, np.ndarray], Any]:
     import pandas as pd
 
+    places = reading.places
     items = items[number * SHARD : (number + 1) * SHARD]
     found: list[dict[str, np.ndarray] | AudioError] = []
     lines = []
-    for item, vectors in zip(items, _read(model, items, places, batch, options, drawn), strict=True):
+    for item, vectors in zip(items, _read(model, items, reading), strict=True):
         found.append(vectors)
         failed = isinstance(vectors, AudioError)
         lines.append(
@@ -225,7 +232,7 @@ def _shard(
     rows = [vectors for vectors in found if not isinstance(vectors, AudioError)]
     named = {"input": places.inputs} | ({} if places.targets is None else {"target": places.targets})
     tensors = {
-        f"{what}.{layer}": np.concatenate([_stored(row[name], dtype) for row in rows])
+        f"{what}.{layer}": np.concatenate([row[name] for row in rows])
         for what, names in named.items()
         for layer, name in zip(places.layers, names, strict=True)
         if rows
@@ -234,20 +241,15 @@ def _shard(
     return tensors, table.where(pd.DataFrame(lines).notna(), None)
 
 
-def _stored(vectors: np.ndarray, dtype: str) -> np.ndarray:
-    """In the precision of the disk; torch rounds several times as fast as NumPy."""
-    return torch.from_numpy(vectors).to(getattr(torch, dtype)).numpy()
-
-
 def _read(
-    model: Model, items: Sequence[Item], places: Places, batch: int, options: DecodeOptions, drawn: Drawn
+    model: Model, items: Sequence[Item], reading: _Reading
 ) -> Iterator[dict[str, np.ndarray] | AudioError]:
     if isinstance(model, SpeechModel):
-        return _hear(model, items, places, batch, options, drawn)
+        return _hear(model, items, reading)
     if isinstance(model, LanguageModel):
-        return _read_texts(model, items, places, batch)
+        return _read_texts(model, items, reading)
     if isinstance(model, AudioLanguageModel):
-        return (_answered(model, item, places) for item in items)
+        return (_answered(model, item, reading) for item in items)
     raise ModelError(
         f"{model.origin.name} cannot be harvested for dictionaries.",
         "Use Whisper, Qwen2-Audio or a language model.",
@@ -255,17 +257,21 @@ def _read(
 
 
 @contextmanager
-def _keeping(model: Model, points: Sequence[str], rows: Sequence[slice | Tensor]) -> Iterator[Kept]:
-    """Keep some positions of each row of one forward pass inside the block."""
+def _keeping(model: Model, reading: _Reading, rows: Sequence[slice | Tensor]) -> Iterator[Kept]:
+    """Keep some positions of each row of one forward pass inside the block.
+
+    They are rounded at once, while they are still in the processor's caches.
+    """
     kept: Kept = {}
+    dtype = getattr(torch, reading.dtype)
 
     def keeper(name: str) -> HookFunction:
         def keep(x: Tensor, _hook: object) -> None:
-            kept[name] = [x[i, where].float().cpu().numpy() for i, where in enumerate(rows)]
+            kept[name] = [x[i, where].to(dtype).cpu().numpy() for i, where in enumerate(rows)]
 
         return keep
 
-    with torch.no_grad(), model.hooks(fwd_hooks=[(name, keeper(name)) for name in points]):
+    with torch.no_grad(), model.hooks(fwd_hooks=[(name, keeper(name)) for name in reading.places.points]):
         yield kept
 
 
@@ -279,7 +285,7 @@ def positions_of(
         a text), and the words before, at and after it.
     """
     for part in batches(items, SHARD):
-        vectors = list(_read(model, part, places, batch, options, Drawn()))
+        vectors = list(_read(model, part, _Reading(places, batch, options)))
         places_in = _words_of(model, part, places, batch, options)
         for item, found, where in zip(part, vectors, places_in, strict=True):
             if isinstance(found, AudioError):
@@ -365,13 +371,9 @@ def _frames_around(transcript: Transcript, frame_seconds: float) -> list[Where]:
 
 
 def _hear(
-    model: SpeechModel,
-    items: Sequence[Item],
-    places: Places,
-    batch: int,
-    options: DecodeOptions,
-    drawn: Drawn,
+    model: SpeechModel, items: Sequence[Item], reading: _Reading
 ) -> Iterator[dict[str, np.ndarray] | AudioError]:
+    read = _frames if reading.places.stack == "encoder" else _positions
     clips: list[tuple[int, Clip]] = []
     failed: dict[int, AudioError] = {}
     for i, item in enumerate(items):
@@ -380,19 +382,15 @@ def _hear(
         except AudioError as error:
             failed[i] = error
     parts: dict[int, list[dict[str, np.ndarray]]] = {i: [] for i in range(len(items))}
-    for chunk in batches(clips, batch):
-        sounds = [clip for _, clip in chunk]
-        if places.stack == "encoder":
-            kept = _frames(model, sounds, places.points)
-        else:
-            kept = _positions(model, sounds, places.points, options, drawn)
+    for chunk in batches(clips, reading.batch):
+        kept = read(model, [clip for _, clip in chunk], reading)
         for row, (i, _) in enumerate(chunk):
             parts[i].append({name: vectors[row] for name, vectors in kept.items()})
     for i in range(len(items)):
         if i in failed:
             yield failed[i]
         else:
-            yield {name: _joined([part[name] for part in parts[i]]) for name in places.points}
+            yield {name: _joined([part[name] for part in parts[i]]) for name in reading.places.points}
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:
@@ -400,17 +398,16 @@ def _joined(parts: list[np.ndarray]) -> np.ndarray:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def _frames(model: SpeechModel, clips: Sequence[Clip], points: Sequence[str]) -> Kept:
+def _frames(model: SpeechModel, clips: Sequence[Clip], reading: _Reading) -> Kept:
     """Frames of the sound."""
-    with _keeping(model, points, [slice(0, frames_of(model, clip)) for clip in clips]) as kept:
+    with _keeping(model, reading, [slice(0, frames_of(model, clip)) for clip in clips]) as kept:
         model.encode(model.features(clips))
     return kept
 
 
-def _positions(
-    model: SpeechModel, clips: Sequence[Clip], points: Sequence[str], options: DecodeOptions, drawn: Drawn
-) -> Kept:
+def _positions(model: SpeechModel, clips: Sequence[Clip], reading: _Reading) -> Kept:
     """Positions of the texts that the model writes, of which each writes the next token."""
+    options, drawn = reading.options, reading.drawn
     with torch.no_grad():
         encoded = model.encode(model.features(clips))
         session = DecoderSession(model, encoded)
@@ -426,7 +423,7 @@ def _positions(
                 clip_of_row, decode(model, encoded, prompts[clip_of_row], warm, seeds=seeds, clip_of_row=clip_of_row), strict=True
             ):  # fmt: skip
                 texts[i].append(row.ids)
-    return _read_back(model, encoded, prompts, texts, points)
+    return _read_back(model, encoded, prompts, texts, reading)
 
 
 def _seed_of(clip: Clip, seed: int, number: int) -> int:
@@ -435,7 +432,7 @@ def _seed_of(clip: Clip, seed: int, number: int) -> int:
 
 
 def _read_back(
-    model: SpeechModel, encoded: Tensor, prompts: Tensor, texts: Sequence[Sequence[list[int]]], points: Sequence[str]
+    model: SpeechModel, encoded: Tensor, prompts: Tensor, texts: Sequence[Sequence[list[int]]], reading: _Reading
 ) -> Kept:  # fmt: skip
     """Every text of every clip, read at once; the positions of a clip's texts one after another."""
     first = prompts.shape[1]
@@ -447,7 +444,7 @@ def _read_back(
     tokens[:, :first] = prompts[clip_of_row]
     for row, ids in zip(tokens, rows, strict=True):
         row[first : first + len(ids)] = torch.tensor(ids, dtype=torch.int64, device=model.device)
-    with _keeping(model, points, [slice(first, first + len(ids)) for ids in rows]) as kept:
+    with _keeping(model, reading, [slice(first, first + len(ids)) for ids in rows]) as kept:
         DecoderSession(model, encoded, clip_of_row).read(tokens)
     starts = [clip_of_row.index(i) for i in range(len(texts))] + [len(rows)]
     return {
@@ -455,7 +452,7 @@ def _read_back(
     }
 
 
-def _answered(model: AudioLanguageModel, item: Item, places: Places) -> dict[str, np.ndarray] | AudioError:
+def _answered(model: AudioLanguageModel, item: Item, reading: _Reading) -> dict[str, np.ndarray] | AudioError:
     """A recording's first window under the prompt to transcribe: frames of the tower, or in the text stack the positions of the
     sound and of what is written of it.
     """
@@ -466,7 +463,7 @@ def _answered(model: AudioLanguageModel, item: Item, places: Places) -> dict[str
     inputs = model.inputs([clip], AUDIO_PROMPT)
     heard = (inputs["input_ids"][0] == model.config.audio_token_index).nonzero().flatten().tolist()
     keep: slice | Tensor = slice(0, math.ceil(clip.duration / _TOWER_FRAME - 1e-6))
-    if places.stack == "text":
+    if reading.places.stack == "text":
         prompt = inputs["input_ids"].shape[1]
         written = model.generate(**inputs, max_new_tokens=WRITTEN, do_sample=False)[:, prompt:]
         ended = [i for i, token in enumerate(written[0].tolist()) if token in _special(model)]
@@ -474,7 +471,7 @@ def _answered(model: AudioLanguageModel, item: Item, places: Places) -> dict[str
         inputs["input_ids"] = torch.cat([inputs["input_ids"], written], dim=1)
         inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
         keep = torch.tensor([*heard, *range(prompt, prompt + written.shape[1])])
-    with _keeping(model, places.points, [keep]) as kept:
+    with _keeping(model, reading, [keep]) as kept:
         model.forward(inputs)
     return {name: vectors[0] for name, vectors in kept.items()}
 
@@ -487,7 +484,7 @@ def _special(model: AudioLanguageModel) -> set[int]:
 
 
 def _read_texts(
-    model: LanguageModel, items: Sequence[Item], places: Places, batch: int
+    model: LanguageModel, items: Sequence[Item], reading: _Reading
 ) -> Iterator[dict[str, np.ndarray] | AudioError]:
     if model.tokenizer is None:
         raise OptionError(f"{model.origin.name} has no tokenizer.", "Load one with it.")
@@ -499,12 +496,12 @@ def _read_texts(
     special = set(model.tokenizer.all_special_ids)
     first = [model.tokenizer.bos_token_id] if model.tokenizer.bos_token_id is not None else []
     # Pieces of about one length share a batch. What is filled up behind a piece is not seen from its positions.
-    for chunk in batches(sorted(pieces, key=lambda piece: len(piece[1]), reverse=True), batch):
+    for chunk in batches(sorted(pieces, key=lambda piece: len(piece[1]), reverse=True), reading.batch):
         rows = [[*first, *ids] for _, ids in chunk]
         longest = len(rows[0])
         tokens = torch.tensor([row + [row[-1] if row else 0] * (longest - len(row)) for row in rows])
         keep = [torch.tensor([t not in special for t in row]).nonzero().flatten() for row in rows]
-        with _keeping(model, places.points, keep) as kept:
+        with _keeping(model, reading, keep) as kept:
             model.forward(tokens.to(model.device))
         for row, (i, _) in enumerate(chunk):
             parts[i].append({name: vectors[row] for name, vectors in kept.items()})
@@ -512,4 +509,4 @@ def _read_texts(
         if not parts[i]:
             yield AudioError(f"{item.audio_filepath or 'A text'} is empty.", "Give it a text.")
             continue
-        yield {name: np.concatenate([part[name] for part in parts[i]]) for name in places.points}
+        yield {name: np.concatenate([part[name] for part in parts[i]]) for name in reading.places.points}

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from otoscope.errors import OptionError
+from otoscope.errors import OptionError, OutputError
 from otoscope.files import atomic_write
 from otoscope.runs.run import Run
 
@@ -66,10 +66,17 @@ class ActivationStore:
         Raises:
             OutputError: The shard cannot be written.
         """
-        from safetensors.numpy import save
+        from safetensors import SafetensorError
+        from safetensors.numpy import save_file
 
         with atomic_write(self._vectors(shard), "wb") as file:
-            file.write(save({name: _contiguous(x) for name, x in vectors.items()}))
+            try:  # not through `save`, which makes a copy of them all
+                save_file({name: _contiguous(x) for name, x in vectors.items()}, file.name)
+            except SafetensorError as error:
+                raise OutputError(
+                    f"{self._vectors(shard)} cannot be written: {error}.",
+                    "Free some space, or write to another disk.",
+                ) from error
         self.run.write_part(_INDEX, shard, index)
 
     @cached_property
