@@ -13,6 +13,7 @@ from otoscope.cli.explain import explain
 from otoscope.cli.features import features
 from otoscope.cli.lens import lens
 from otoscope.cli.models import models
+from otoscope.cli.monitor import monitor
 from otoscope.cli.patch import patch
 from otoscope.cli.probe import probe
 from otoscope.cli.study import study
@@ -32,6 +33,7 @@ app.command()(study)
 app.add_typer(models)
 app.add_typer(corpus)
 app.add_typer(features)
+app.add_typer(monitor)
 app.command()(doctor)
 
 

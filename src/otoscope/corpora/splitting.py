@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from otoscope.corpora.item import Item, key_of, labels_of
 from otoscope.errors import ManifestError, OptionError
+from otoscope.progress import notice
 
 SHARES: Mapping[str, float] = {"train": 0.8, "test": 0.2}
 """What `split` makes unasked."""
@@ -132,6 +133,25 @@ def contents(
             size, len({key_of(groups[index]) for index in inside}), dict(sorted(counted.items()))
         )
     return found
+
+
+def without_texts(corpus: Sequence[Item], others: Sequence[Item]) -> list[Item]:
+    """Items whose text, but for case and spaces, is none of others'; how many are left out is said.
+
+    Args:
+        corpus: What is learned from.
+        others: What is to be judged by later.
+    """
+
+    def plain(item: Item) -> str:
+        return " ".join((item.text or "").casefold().split())
+
+    taken = {plain(item) for item in others} - {""}
+    kept = [item for item in corpus if plain(item) not in taken]
+    notice(
+        f"{len(corpus) - len(kept)} of {len(corpus)} recordings or texts are left out, as their texts are to be judged by."
+    )
+    return kept
 
 
 def _check_shares(shares: Mapping[str, float]) -> None:

@@ -106,6 +106,17 @@ def _points(config: Any) -> PointTable:
     )
 
 
+def require_speech(model: Model) -> SpeechModel:
+    """The model, if it is a recogniser.
+
+    Raises:
+        ModelError: It is none.
+    """
+    if not isinstance(model, SpeechModel):
+        raise ModelError(f"{model.origin.name} does not transcribe by itself.", "Use a Whisper model.")
+    return model
+
+
 class SpeechModel(Model):
     """A speech recogniser of the Whisper family with named hook points."""
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from otoscope.corpora import Item, items_or_texts, write_manifest
 from otoscope.corpora.joining import joined
-from otoscope.corpora.splitting import split
+from otoscope.corpora.splitting import split, without_texts
 from otoscope.dictionaries.harvesting import Drawn, digest_of_items, harvest_places, heard_vectors
 from otoscope.dictionaries.neurons import neurons_of
 from otoscope.dictionaries.places import Places, places_of
@@ -26,7 +26,6 @@ from otoscope.errors import ManifestError, OptionError
 from otoscope.files import atomic_write
 from otoscope.models.transcripts import DecodeOptions
 from otoscope.models.whisper import SpeechModel
-from otoscope.progress import notice
 
 if TYPE_CHECKING:
     from otoscope.dictionaries.base import Dictionary
@@ -226,7 +225,7 @@ def train_features(
             for item in items_or_texts(path)
         ]
         if exclude is not None:
-            corpus = _without(corpus, items_or_texts(exclude))
+            corpus = without_texts(corpus, items_or_texts(exclude))
         parts = divided(corpus, recipe, recipe.division)
         neurons = neurons_of(model, places.stack) if config.start == "neurons" else None
         heard = _heard(model, parts["train"], recipe)
@@ -259,20 +258,6 @@ def train_features(
             write_manifest(parts["test"], out / HELD_OUT)
             _write_scores(learned, recipe)
     return learned
-
-
-def _without(corpus: Sequence[Item], others: Sequence[Item]) -> list[Item]:
-    """Items whose text, but for case and spaces, is none of others'."""
-
-    def plain(item: Item) -> str:
-        return " ".join((item.text or "").casefold().split())
-
-    taken = {plain(item) for item in others} - {""}
-    kept = [item for item in corpus if plain(item) not in taken]
-    notice(
-        f"{len(corpus) - len(kept)} of {len(corpus)} recordings or texts are left out, as their texts are to be judged by."
-    )
-    return kept
 
 
 def divided(corpus: Sequence[Item], recipe: FeatureRecipe, seed: int) -> dict[str, list[Item]]:

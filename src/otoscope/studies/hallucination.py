@@ -18,9 +18,9 @@ import numpy as np
 
 from otoscope.corpora import Item, items
 from otoscope.corpora.recipes import Noise, NonSpeech, Prompts, Voices
-from otoscope.errors import ManifestError, ModelError
+from otoscope.errors import ManifestError
 from otoscope.models.transcripts import DecodeOptions
-from otoscope.models.whisper import SpeechModel
+from otoscope.models.whisper import SpeechModel, require_speech
 from otoscope.outcomes import (
     OutputType,
     Rate,
@@ -132,8 +132,7 @@ def study_hallucination(
         ManifestError: There are no sounds without speech.
         OutputError: The directory cannot be written.
     """
-    if not isinstance(model, SpeechModel):
-        raise ModelError(f"{model.origin.name} does not transcribe by itself.", "Use a Whisper model.")
+    model = require_speech(model)
     with study_directory(out, "hallucination", model, data, seed) as out:
         return _study(model, data, out, seed, batch)
 

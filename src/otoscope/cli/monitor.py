@@ -1,0 +1,168 @@
+"""`otoscope monitor`: `fit` and `run`; `serve` lies beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from otoscope.cli.options import Common, ModelName, Spoken, with_common
+from otoscope.cli.show import say, table, warn, write_json
+
+if TYPE_CHECKING:
+    from otoscope.monitors.running import Watched
+
+monitor = typer.Typer(
+    name="monitor",
+    no_args_is_help=True,
+    help="Warn while a text is written: risk of every token that it is invented, loops or is badly wrong.\n\n"
+    "Example: otoscope monitor run call.wav",
+)
+
+MonitorFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--monitor", metavar="DIR", help="What `monitor fit` wrote; the one that comes with otoscope."
+    ),
+]
+
+
+@monitor.command()
+@with_common
+def fit(
+    data: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="MANIFEST",
+            help="Speech with its text, sounds without speech, what makes the model loop; one or several corpora.",
+        ),
+    ],
+    *,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the monitor.")],
+    model: ModelName = "whisper-tiny.en",
+    language: Spoken = None,
+    false_alarms: Annotated[
+        float, typer.Option(metavar="SHARE", help="Share of ordinary speech segments on which it may ring.")
+    ] = 0.05,
+    exclude: Annotated[
+        Path | None,
+        typer.Option(metavar="MANIFEST", help="Recordings to judge by later: none with their texts is used."),
+    ] = None,
+    common: Common,
+) -> None:
+    """Fit a monitor to a model, and say how good it is beside what needs no look inside.
+
+    What is true of a text is told by the reference, or by the labels `invented` and `loop` (yes or no).
+
+    Example: otoscope monitor fit speech/manifest.jsonl nonspeech/manifest.jsonl loops/manifest.jsonl --out monitor
+    """
+    from otoscope.corpora import items
+    from otoscope.models.loading import load_model
+    from otoscope.models.whisper import require_speech
+    from otoscope.monitors.fitting import FitOptions, fit_monitor
+
+    recordings = [item for path in data for item in items(path)]
+    options = FitOptions(false_alarms, common.seed, language, None if exclude is None else str(exclude))
+    loaded = require_speech(load_model(model, common.device, common.dtype))
+    _, told = fit_monitor(loaded, recordings, out, options, common.batch)
+    if common.json:
+        write_json(told, common.json)
+    if not common.json_on_stdout:
+        say(*report_lines(told), f"The monitor: {out}")
+
+
+def report_lines(told: Mapping[str, Any]) -> list[str]:
+    """A report for people."""
+    lines: list[str] = []
+    for target, found in told["targets"].items():
+        rows = [(f"{target}, {found['yes']} of {found['yes'] + found['no']}", "AUC", "95 %", "F1", "95 %")]
+        for s in sorted(found["scorers"], key=lambda s: -s["auc"]):
+            outside = "" if s["kind"] == "inside" else "  (baseline)"
+            rows.append(
+                (
+                    s["name"] + outside, f"{s['auc']:.3f}", f"{s['ci_low']:.3f}–{s['ci_high']:.3f}",
+                    f"{s['f1']:.3f}", f"{s['f1_low']:.3f}–{s['f1_high']:.3f}",
+                )
+            )  # fmt: skip
+        lines += [*table(rows), ""]
+    false, delay = told["false_alarms"], told["delay"]
+    lines.append(
+        f"Alarms on {false['count']} of {false['n']} texts of ordinary speech; asked for were at most "
+        f"{100 * told['asked_false_alarms']:g} %."
+    )
+    for target, rate in told["detected"].items():
+        lines.append(f"Alarms on {rate['count']} of {rate['n']} texts of the kind: {target}.")
+    if delay["median"] is not None:
+        lines.append(
+            f"From the second copy of a loop to the alarm: {delay['median']:g} tokens (median of {delay['n']})."
+        )
+    return lines
+
+
+@monitor.command()
+@with_common
+def run(
+    target: Annotated[
+        Path, typer.Argument(metavar="CLIP|MANIFEST|FOLDER", help="A recording, a manifest or a folder.")
+    ],
+    *,
+    model: ModelName = "whisper-tiny.en",
+    language: Spoken = None,
+    folder: MonitorFolder = None,
+    false_alarms: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE", help="Another rate of false alarms, by the risks of ordinary speech in fitting."
+        ),
+    ] = None,
+    common: Common,
+) -> None:
+    """Transcribe under a monitor: what was written, and how far it can be trusted.
+
+    Example: otoscope monitor run jfk.flac --json jfk.json
+    """
+    from otoscope.corpora import items
+    from otoscope.errors import AudioError
+    from otoscope.models.loading import load_model
+    from otoscope.models.transcripts import DecodeOptions
+    from otoscope.models.whisper import require_speech
+    from otoscope.monitors.monitor import Monitor
+    from otoscope.monitors.running import watch_all
+
+    recordings = items(target)
+    loaded = require_speech(load_model(model, common.device, common.dtype))
+    used = Monitor.shipped(loaded) if folder is None else Monitor.load(folder)
+    if false_alarms is not None:
+        used = used.at(false_alarms)
+    single = len(recordings) == 1 and target.suffix != ".jsonl"
+    found: list[dict[str, Any]] = []
+    watched = watch_all(
+        loaded, recordings, used, DecodeOptions(language=language), batch=common.batch, keep_going=not single
+    )
+    for item, one in zip(recordings, watched, strict=True):
+        if isinstance(one, AudioError):
+            warn(f"{item.audio_filepath} was skipped: {one.reason} {one.remedy}")
+            continue
+        found.append({"audio_filepath": item.audio_filepath} | one.to_dict())
+        if not common.json_on_stdout:
+            say(*_lines(item.audio_filepath, one, single))
+    if common.json:
+        shared = {"threshold": used.threshold, "false_alarm_rate": used.false_alarm_rate}
+        write_json(found[0] if single else {"items": found, **shared}, common.json)
+
+
+def _lines(name: str, watched: Watched, single: bool) -> list[str]:
+    lines = [] if single else [f"{name}:"]
+    for segment, tokens, progress in watched.segments():
+        sign = "ALARM" if progress.alarm is not None else "ok   "
+        lines.append(
+            f"{sign} {segment.start:6.2f}–{segment.end:6.2f} s  risk {progress.risk:.2f}  {segment.text}"
+        )
+        if progress.alarm is not None and progress.alarm < len(tokens):
+            first = tokens[progress.alarm][0]
+            lines.append(
+                f"      from {first.start:.2f} s, token {progress.alarm} (from 0): {first.text.strip()}"
+            )
+    return lines

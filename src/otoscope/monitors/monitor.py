@@ -1,0 +1,350 @@
+"""A fitted monitor: from what is read while a model writes to a risk for every token, and an alarm."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from otoscope.errors import ModelError, OptionError
+from otoscope.files import atomic_write
+from otoscope.models.transcribing import Window, frames_of
+from otoscope.monitors.reading import Block, Reader
+from otoscope.monitors.recurrent import Recurrent
+from otoscope.monitors.signals import SIGNALS
+from otoscope.monitors.verdicts import TARGETS
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from otoscope.models.decoding import LogitFilter
+    from otoscope.models.whisper import SpeechModel
+
+FORMAT = 1
+_ABOUT, _WEIGHTS = "monitor.json", "monitor.safetensors"
+_VECTORS = ("slope", "offset", "ordinary")
+_SHIPPED = Path(__file__).parent / "shipped"
+
+
+@dataclass(frozen=True, eq=False)
+class Probes:
+    """Linear probes of the residual stream and of what is heard; all of them sums, so that means over steps are running sums.
+
+    Attributes:
+        now: Weights on the stream at a step, `(layer, d_model, probe)`.
+        mean: Weights on its mean so far, `(layer, d_model, probe)`.
+        bias: `(layer, probe)`.
+        heard: Weights on the encoder frames that a step attends to, `(d_model, probe)`.
+        heard_bias: `(probe,)`.
+        window: Weights on the mean of the frames that hold sound, `(d_model, probe)`.
+        window_bias: `(probe,)`.
+    """
+
+    now: np.ndarray
+    mean: np.ndarray
+    bias: np.ndarray
+    heard: np.ndarray
+    heard_bias: np.ndarray
+    window: np.ndarray
+    window_bias: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Monitor:
+    """What tells how much a text under way is to be trusted.
+
+    Attributes:
+        model: Facts about the model it was fitted to: `name` and `weights`, the digest.
+        layers: Decoder layers that it reads, 0-based.
+        probes: Linear probes; probe i is of `TARGETS[i]`.
+        head: The recurrent head over signals and probes.
+        slope: Of the calibration of each target, `(target,)`: the probability is the logistic of `slope * logit + offset`.
+        offset: `(target,)`.
+        threshold: Risk from which it is an alarm.
+        false_alarm_rate: Share of ordinary speech that the threshold was chosen for.
+        ordinary: Risks of texts of ordinary speech, by which it was chosen, ascending.
+        about: How it was made: corpora, seed, versions, scores.
+    """
+
+    model: dict[str, Any]
+    layers: tuple[int, ...]
+    probes: Probes
+    head: Recurrent
+    slope: np.ndarray
+    offset: np.ndarray
+    threshold: float
+    false_alarm_rate: float
+    ordinary: np.ndarray
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def check(self, model: SpeechModel) -> None:
+        """Refuse a model that it was not fitted to.
+
+        Raises:
+            ModelError: The weights are others.
+        """
+        if model.weights_digest() != self.model["weights"]:
+            raise ModelError(
+                f"This monitor was fitted to {self.model['name']}, and {model.origin.name} has other weights.",
+                "Fit one with `otoscope monitor fit`, or use the model it belongs to.",
+            )
+
+    def at(self, false_alarm_rate: float) -> Monitor:
+        """The same with the threshold for another rate of false alarms.
+
+        Raises:
+            OptionError: It is not between 0 and 1.
+        """
+        threshold = conformal_threshold(self.ordinary, false_alarm_rate)
+        return replace(self, threshold=threshold, false_alarm_rate=false_alarm_rate)
+
+    def save(self, folder: Path | str) -> Path:
+        """Write it into a folder.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        from safetensors.numpy import save
+
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {f"probes.{k}": np.ascontiguousarray(v, np.float32) for k, v in vars(self.probes).items()}
+        tensors |= {f"head.{name}": value for name, value in self.head.tensors().items()}
+        tensors |= {name: getattr(self, name).astype(np.float32) for name in _VECTORS}
+        with atomic_write(folder / _WEIGHTS, "wb") as file:
+            file.write(save(tensors))
+        told = {
+            "format": FORMAT,
+            "model": self.model,
+            "layers": list(self.layers),
+            "signals": list(SIGNALS),
+            "targets": list(TARGETS),
+            "threshold": self.threshold,
+            "false_alarm_rate": self.false_alarm_rate,
+            "about": self.about,
+        }
+        with atomic_write(folder / _ABOUT) as file:
+            json.dump(told, file, indent=1)
+        return folder
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Monitor:
+        """Read one from a folder.
+
+        Raises:
+            OptionError: There is none, or one of another format.
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        folder = Path(folder)
+        try:
+            told = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
+            if (told["format"], told["signals"], told["targets"]) != (FORMAT, list(SIGNALS), list(TARGETS)):
+                raise OptionError(f"{folder} holds a monitor of another release.", "Fit it again.")
+            tensors = load_file(folder / _WEIGHTS)
+            probes = Probes(
+                **{name: tensors[f"probes.{name}"].astype(np.float64) for name in Probes.__dataclass_fields__}
+            )
+            head = Recurrent.of(
+                {name.removeprefix("head."): x for name, x in tensors.items() if name[:5] == "head."}
+            )
+            return cls(
+                told["model"], tuple(told["layers"]), probes, head,
+                threshold=float(told["threshold"]), false_alarm_rate=float(told["false_alarm_rate"]), about=told["about"],
+                **{name: tensors[name].astype(np.float64) for name in _VECTORS},
+            )  # fmt: skip
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            raise OptionError(
+                f"{folder} holds no monitor.", "Name a folder that `otoscope monitor fit` wrote."
+            ) from error
+
+    @classmethod
+    def shipped(cls, model: SpeechModel) -> Monitor:
+        """The monitor for a model that comes with otoscope.
+
+        Raises:
+            OptionError: There is none for these weights.
+        """
+        digest = model.weights_digest()
+        for about in sorted(_SHIPPED.glob(f"*/{_ABOUT}")):
+            if json.loads(about.read_text(encoding="utf-8"))["model"]["weights"] == digest:
+                return cls.load(about.parent)
+        raise OptionError(
+            f"No monitor for {model.origin.name} comes with otoscope.",
+            "Fit one: `otoscope monitor fit MANIFEST --model ... --out DIR`, and name it with --monitor DIR.",
+        )
+
+
+@dataclass(eq=False)
+class Progress:
+    """One row under the eyes of a monitor.
+
+    Attributes:
+        risks: Risk of each step so far, the end token's included.
+        parts: Probability of each of `TARGETS`, a row a step.
+        alarm: Number of the first step (0-based) that is an alarm, or None.
+    """
+
+    risks: list[float] = field(default_factory=list)
+    parts: list[list[float]] = field(default_factory=list)
+    alarm: int | None = None
+
+    @property
+    def risk(self) -> float:
+        """Of the text so far: the highest."""
+        return max(self.risks, default=0.0)
+
+
+@dataclass(eq=False)
+class _State:
+    """What one row's past leaves."""
+
+    sums: np.ndarray  # (layer, probe)
+    hidden: np.ndarray
+    frames: np.ndarray | None = None  # (frame, probe)
+    window: np.ndarray | None = None  # (probe,)
+
+
+class Scorer:
+    """Risk of every step of some rows, block by block."""
+
+    def __init__(self, monitor: Monitor) -> None:
+        self.monitor = monitor
+        self.rows: dict[int, Progress] = {}
+        self._states: dict[int, _State] = {}
+
+    def take(self, block: Block) -> Progress:
+        """Go on with a row."""
+        if block.first == 0:
+            self.rows[block.row], self._states[block.row] = Progress(), self._begin(block)
+        progress, state = self.rows[block.row], self._states[block.row]
+        residual = block.residual.float().cpu().numpy().astype(np.float64)
+        attention = block.attention.cpu().numpy().astype(np.float64)
+        state.hidden, logits = self.monitor.head.advance(
+            state.hidden, self._inputs(state, block, residual, attention)
+        )
+        parts = calibrated(logits, self.monitor.slope, self.monitor.offset)
+        for i, risk in enumerate(joined_risk(parts).tolist()):
+            progress.risks.append(risk)
+            progress.parts.append(parts[i].tolist())
+            if progress.alarm is None and risk >= self.monitor.threshold:
+                progress.alarm = block.first + i
+        return progress
+
+    def _begin(self, block: Block) -> _State:
+        probes = self.monitor.probes
+        encoded = block.encoded.float().cpu().numpy()
+        frames = encoded @ probes.heard.astype(np.float32) + probes.heard_bias
+        window = encoded[: block.track.frames].mean(axis=0) @ probes.window + probes.window_bias
+        return _State(np.zeros(probes.bias.shape), self.monitor.head.start(), frames, window)
+
+    def _inputs(self, state: _State, block: Block, residual: np.ndarray, attention: np.ndarray) -> np.ndarray:
+        probes = self.monitor.probes
+        layered = residual.transpose(1, 0, 2)  # (layer, step, d_model)
+        sums = state.sums[:, None] + np.cumsum(layered @ probes.mean, axis=1)
+        state.sums = sums[:, -1]
+        counts = np.arange(block.first + 1, block.first + 1 + len(residual))[None, :, None]
+        read = layered @ probes.now + sums / counts + probes.bias[:, None]
+        assert state.frames is not None
+        assert state.window is not None
+        return inputs_of(block.signals, read.transpose(1, 0, 2), attention @ state.frames, state.window)
+
+
+def conformal_threshold(risks: np.ndarray, rate: float) -> float:
+    """Least threshold that at most a share `rate` of texts like these reaches, in expectation.
+
+    Of n risks the one of rank ceil((n + 1) (1 - rate)), and a hair above it (Vovk et al. 2005); where n is too small for the
+    rate, nothing is low enough, and the highest is taken.
+
+    Args:
+        risks: Of texts of ordinary speech, `(text,)`.
+        rate: Between 0 and 1.
+
+    Raises:
+        OptionError: The rate is not between 0 and 1.
+    """
+    if not 0 < rate < 1:
+        raise OptionError(
+            f"A false-alarm rate of {rate:g} cannot be asked for.",
+            "Choose a share between 0 and 1, such as 0.05.",
+        )
+    ranked = np.sort(risks)
+    rank = int(np.ceil((len(ranked) + 1) * (1 - rate)))
+    return float(np.nextafter(ranked[min(rank, len(ranked)) - 1], np.inf))
+
+
+def inputs_of(signals: np.ndarray, read: np.ndarray, heard: np.ndarray, window: np.ndarray) -> np.ndarray:
+    """Inputs of the head, `(step, input)`.
+
+    Args:
+        signals: `(step, signal)`.
+        read: Log-odds of the probes of the residual stream, `(step, layer, probe)`.
+        heard: Of what is attended to, `(step, probe)`.
+        window: Of the whole window, `(probe,)`.
+    """
+    whole = np.broadcast_to(window, (len(signals), len(window)))
+    return np.concatenate([signals, read.reshape(len(read), -1), heard, whole], axis=1)
+
+
+def calibrated(logits: np.ndarray, slope: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    """Probabilities of logits `(..., target)` (Platt 1999)."""
+    return 0.5 * (1 + np.tanh(0.5 * (logits * slope + offset)))
+
+
+def joined_risk(parts: np.ndarray) -> np.ndarray:
+    """Risk that a text is invented or loops: `(..., target)` to `(...)`, as if one said nothing of the other."""
+    return 1 - np.prod(1 - parts, axis=-1)
+
+
+Listener = Callable[[int, Progress], None]
+"""Called with a row of the batch and how it stands, after each of its blocks."""
+
+
+class Watch:
+    """A watcher for `transcribe_all` that knows the risk of every token; see `otoscope.models.transcribing.Watcher`.
+
+    Args:
+        monitor: The monitor.
+        model: The model it was fitted to.
+        listener: Told of every block at once.
+
+    Raises:
+        ModelError: It was fitted to another model.
+    """
+
+    def __init__(self, monitor: Monitor, model: SpeechModel, listener: Listener | None = None) -> None:
+        monitor.check(model)
+        self.monitor, self.model, self.listener = monitor, model, listener
+        self.scorer = Scorer(monitor)
+        self._done: dict[tuple[int, int], Progress] = {}
+        self._reader = Reader(model, monitor.layers, self._take)
+
+    def _take(self, block: Block) -> None:
+        progress = self.scorer.take(block)
+        if self.listener:
+            self.listener(block.row, progress)
+
+    @contextmanager
+    def watching(self, features: Tensor, windows: Sequence[Window]) -> Iterator[Sequence[LogitFilter]]:
+        """Watch one batch."""
+        self.scorer = Scorer(self.monitor)
+        with self._reader.following([frames_of(self.model, window.clip) for window in windows]) as follow:
+            yield [follow]
+        for row, window in enumerate(windows):
+            self._done[window.recording, window.number] = self.scorer.rows.get(row, Progress())
+
+    def take(self, recording: int) -> list[Progress]:
+        """How the windows of a recording went, in order, and forget them."""
+        numbers = sorted(number for of, number in self._done if of == recording)
+        return [self._done.pop((recording, number)) for number in numbers]
+
+
+def facts_of(model: SpeechModel) -> Mapping[str, Any]:
+    """What a monitor keeps of the model that it is fitted to."""
+    return {"name": model.origin.name, "weights": model.weights_digest()}

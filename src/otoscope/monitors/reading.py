@@ -1,0 +1,220 @@
+"""Following a decoder while it writes: a watcher that hands on, block by block, what its steps were.
+
+Of every step are kept the residual stream at some layers, the queries of the alignment heads and the scores of the tokens; once a
+block of steps is full, or a row leaves the batch, what a monitor reads is computed for all of them at once, which costs a
+fraction of what it would step by step. Nothing of the model is computed again: keys and encoder output are its cache's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from otoscope.activations import CACHE_NAMES
+from otoscope.models.decoding import alignment_heads
+from otoscope.monitors.signals import Track
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from otoscope.activations import HookFunction, Visit
+    from otoscope.models.decoding import LogitFilter
+    from otoscope.models.whisper import SpeechModel
+
+EVERY = 4
+"""Steps a block."""
+
+HEADS = 6
+"""Alignment heads that are followed, at most: the attention of every further one costs as much again."""
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Successive steps of one row.
+
+    Attributes:
+        row: Which row of the batch it was at first.
+        first: Number of its first step, from 0.
+        residual: Residual stream after each watched layer where the token is chosen, `(step, layer, d_model)`.
+        attention: Mean attention of the alignment heads over the window's frames, `(step, frame)`.
+        encoded: The row's encoder output `(frame, d_model)`.
+        signals: `(step, signal)`, see `otoscope.monitors.signals`.
+        track: The row so far.
+    """
+
+    row: int
+    first: int
+    residual: Tensor
+    attention: Tensor
+    encoded: Tensor
+    signals: np.ndarray
+    track: Track
+
+
+@dataclass(eq=False)
+class _Batch:
+    """One batch of rows that write."""
+
+    tracks: list[Track]
+    encoded: Tensor
+    keys: dict[int, Tensor] = field(default_factory=dict)  # layer -> (row, head, d_head, frame)
+    rows: tuple[int, ...] = ()
+    pending: list[_Step] = field(default_factory=list)
+    ended: list[bool] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class _Step:
+    """What one step left: of the rows that were present."""
+
+    residual: dict[int, Tensor] = field(default_factory=dict)  # layer -> (row, d_model)
+    queries: dict[int, Tensor] = field(default_factory=dict)  # layer -> (row, head, d_head)
+    logits: Tensor | None = None
+    written: list[int] = field(default_factory=list)
+
+
+class Reader:
+    """Follows every row of a decoder.
+
+    Args:
+        model: The recogniser.
+        layers: Decoder layers (0-based) whose residual stream is kept.
+        take: Called with every block.
+        every: Steps a block.
+    """
+
+    def __init__(
+        self, model: SpeechModel, layers: Sequence[int], take: Callable[[Block], None], every: int = EVERY
+    ) -> None:
+        self.model, self.layers, self.take, self.every = model, tuple(layers), take, every
+        self._heads = followed_heads(model)
+        self._batch: _Batch | None = None
+        self._cache: Any = None
+        self._encoded: Tensor | None = None
+        self._step = _Step()
+        self._phase = "forward"
+        self._rows: tuple[int, ...] | None = None
+
+    @contextmanager
+    def following(self, frames: Sequence[int] | None = None) -> Iterator[LogitFilter]:
+        """Follow what is written inside the block.
+
+        Args:
+            frames: Frames that belong to the sound, of each row; None: all of the window.
+
+        Yields:
+            The logit filter that must be called last at every step; it changes nothing.
+        """
+        decoder = self.model.hf.model.decoder  # type: ignore[union-attr]
+        handle = decoder.register_forward_pre_hook(self._meet, with_kwargs=True)  # type: ignore[operator]
+        try:
+            with self.model.hooks(self._hooks()):
+                yield lambda tokens, logits: self._follow(tokens, logits, frames)
+                self.flush()
+        finally:
+            handle.remove()
+            self._batch = self._cache = self._encoded = None
+
+    def flush(self) -> None:
+        """Hand on what waits for its block to fill."""
+        if self._batch is not None and self._batch.pending:
+            self._hand_on(self._batch)
+
+    def _hooks(self) -> list[tuple[str, HookFunction]]:
+        return [
+            *((f"decoder_blocks.{n}.hook_resid_post", self._keep_residual) for n in self.layers),
+            *((f"decoder_blocks.{n}.cross_attn.hook_q", self._keep_queries) for n in self._heads),
+        ]
+
+    def _meet(self, _module: object, _args: tuple, kwargs: dict[str, Any]) -> None:
+        self._cache = next((kwargs[name] for name in CACHE_NAMES if kwargs.get(name) is not None), None)
+        self._encoded = kwargs.get("encoder_hidden_states")
+
+    def _keep_residual(self, x: Tensor, hook: Visit) -> None:
+        self._step.residual[hook.layer or 0] = x[:, -1]  # the last position writes the next token
+        self._phase, self._rows = hook.phase, hook.rows
+
+    def _keep_queries(self, q: Tensor, hook: Visit) -> None:
+        self._step.queries[hook.layer or 0] = q[:, -1, self._heads[hook.layer or 0]]
+        self._phase, self._rows = hook.phase, hook.rows
+
+    def _follow(self, tokens: Tensor, logits: Tensor, frames: Sequence[int] | None) -> Tensor:
+        """Note one step; the model has just computed it."""
+        step, self._step = self._step, _Step()
+        if self._phase == "prefill":
+            self.flush()
+            self._batch = self._begin(len(tokens), frames)
+        batch = self._batch
+        if batch is None or self._cache is None:
+            return logits
+        rows = tuple(range(len(tokens))) if self._rows is None else self._rows
+        if rows != batch.rows:
+            self.flush()
+            batch.rows = rows
+        step.logits, step.written = logits, tokens[:, -1].tolist()
+        batch.pending.append(step)
+        if len(batch.pending) >= self.every:
+            self._hand_on(batch)
+        return logits
+
+    def _begin(self, rows: int, frames: Sequence[int] | None) -> _Batch:
+        assert self._encoded is not None
+        whole = self._encoded.shape[1]
+        counts = [whole] * rows if frames is None else [min(n, whole) for n in frames]
+        batch = _Batch([Track(max(n, 1)) for n in counts], self._encoded)
+        layers = self._cache.cross_attention_cache.layers
+        for layer, heads in self._heads.items():
+            batch.keys[layer] = layers[layer].keys[:, heads].transpose(2, 3).contiguous()
+        batch.rows, batch.ended = tuple(range(rows)), [False] * rows
+        return batch
+
+    def _hand_on(self, batch: _Batch) -> None:
+        """Compute what the pending steps were, row by row."""
+        steps, batch.pending = batch.pending, []
+        sure = torch.stack([likeliest(step.logits) for step in steps], dim=1).cpu().numpy()  # type: ignore[arg-type]
+        end = self.model.end_token
+        for place, row in enumerate(batch.rows):
+            track = batch.tracks[row]
+            written = [step.written[place] for step in steps]
+            # A row that ended is fed the end token until it leaves the batch.
+            alive = next((i for i, t in enumerate(written) if t == end and (i or track.steps)), len(written))
+            if batch.ended[row] or not alive:
+                batch.ended[row] = True
+                continue
+            batch.ended[row] = alive < len(written)
+            kept = steps[:alive]
+            attention = self._attention(kept, place, batch, row)
+            signals = track.advance(sure[place, :alive], attention.cpu().numpy(), written[:alive])
+            residual = torch.stack([torch.stack([s.residual[n][place] for n in self.layers]) for s in kept])
+            first = track.steps - alive
+            self.take(Block(row, first, residual, attention, batch.encoded[row], signals, track))
+
+    def _attention(self, steps: Sequence[_Step], place: int, batch: _Batch, row: int) -> Tensor:
+        """Mean over the followed heads, `(step, frame)`."""
+        total: Any = 0.0
+        count = 0
+        for layer, heads in self._heads.items():
+            q = torch.stack([step.queries[layer][place] for step in steps], dim=1)  # (head, step, d_head)
+            scores = (q * q.shape[-1] ** -0.5) @ batch.keys[layer][row]
+            total = total + torch.softmax(scores.float(), dim=-1).sum(dim=0)
+            count += len(heads)
+        return total / count
+
+
+def followed_heads(model: SpeechModel) -> dict[int, list[int]]:
+    """Alignment heads that are followed, by layer: the last ones, for their layers know best where the text is."""
+    heads: dict[int, list[int]] = {}
+    for layer, head in sorted(alignment_heads(model))[-HEADS:]:
+        heads.setdefault(layer, []).append(head)
+    return heads
+
+
+def likeliest(logits: Tensor) -> Tensor:
+    """Log-probability of the likeliest token, `(row,)`."""
+    scores = logits.float()
+    return scores.amax(dim=-1) - torch.logsumexp(scores, dim=-1)

@@ -1,0 +1,144 @@
+"""Running a monitor over recordings: risk of every token and of every window."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from otoscope.errors import AudioError
+from otoscope.models.transcribing import Source, transcribe_all
+from otoscope.models.transcripts import DecodeOptions, Segment, Token, Transcript
+from otoscope.monitors.monitor import Monitor, Progress, Watch
+from otoscope.monitors.verdicts import TARGETS
+
+if TYPE_CHECKING:
+    from otoscope.models.whisper import SpeechModel
+
+
+@dataclass(frozen=True)
+class Risk:
+    """Risk of one token or window.
+
+    Attributes:
+        risk: That an alarm is due: of a window the highest of its steps, the end of the text included.
+        parts: Probability of each of `otoscope.monitors.verdicts.TARGETS`.
+    """
+
+    risk: float
+    parts: tuple[float, ...]
+
+    def to_dict(self) -> dict[str, float]:
+        """JSON-ready: `risk` and each part by its name."""
+        return {"risk": round(self.risk, 4)} | {
+            name: round(part, 4) for name, part in zip(TARGETS, self.parts, strict=True)
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Watched:
+    """A transcript and how far it can be trusted.
+
+    Attributes:
+        transcript: What was written.
+        progress: How each of its windows went.
+        monitor: What told it.
+    """
+
+    transcript: Transcript
+    progress: tuple[Progress, ...]
+    monitor: Monitor
+
+    @property
+    def alarm(self) -> bool:
+        """Whether any window rang."""
+        return any(progress.alarm is not None for progress in self.progress)
+
+    def segments(self) -> Iterator[tuple[Segment, list[tuple[Token, Risk]], Progress]]:
+        """Each window with its tokens and their risks."""
+        for segment, progress in zip(self.transcript.segments, self.progress, strict=True):
+            tokens = self.transcript.tokens[segment.first_token : segment.end_token]
+            risks = zip(progress.risks, progress.parts, strict=True)
+            # The step after the last token wrote the end; its risk belongs to the window alone.
+            told = [(token, Risk(r, tuple(p))) for token, (r, p) in zip(tokens, risks, strict=False)]
+            yield segment, told, progress
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "segments": [
+                {
+                    "start": round(segment.start, 3), "end": round(segment.end, 3), "text": segment.text,
+                    **window_risk(progress).to_dict(),
+                    "alarm": progress.alarm is not None, "alarm_token": progress.alarm,
+                    "tokens": [
+                        {"token": token.id, "text": token.text, "start": round(token.start, 2), **risk.to_dict()}
+                        for token, risk in tokens
+                    ],
+                }
+                for segment, tokens, progress in self.segments()
+            ],
+            "threshold": self.monitor.threshold,
+            "false_alarm_rate": self.monitor.false_alarm_rate,
+        }  # fmt: skip
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        def shade(risk: float) -> str:
+            alarm = risk >= self.monitor.threshold
+            return (
+                f"border-bottom:3px {'double' if alarm else 'solid'} hsl({round(210 - 195 * risk)} 70% 45%)"
+            )
+
+        parts = []
+        for segment, tokens, progress in self.segments():
+            spans = "".join(
+                f'<span style="{shade(risk.risk)}" title="risk {risk.risk:.2f}">{escape(token.text)}</span>'
+                for token, risk in tokens
+            )
+            sign = "alarm" if progress.alarm is not None else "no alarm"
+            parts.append(
+                f"<p>{spans}<br><small>{segment.start:.1f}–{segment.end:.1f} s, {sign}, risk "
+                f"{progress.risk:.2f} of {self.monitor.threshold:.2f}</small></p>"
+            )
+        return "".join(parts)
+
+
+def window_risk(progress: Progress) -> Risk:
+    """Of a window: the highest of its steps, part by part."""
+    parts = tuple(max(column) for column in zip(*progress.parts, strict=True)) if progress.parts else ()
+    return Risk(progress.risk, parts or (0.0,) * len(TARGETS))
+
+
+def watch_all(
+    model: SpeechModel,
+    sources: Sequence[Source],
+    monitor: Monitor | None = None,
+    options: DecodeOptions | None = None,
+    *,
+    batch: int | None = None,
+    keep_going: bool = False,
+) -> Iterator[Watched | AudioError]:
+    """Transcribe recordings under a monitor; see `transcribe_all`.
+
+    Args:
+        model: The recogniser.
+        sources: Clips, paths or items.
+        monitor: None: the one that comes with otoscope.
+        options: How to decode, without timestamps.
+        batch: Windows at once.
+        keep_going: Yield the error of a recording that cannot be read, and go on.
+
+    Raises:
+        ModelError: The monitor was fitted to another model.
+        OptionError: None comes with otoscope for this one.
+    """
+    monitor = monitor or Monitor.shipped(model)
+    watch = Watch(monitor, model)
+    transcripts = transcribe_all(model, sources, options, batch=batch, keep_going=keep_going, watcher=watch)
+    for i, transcript in enumerate(transcripts):
+        if isinstance(transcript, AudioError):
+            yield transcript
+        else:
+            yield Watched(transcript, tuple(watch.take(i)), monitor)
