@@ -1,4 +1,4 @@
-"""From a corpus to a monitor: parts that share no sentence, probes that are held out, a report with controls, and what is refused."""
+"""From a corpus to a monitor: parts that share no sentence, held-out probes, a report with controls, and what is refused."""
 
 from __future__ import annotations
 

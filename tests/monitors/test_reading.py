@@ -76,3 +76,19 @@ def test_rows_of_a_batch_are_followed_as_each_alone(model):
             np.testing.assert_allclose(
                 together[i, 0][name].astype(float), values.astype(float), atol=1e-3, err_msg=name
             )
+
+
+@pytest.mark.weights
+def test_asking_for_the_language_first_changes_nothing_that_is_followed(base, jfk):
+    """A multilingual model is asked for the language in a call that chooses no token."""
+    from otoscope.audio import read
+
+    clip = read(jfk).span(0, 3)
+    told = []
+    for language in (None, "en"):
+        collector = _Collector(base)
+        options = DecodeOptions(language=language)
+        list(transcribe_all(base, [clip], options, watcher=collector))
+        told.append(collector.done[0, 0])
+    for name, values in told[0].items():
+        np.testing.assert_allclose(values.astype(float), told[1][name].astype(float), atol=1e-2, err_msg=name)

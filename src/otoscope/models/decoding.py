@@ -387,7 +387,7 @@ class _Loop:
         """Probability of `<|nospeech|>` at `<|startoftranscript|>`, from the unfiltered logits."""
         start = (self.prompts[0] == self.model.start_token).nonzero()
         place = int(start[-1]) if len(start) else 0
-        return torch.softmax(logits[:, place].float(), dim=-1)[:, self.model.no_timestamps_token - 1].tolist()
+        return torch.softmax(logits[:, place].float(), dim=-1)[:, self.model.no_speech_token].tolist()
 
     def _result(self, i: int, no_speech: float, keys: Tensor | None) -> Decoded:
         row = self.rows[i]

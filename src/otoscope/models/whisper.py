@@ -160,6 +160,11 @@ class SpeechModel(Model):
         return int(self.hf.generation_config.decoder_start_token_id or self.config.decoder_start_token_id)
 
     @property
+    def no_speech_token(self) -> int:
+        """Id of `<|nospeech|>`, which stands before `<|notimestamps|>` in every vocabulary."""
+        return self.no_timestamps_token - 1
+
+    @property
     def no_timestamps_token(self) -> int:
         """Id of `<|notimestamps|>`; timestamps follow it.
 

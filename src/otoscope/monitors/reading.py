@@ -98,6 +98,7 @@ class Reader:
         self._batch: _Batch | None = None
         self._cache: Any = None
         self._encoded: Tensor | None = None
+        self._prompt: Tensor | None = None  # (row, pos, vocab), the logits of the prompt
         self._step = _Step()
         self._visit: Visit | None = None
 
@@ -112,14 +113,18 @@ class Reader:
             The logit filter that must be called last at every step; it changes nothing.
         """
         decoder = self.model.hf.model.decoder  # type: ignore[union-attr]
-        handle = decoder.register_forward_pre_hook(self._meet, with_kwargs=True)  # type: ignore[operator]
+        handles = [
+            decoder.register_forward_pre_hook(self._meet, with_kwargs=True),  # type: ignore[operator]
+            self.model.hf.proj_out.register_forward_hook(self._keep_prompt),  # type: ignore[operator]
+        ]
         try:
             with self.model.looking(self._looks()):
                 yield lambda tokens, logits: self._follow(tokens, logits, frames)
                 self.flush()
         finally:
-            handle.remove()
-            self._batch = self._cache = self._encoded = None
+            for handle in handles:
+                handle.remove()
+            self._batch = self._cache = self._encoded = self._prompt = None
 
     def flush(self) -> None:
         """Hand on what waits for its block to fill."""
@@ -133,6 +138,7 @@ class Reader:
         ]
 
     def _meet(self, _module: object, _args: tuple, kwargs: dict[str, Any]) -> None:
+        self._step = _Step()  # a call that asks for the language is followed by no choice of a token
         self._cache = next((kwargs[name] for name in CACHE_NAMES if kwargs.get(name) is not None), None)
         self._encoded = kwargs.get("encoder_hidden_states")
 
@@ -144,15 +150,17 @@ class Reader:
         if len(self._step.queries) == 1:  # once a step: the rows are known while the model runs alone
             self._visit = self.model.visit(point.name)
 
+    def _keep_prompt(self, _module: object, _args: tuple, logits: Tensor) -> None:
+        self._prompt = logits if logits.shape[1] > 1 else None
+
     def _follow(self, tokens: Tensor, logits: Tensor, frames: Sequence[int] | None) -> Tensor:
         """Note one step; the model has just computed it."""
-        step, self._step = self._step, _Step()
-        visit = self._visit
+        step, visit = self._step, self._visit
         if visit is None:
             return logits
         if visit.phase == "prefill":
             self.flush()
-            self._batch = self._begin(len(tokens), frames)
+            self._batch = self._begin(tokens, frames)
         batch = self._batch
         if batch is None or self._cache is None:
             return logits
@@ -166,16 +174,27 @@ class Reader:
             self._hand_on(batch)
         return logits
 
-    def _begin(self, rows: int, frames: Sequence[int] | None) -> _Batch:
+    def _begin(self, tokens: Tensor, frames: Sequence[int] | None) -> _Batch:
         assert self._encoded is not None
+        rows = len(tokens)
         whole = self._encoded.shape[1]
         counts = [whole] * rows if frames is None else [min(n, whole) for n in frames]
         layers = self._cache.cross_attention_cache.layers
         keys = torch.cat([layers[layer].keys[:, heads] for layer, heads in self._heads.items()], dim=1)
         scaled = keys.transpose(2, 3).float() * keys.shape[-1] ** -0.5
-        batch = _Batch([Track(max(n, 1)) for n in counts], self._encoded, scaled)
+        silence = self._silence(tokens)
+        tracks = [Track(max(n, 1), odds) for n, odds in zip(counts, silence, strict=True)]
+        batch = _Batch(tracks, self._encoded, scaled)
         batch.rows, batch.ended = tuple(range(rows)), [False] * rows
         return batch
+
+    def _silence(self, tokens: Tensor) -> list[float]:
+        """Log-odds of the no-speech token of each row, after the start token; 0 where the prompt's logits were not computed."""
+        start = (tokens[0] == self.model.start_token).nonzero()
+        if self._prompt is None or not len(start):
+            return [0.0] * len(tokens)
+        p = torch.softmax(self._prompt[:, int(start[-1])].float(), dim=-1)[:, self.model.no_speech_token]
+        return torch.logit(p.double(), eps=1e-8).tolist()
 
     def _hand_on(self, batch: _Batch) -> None:
         """Compute what the pending steps were, row by row."""

@@ -78,6 +78,9 @@ class Recurrent:
         return cls(**{name: np.asarray(tensors[name], np.float64) for name in cls.__dataclass_fields__})
 
 
+_UNKNOWN = 1e4
+"""A logit below all others."""
+
 _FAR = 6.0
 """Standard deviations at which an input is cut off: what lies further out was never learned from."""
 
@@ -85,7 +88,7 @@ _FAR = 6.0
 def fit_recurrent(
     inputs: Sequence[np.ndarray], targets: Sequence[np.ndarray], weights: np.ndarray, seed: int = 0
 ) -> Recurrent:
-    """Fit a head by the cross-entropy of every step.
+    """Fit a head by the cross-entropy of every step, and by that of each text's highest step, on which alarms hang.
 
     Each text counts as much as any other, however long it is, times its own weight.
 
@@ -125,15 +128,20 @@ def _train(
     parameters = [*unit.parameters(), *out.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=RATE, weight_decay=DECAY)
     steps = EPOCHS * -(-len(x) // BATCH)
+    cross_entropy = torch.nn.functional.binary_cross_entropy_with_logits
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     for _ in range(EPOCHS):
         for rows in torch.randperm(len(x)).split(BATCH):
             kept = share[rows].sum(dim=(0, 2)).nonzero()
             length = int(kept.max()) + 1 if len(kept) else 1
             states, _ = unit(torch.dropout(x[rows, :length], DROPOUT, train=True))
-            loss = torch.nn.functional.binary_cross_entropy_with_logits(
-                out(states), y[rows, :length], share[rows, :length], reduction="sum"
-            ) / len(rows)
+            logits, due, share_of = out(states), y[rows, :length], share[rows, :length]
+            unknown = share_of == 0
+            whole = share_of.sum(dim=1)
+            loss = cross_entropy(logits, due, share_of, reduction="sum")
+            highest = logits.masked_fill(unknown, -_UNKNOWN).amax(dim=1).clamp_min(-_UNKNOWN / 2)
+            loss += cross_entropy(highest, due.masked_fill(unknown, 0).amax(dim=1), whole, reduction="sum")
+            loss /= len(rows)
             optimiser.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
