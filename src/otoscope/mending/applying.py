@@ -1,0 +1,106 @@
+"""Mending a model for the length of a block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from otoscope.activations import Edit, HookFunction, HookPoint, Visit
+from otoscope.errors import ModelError, OptionError
+from otoscope.mending.breaker import Trigger
+from otoscope.mending.repair import Repair
+from otoscope.models.whisper import SpeechModel
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from otoscope.models.base import Model
+
+
+@contextmanager
+def repaired(model: Model, repair: Repair, trigger: Trigger | None = None) -> Iterator[Model]:
+    """The model, mended inside the block; after it, whatever happened, every weight and hook is as it was, bit for bit.
+
+    Transcripts made inside say in their facts about the model which repair was in force.
+
+    Args:
+        model: The model that the repair was made for.
+        repair: The repair.
+        trigger: Tells which rows are in alarm, for a repair that acts in alarm alone.
+
+    Raises:
+        OptionError: The repair is for another model, or waits for an alarm that nobody gives.
+        ModelError: It has a loop breaker, and the model is no speech recogniser.
+    """
+    repair.require_fit(model)
+    if repair.when == "alarm" and trigger is None:
+        raise OptionError(
+            f"The repair {repair.name} acts in alarm alone, and nothing raises one.",
+            "Give a trigger (a monitor), or make it act always.",
+        )
+    trigger = trigger if repair.when == "alarm" else None
+    before = model.mended
+    with ExitStack() as stack:
+        stack.enter_context(_swapped(model, repair.weights))
+        if trigger is None:
+            stack.enter_context(model.editing(repair.edits))
+        else:
+            stack.enter_context(model.hooks(_gated(model, repair.edits, trigger)))
+        if repair.breaker:
+            breaker, speech = repair.breaker, _speech_model(model)
+            stack.enter_context(
+                model.filtering(lambda prompt: breaker.filter(speech, prompt, trigger))
+            )
+        model.mended = repair.name if before is None else f"{before}+{repair.name}"
+        try:
+            yield model
+        finally:
+            model.mended = before
+
+
+def _speech_model(model: Model) -> SpeechModel:
+    if not isinstance(model, SpeechModel):
+        raise ModelError(f"{model.origin.name} decodes elsewhere.", "Loop breakers work with Whisper models.")
+    return model
+
+
+@contextmanager
+def _swapped(model: Model, weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """New values in place of parameters; the old tensors themselves come back."""
+    parameters = dict(model.hf.named_parameters())
+    for name, value in weights.items():
+        if name not in parameters or parameters[name].shape != value.shape:
+            raise OptionError(
+                f"The model has no parameter {name} of shape {tuple(value.shape)}.",
+                "Name the model that the repair was made for.",
+            )
+    before = {name: parameters[name].data for name in weights}
+    try:
+        for name, value in weights.items():
+            parameters[name].data = value.to(parameters[name].data)
+        yield
+    finally:
+        for name, data in before.items():
+            parameters[name].data = data
+
+
+def _gated(
+    model: Model, edits: Sequence[Edit], trigger: Trigger
+) -> list[tuple[str, HookFunction]]:
+    """Hooks that apply each edit to the rows that are in alarm."""
+    return [(edit.point, _in_alarm(edit, model.points[edit.point], trigger)) for edit in edits]
+
+
+def _in_alarm(edit: Edit, point: HookPoint, trigger: Trigger) -> HookFunction:
+    if point.axis("batch") is None:
+        raise OptionError(f"{point.name} has no rows, so an alarm cannot choose any.", "Edit another point.")
+
+    def act(x: Tensor, visit: Visit) -> Tensor | None:
+        rows = range(x.shape[0]) if visit.rows is None else visit.rows
+        on = tuple(row for row in rows if trigger.alarmed(row))
+        return replace(edit, rows=on)(x, point, visit) if on else None
+
+    return act
+
