@@ -115,15 +115,24 @@ def test_a_gated_repair_changes_the_rows_in_alarm_alone(whisper):
 def test_what_cannot_be_is_refused(whisper):
     with pytest.raises(OptionError, match="cannot wait"):
         Repair.of(whisper, "x", weights={NAME: torch.zeros(48, 80)}, when="alarm")
-    with pytest.raises(OptionError, match="nothing raises one"), repaired(whisper, Repair.of(whisper, "x", when="alarm")):
+    with (
+        pytest.raises(OptionError, match="nothing raises one"),
+        repaired(whisper, Repair.of(whisper, "x", when="alarm")),
+    ):
         pass
     with pytest.raises(EditError, match="rows"):
         Repair.of(whisper, "x", edits=(EDIT.at_rows(1),))
     with pytest.raises(EditError, match="out of range"):
         Repair.of(whisper, "x", edits=(Edit.zero("decoder_blocks.0.self_attn.hook_z", heads=77),))
-    with pytest.raises(OptionError, match="other weights"), repaired(tiny("whisper"), Repair.of(whisper, "x")):
+    with (
+        pytest.raises(OptionError, match="other weights"),
+        repaired(tiny("whisper"), Repair.of(whisper, "x")),
+    ):
         pass
-    with pytest.raises(OptionError, match="no parameter"), repaired(whisper, Repair.of(whisper, "x", weights={"y": torch.zeros(1)})):
+    with (
+        pytest.raises(OptionError, match="no parameter"),
+        repaired(whisper, Repair.of(whisper, "x", weights={"y": torch.zeros(1)})),
+    ):
         pass
 
 
@@ -143,4 +152,6 @@ def test_joined_repairs_act_together(whisper):
 def test_a_repair_knows_which_stacks_it_changes(whisper):
     assert Repair.of(whisper, "x", edits=(EDIT,)).stacks == {"decoder"}
     assert Repair.of(whisper, "x", edits=(Edit.zero("encoder_blocks.0.hook_mlp_out"),)).stacks == {"encoder"}
-    assert Repair.of(whisper, "x", weights={"model.encoder.layers.0.fc2.bias": torch.zeros(48)}).stacks == {"encoder"}
+    assert Repair.of(whisper, "x", weights={"model.encoder.layers.0.fc2.bias": torch.zeros(48)}).stacks == {
+        "encoder"
+    }

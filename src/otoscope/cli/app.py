@@ -12,6 +12,7 @@ from otoscope.cli.doctor import doctor
 from otoscope.cli.explain import explain
 from otoscope.cli.features import features
 from otoscope.cli.lens import lens
+from otoscope.cli.mend import mend
 from otoscope.cli.models import models
 from otoscope.cli.patch import patch
 from otoscope.cli.probe import probe
@@ -32,6 +33,7 @@ app.command()(study)
 app.add_typer(models)
 app.add_typer(corpus)
 app.add_typer(features)
+app.add_typer(mend)
 app.command()(doctor)
 
 

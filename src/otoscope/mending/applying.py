@@ -43,16 +43,14 @@ def repaired(model: Model, repair: Repair, trigger: Trigger | None = None) -> It
     trigger = trigger if repair.when == "alarm" else None
     before = model.mended
     with ExitStack() as stack:
-        stack.enter_context(_swapped(model, repair.weights))
+        stack.enter_context(swapped(model, repair.weights))
         if trigger is None:
             stack.enter_context(model.editing(repair.edits))
         else:
             stack.enter_context(model.hooks(_gated(model, repair.edits, trigger)))
         if repair.breaker:
             breaker, speech = repair.breaker, _speech_model(model)
-            stack.enter_context(
-                model.filtering(lambda prompt: breaker.filter(speech, prompt, trigger))
-            )
+            stack.enter_context(model.filtering(lambda prompt: breaker.filter(speech, prompt, trigger)))
         model.mended = repair.name if before is None else f"{before}+{repair.name}"
         try:
             yield model
@@ -67,8 +65,12 @@ def _speech_model(model: Model) -> SpeechModel:
 
 
 @contextmanager
-def _swapped(model: Model, weights: Mapping[str, Tensor]) -> Iterator[None]:
-    """New values in place of parameters; the old tensors themselves come back."""
+def swapped(model: Model, weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """New values in place of parameters, by Hugging Face's names; after the block the old tensors themselves are back.
+
+    Raises:
+        OptionError: The model has no such parameter, or one of another shape.
+    """
     parameters = dict(model.hf.named_parameters())
     for name, value in weights.items():
         if name not in parameters or parameters[name].shape != value.shape:
@@ -86,9 +88,7 @@ def _swapped(model: Model, weights: Mapping[str, Tensor]) -> Iterator[None]:
             parameters[name].data = data
 
 
-def _gated(
-    model: Model, edits: Sequence[Edit], trigger: Trigger
-) -> list[tuple[str, HookFunction]]:
+def _gated(model: Model, edits: Sequence[Edit], trigger: Trigger) -> list[tuple[str, HookFunction]]:
     """Hooks that apply each edit to the rows that are in alarm."""
     return [(edit.point, _in_alarm(edit, model.points[edit.point], trigger)) for edit in edits]
 
@@ -103,4 +103,3 @@ def _in_alarm(edit: Edit, point: HookPoint, trigger: Trigger) -> HookFunction:
         return replace(edit, rows=on)(x, point, visit) if on else None
 
     return act
-

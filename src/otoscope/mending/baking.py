@@ -88,7 +88,8 @@ def bake(model: Model, repair: Repair) -> Baked:
     repair.require_fit(model)
     if not isinstance(model, SpeechModel):
         raise ModelError(
-            f"{model.origin.name} is no Whisper model, and only those can be baked.", "Apply the repair with hooks."
+            f"{model.origin.name} is no Whisper model, and only those can be baked.",
+            "Apply the repair with hooks.",
         )
     weights = dict(repair.weights)
     order = {name: i for i, name in enumerate(model.points)}
@@ -188,7 +189,10 @@ class _Linear:
             if shift.any():
                 raise _CannotBake(f"{self.path} has no bias that could take what is added")
             return {f"{self.path}.weight": weight.to(self.kind)}
-        return {f"{self.path}.weight": weight.to(self.kind), f"{self.path}.bias": (bias + shift).to(self.kind)}
+        return {
+            f"{self.path}.weight": weight.to(self.kind),
+            f"{self.path}.bias": (bias + shift).to(self.kind),
+        }
 
 
 def _affine(edit: Edit, point: HookPoint, width: int) -> _Affine:

@@ -114,7 +114,7 @@ class Repair:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, without the tensors."""
-        return {
+        told = {
             "name": self.name,
             "model": dict(self.model),
             "edits": [edit.to_dict() for edit in self.edits],
@@ -123,6 +123,7 @@ class Repair:
             "when": self.when,
             "made": dict(self.made),
         }
+        return json.loads(json.dumps(told))  # as it comes back: tuples are lists there
 
     def save(self, folder: Path | str) -> Path:
         """Write it into a folder, made if it is not there: `repair.json`, and tensors in safetensors.

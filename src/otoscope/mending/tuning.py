@@ -1,0 +1,276 @@
+"""Fine-tuning heads of the decoder's self-attention and nothing else (Calm-Whisper, arXiv 2505.12969, section 3).
+
+The slices of the query, key, value and output projections that belong to the chosen heads are parameters of their own, so the
+optimiser sees nothing else, and everything else is the same bit for bit afterwards, whatever optimiser it is. The encoder is
+frozen, and what it gives was computed once.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from otoscope.errors import OptionError, TrainingError
+from otoscope.mending.applying import swapped
+from otoscope.mending.lessons import Lesson
+from otoscope.mending.repair import Repair
+from otoscope.models.decoding import batches
+from otoscope.progress import notice, track
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from otoscope.models.whisper import SpeechModel
+
+Head = tuple[int, int]
+"""Layer and head, both from 0."""
+
+_IGNORED = -100
+
+
+@dataclass(frozen=True)
+class TuneOptions:
+    """How heads are tuned.
+
+    Attributes:
+        heads: Layers and heads, from 0.
+        optimizer: Name of a class of `torch.optim`, in small letters.
+        lr: Learning rate.
+        epochs: How often every lesson is given.
+        batch: Lessons a step.
+        seed: Of their order.
+    """
+
+    heads: tuple[Head, ...]
+    optimizer: str = "adamw"
+    lr: float = 3e-4
+    epochs: int = 4
+    batch: int = 16
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.lr) and self.lr > 0) or self.epochs < 1 or self.batch < 1:
+            raise OptionError(
+                f"A learning rate of {self.lr}, {self.epochs} epochs and batches of {self.batch} teach nothing.",
+                "Give numbers above 0.",
+            )
+
+
+def parse_heads(text: str, model: SpeechModel) -> tuple[Head, ...]:
+    """Heads of the decoder from `L5H3,L4H1`, or `H1,H6` for a head of that index in every layer; all counted from 0.
+
+    Raises:
+        OptionError: A name is wrong, or there is no such layer or head.
+    """
+    layers, heads = model.config.decoder_layers, model.config.decoder_attention_heads
+    found: dict[Head, None] = {}
+    for name in filter(None, (part.strip().upper() for part in text.split(","))):
+        match = re.fullmatch(r"(?:D?L(\d+))?H(\d+)", name)
+        chosen = [(int(match[1]), int(match[2]))] if match and match[1] else []
+        if match and not match[1]:
+            chosen = [(layer, int(match[2])) for layer in range(layers)]
+        if not chosen or any(layer >= layers or head >= heads for layer, head in chosen):
+            raise OptionError(
+                f"The decoder has no head {name!r}.",
+                f"Write L5H3, or H3 for every layer; there are {layers} layers of {heads} heads, counted from 0.",
+            )
+        found |= dict.fromkeys(chosen)
+    if not found:
+        raise OptionError("No head is named.", "Write L5H3, or H3 for every layer.")
+    return tuple(found)
+
+
+def tune_heads(
+    model: SpeechModel, lessons: Sequence[Lesson], options: TuneOptions, name: str = "tuned"
+) -> Repair:
+    """Fine-tune heads on lessons. The loss of a lesson is the mean cross-entropy of its target's tokens.
+
+    Args:
+        model: The recogniser; it is as it was afterwards.
+        lessons: What it is taught.
+        options: How.
+        name: Of the repair.
+
+    Returns:
+        A repair of changed weights; `made` has the loss of every epoch.
+
+    Raises:
+        OptionError: There are no lessons, or there is no such optimiser for these weights.
+        TrainingError: The loss is not finite.
+    """
+    if not lessons:
+        raise OptionError(
+            "There is nothing to learn from.", "Give sounds without speech, and speech that is got right."
+        )
+    slices = _Slices.of(model, options.heads)
+    steps = math.ceil(len(lessons) / options.batch) * options.epochs
+    notice(f"{len(options.heads)} heads, {slices.size:,} numbers, {len(lessons)} lessons, {steps} steps.")
+    with swapped(model, slices.copies), _only(model, slices.names):
+        losses = _train(model, lessons, options, slices)
+        weights = {name: model.hf.get_parameter(name).detach().clone() for name in slices.names}
+    made: dict[str, Any] = {"how": "tuned heads", **asdict(options), "losses": losses}
+    made["lessons"] = {
+        kind: sum(lesson.kind == kind for lesson in lessons)
+        for kind in ("sound", "speech", "repeat", "untold")
+    }
+    return Repair.of(model, name, weights=weights, made=made)
+
+
+def _train(
+    model: SpeechModel, lessons: Sequence[Lesson], options: TuneOptions, slices: _Slices
+) -> list[float]:
+    optimiser = _optimiser(options, slices)
+    draw = torch.Generator().manual_seed(options.seed)
+    losses = []
+    with track("Tuning", len(lessons) * options.epochs, "lessons") as task:
+        for _ in range(options.epochs):
+            total = 0.0
+            order = torch.randperm(len(lessons), generator=draw).tolist()
+            for chunk in batches(order, options.batch):
+                total += len(chunk) * _step(model, [lessons[i] for i in chunk], optimiser, slices)
+                task.advance(len(chunk))
+            losses.append(total / len(lessons))
+    return losses
+
+
+def _step(
+    model: SpeechModel, lessons: Sequence[Lesson], optimiser: torch.optim.Optimizer, slices: _Slices
+) -> float:
+    tokens, labels = _rows(model, lessons)
+    heard = torch.stack([lesson.heard.encoded for lesson in lessons]).to(model.device, model.dtype)
+    first: list[float] = []
+
+    def loss_of() -> float:
+        slices.write(model)
+        with torch.enable_grad():
+            loss = _loss(model, heard, tokens, labels)
+            loss.backward()
+        slices.take_gradients(model)
+        first.append(loss.item())
+        if not math.isfinite(first[-1]):
+            raise TrainingError(f"The loss is {first[-1]}.", "Lower the learning rate with --lr.")
+        return first[-1]
+
+    optimiser.step(loss_of)
+    slices.write(model)
+    return first[0]
+
+
+def _rows(model: SpeechModel, lessons: Sequence[Lesson]) -> tuple[Tensor, Tensor]:
+    """Tokens that are given `(row, pos)`, and the token that ought to follow each; -100 where none is asked for."""
+    rows = [[*lesson.prompt, *lesson.target] for lesson in lessons]
+    longest = max(map(len, rows)) - 1
+    tokens = torch.full((len(rows), longest), model.end_token)
+    labels = torch.full((len(rows), longest), _IGNORED)
+    for i, (row, lesson) in enumerate(zip(rows, lessons, strict=True)):
+        tokens[i, : len(row) - 1] = torch.tensor(row[:-1])
+        begin = len(lesson.prompt) - 1
+        labels[i, begin : len(row) - 1] = torch.tensor(lesson.target)
+    return tokens.to(model.device), labels.to(model.device)
+
+
+def _loss(model: SpeechModel, heard: Tensor, tokens: Tensor, labels: Tensor) -> Tensor:
+    """Mean over lessons of the mean over their target's tokens."""
+    decoder: Any = model.hf.model.decoder  # type: ignore[union-attr]
+    states = decoder(input_ids=tokens, encoder_hidden_states=heard, use_cache=False).last_hidden_state
+    asked = labels != _IGNORED
+    each = cross_entropy(model.hf.proj_out(states[asked]), labels[asked], reduction="none")  # type: ignore[operator]
+    share = asked / asked.sum(dim=1, keepdim=True) / len(labels)
+    return (each * share[asked]).sum()
+
+
+def _optimiser(options: TuneOptions, slices: _Slices) -> torch.optim.Optimizer:
+    known = {
+        name.lower(): kind
+        for name, kind in vars(torch.optim).items()
+        if isinstance(kind, type)
+        and issubclass(kind, torch.optim.Optimizer)
+        and kind is not torch.optim.Optimizer
+    }
+    if options.optimizer.lower() not in known:
+        raise OptionError(
+            f"torch has no optimiser {options.optimizer!r}.", f"Choose one of: {', '.join(sorted(known))}."
+        )
+    try:
+        return known[options.optimizer.lower()](slices.leaves, lr=options.lr)  # type: ignore[call-arg]
+    except (ValueError, TypeError) as error:
+        raise OptionError(f"{options.optimizer} cannot be used here: {error}.", "Take adamw.") from error
+
+
+@contextmanager
+def _only(model: SpeechModel, names: Sequence[str]) -> Iterator[None]:
+    """Gradients for these parameters alone; afterwards everything is as it was."""
+    before = {name: p.requires_grad for name, p in model.hf.named_parameters()}
+    try:
+        for name, parameter in model.hf.named_parameters():
+            parameter.requires_grad_(name in names)
+        yield
+    finally:
+        for name, parameter in model.hf.named_parameters():
+            parameter.requires_grad_(before[name])
+            if name in names:
+                parameter.grad = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Slices:
+    """The heads' parts of their layers' parameters, as parameters of their own.
+
+    Attributes:
+        names: The parameters, by Hugging Face's names.
+        indices: Which part of each: rows of queries, keys and values, columns of the output projection.
+        leaves: The parts.
+        copies: Copies of the whole parameters, to be written into.
+    """
+
+    names: list[str]
+    indices: list[tuple]
+    leaves: list[Tensor]
+    copies: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, model: SpeechModel, heads: Sequence[Head]) -> _Slices:
+        size = model.config.d_model // model.config.decoder_attention_heads
+        by_layer: dict[int, list[int]] = {}
+        for layer, head in sorted(set(heads)):
+            by_layer.setdefault(layer, []).extend(range(head * size, (head + 1) * size))
+        names, indices = [], []
+        for layer, places in by_layer.items():
+            prefix = f"model.decoder.layers.{layer}.self_attn"
+            rows = (torch.tensor(places, device=model.device),)
+            for part in ("q_proj.weight", "q_proj.bias", "k_proj.weight", "v_proj.weight", "v_proj.bias"):
+                names.append(f"{prefix}.{part}")
+                indices.append(rows)
+            names.append(f"{prefix}.out_proj.weight")
+            indices.append((slice(None), *rows))
+        copies = {name: model.hf.get_parameter(name).detach().clone() for name in names}
+        leaves = [
+            copies[name][index].clone().requires_grad_() for name, index in zip(names, indices, strict=True)
+        ]
+        return cls(names, indices, leaves, copies)
+
+    @property
+    def size(self) -> int:
+        """How many numbers are learnt."""
+        return sum(leaf.numel() for leaf in self.leaves)
+
+    @torch.no_grad()
+    def write(self, model: SpeechModel) -> None:
+        """Put the parts into the model's parameters."""
+        for name, index, leaf in zip(self.names, self.indices, self.leaves, strict=True):
+            model.hf.get_parameter(name).data[index] = leaf.detach()
+
+    def take_gradients(self, model: SpeechModel) -> None:
+        """Move the parameters' gradients to the parts."""
+        for name, index, leaf in zip(self.names, self.indices, self.leaves, strict=True):
+            parameter = model.hf.get_parameter(name)
+            assert parameter.grad is not None
+            leaf.grad = parameter.grad[index].clone()
+            parameter.grad = None
