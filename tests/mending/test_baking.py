@@ -120,7 +120,7 @@ def test_what_cannot_be_baked_is_left_with_its_reason(whisper, edit, why):
     baked = bake(whisper, Repair.of(whisper, "repair", edits=(edit,)))
     assert not baked.weights
     (left,) = baked.left
-    assert left.edit is edit
+    assert left.change is edit
     assert why in left.why
 
 

@@ -49,7 +49,13 @@ def trial(number, loops, invented, price):
 
 
 def test_the_front_is_what_nothing_beats_and_the_budget_decides():
-    trials = [trial(0, 1, 1, 0), trial(1, 0.5, 1, 0.5), trial(2, 0.5, 1, 0.5), trial(3, 0.6, 1, 0.7), trial(4, 0, 0, 9)]
+    trials = [
+        trial(0, 1, 1, 0),
+        trial(1, 0.5, 1, 0.5),
+        trial(2, 0.5, 1, 0.5),
+        trial(3, 0.6, 1, 0.7),
+        trial(4, 0, 0, 9),
+    ]
     front = pareto_front(trials)
     assert [t.number for t in front] == [0, 1, 4]
     assert pick(front) == (trials[1], True)

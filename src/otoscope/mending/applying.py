@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from otoscope.activations import Edit, HookFunction, HookPoint, Visit
 from otoscope.errors import ModelError, OptionError
 from otoscope.mending.breaker import Trigger
+from otoscope.mending.features import gated_features
 from otoscope.mending.repair import Repair
 from otoscope.models.whisper import SpeechModel
 
@@ -48,6 +49,8 @@ def repaired(model: Model, repair: Repair, trigger: Trigger | None = None) -> It
             stack.enter_context(model.editing(repair.edits))
         else:
             stack.enter_context(model.hooks(_gated(model, repair.edits, trigger)))
+        for gate in repair.features:
+            stack.enter_context(gated_features(model, gate, trigger))
         if repair.breaker:
             breaker, speech = repair.breaker, _speech_model(model)
             stack.enter_context(model.filtering(lambda prompt: breaker.filter(speech, prompt, trigger)))

@@ -20,6 +20,7 @@ import torch
 
 from otoscope.activations import Edit, HookPoint
 from otoscope.errors import ModelError
+from otoscope.mending.features import FeatureGate
 from otoscope.mending.repair import Repair
 from otoscope.models.whisper import SpeechModel
 
@@ -38,15 +39,19 @@ _STREAM = {
 
 @dataclass(frozen=True, eq=False)
 class LeftOut:
-    """An edit that no change of weights can stand for.
+    """A change that no change of weights can stand for.
 
     Attributes:
-        edit: The edit.
+        change: An edit, or features that are scaled.
         why: Why not.
     """
 
-    edit: Edit
+    change: Edit | FeatureGate
     why: str
+
+    def __str__(self) -> str:
+        what = self.change.op if isinstance(self.change, Edit) else "features"
+        return f"{what} at {self.change.point}: {self.why}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +60,7 @@ class Baked:
 
     Attributes:
         weights: New values of parameters, by Hugging Face's names; the repair's own among them.
-        left: Edits that must be applied while the model runs.
+        left: What must be applied while the model runs.
     """
 
     weights: dict[str, Tensor]
@@ -93,7 +98,8 @@ def bake(model: Model, repair: Repair) -> Baked:
         )
     weights = dict(repair.weights)
     order = {name: i for i, name in enumerate(model.points)}
-    left = []
+    active = "how much it changes hangs on which features are active"
+    left = [LeftOut(gate, active) for gate in repair.features]
     for edit in sorted(repair.edits, key=lambda e: order[model.points.canonical(e.point)]):
         try:
             _refuse_conditions(edit, repair)

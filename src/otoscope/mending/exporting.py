@@ -7,19 +7,20 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from otoscope.activations import Edit
 from otoscope.audio import Clip
 from otoscope.errors import ModelError, OptionError
 from otoscope.files import atomic_write, output_error
-from otoscope.mending.applying import repaired
+from otoscope.mending.applying import repaired, swapped
 from otoscope.mending.baking import Baked, bake
-from otoscope.mending.repair import Repair, require_empty
+from otoscope.mending.repair import Repair, facts_of, require_empty
 from otoscope.models.decoding import batches
 from otoscope.models.loading import load_model
 from otoscope.models.transcribing import transcribe_all
@@ -45,7 +46,7 @@ import sys
 from pathlib import Path
 
 import otoscope as oto
-from otoscope.mending.applying import repaired
+from otoscope.mending.applying import repaired, swapped
 from otoscope.mending.repair import load_repair
 
 here = Path(__file__).parent
@@ -104,7 +105,7 @@ def export_transformers(model: SpeechModel, repair: Repair, folder: Path | str) 
         )
     baked = bake(model, repair)
     with _new_folder(folder) as place:
-        with repaired(model, Repair(repair.name, repair.model, weights=baked.weights)):
+        with swapped(model, baked.weights):
             model.hf.save_pretrained(place)
         model.processor.save_pretrained(place)
         model.processor.feature_extractor.save_pretrained(place)  # where other programs look for it
@@ -114,17 +115,15 @@ def export_transformers(model: SpeechModel, repair: Repair, folder: Path | str) 
 
 def _save_rest(place: Path, repair: Repair, baked: Baked) -> tuple[str, ...]:
     """What cannot be baked as a repair of the exported checkpoint, and the program that applies it."""
-    rest = [left.edit for left in baked.left]
-    told = [f"{left.edit.op} at {left.edit.point}: {left.why}" for left in baked.left]
+    edits = tuple(left.change for left in baked.left if isinstance(left.change, Edit))
+    told = [str(left) for left in baked.left]
     if repair.breaker:
         told.append("the loop breaker: it looks at the written text")
     if not told:
         return ()
     exported = load_model(place, "cpu")
-    # The name by which it is found, wherever the folder is moved to, is its digest.
-    Repair.of(
-        exported, repair.name, edits=tuple(rest), breaker=repair.breaker, when=repair.when, made=repair.made
-    ).save(place / MEND)
+    rest = replace(repair, model=facts_of(exported), edits=edits, weights={})
+    rest.save(place / MEND)
     text = _PROCESSOR_TEXT.format(what="; ".join(told), file=PROCESSOR, folder=MEND)
     with atomic_write(place / PROCESSOR) as file:
         file.write(text)
@@ -183,7 +182,7 @@ def _required(name: str) -> Any:
 
 
 def export_ctranslate2(checkpoint: Path | str, folder: Path | str, precision: str = "float32") -> Path:
-    """Convert an exported checkpoint with CTranslate2's own converter, for faster-whisper.
+    """Convert an exported checkpoint with CTranslate2's own converter, for faster-whisper. What was not baked is not in it.
 
     Args:
         checkpoint: A folder that `export_transformers` wrote.
@@ -191,8 +190,7 @@ def export_ctranslate2(checkpoint: Path | str, folder: Path | str, precision: st
         precision: Of the weights; `float32` changes none.
 
     Raises:
-        OptionError: ctranslate2 is not installed, there is no such precision, or something could not be baked, so that the
-            converted model would not be mended.
+        OptionError: ctranslate2 is not installed, or there is no such precision.
         OutputError: The folder holds files or cannot be written.
     """
     converters = _required("ctranslate2.converters")
@@ -259,7 +257,7 @@ def check_exports(
         batch: Clips at once.
     """
     options = DecodeOptions(max_positions=min(model.max_positions, len(model.prompt()) + max_tokens))
-    weighed = Repair(repair.name, repair.model, repair.edits, repair.weights, when=repair.when)
+    weighed = replace(repair, breaker=None)
     with repaired(model, weighed):
         transcripts = [
             t for t in transcribe_all(model, clips, options, batch=batch) if isinstance(t, Transcript)

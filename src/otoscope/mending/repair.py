@@ -12,6 +12,7 @@ from otoscope.activations import Edit, load_edits, save_edits
 from otoscope.errors import EditError, OptionError, OutputError
 from otoscope.files import atomic_write, output_error
 from otoscope.mending.breaker import Breaker
+from otoscope.mending.features import FeatureGate
 from otoscope.versions import versions
 
 if TYPE_CHECKING:
@@ -34,15 +35,17 @@ class Repair:
         name: Short name, as tables print it.
         model: Facts about the model it was made for; `digest` tells its weights from others'.
         edits: Activations that are changed.
+        features: Features of dictionaries that are scaled.
         weights: New values of parameters, by Hugging Face's names.
         breaker: The loop breaker, or None.
-        when: Edits and breaker act `always`, or in rows that are in `alarm` alone; weights cannot wait for an alarm.
+        when: Edits, features and breaker act `always`, or in rows that are in `alarm` alone; weights cannot wait for an alarm.
         made: How it was made: settings, seed, scores; JSON values.
     """
 
     name: str
     model: Mapping[str, Any]
     edits: tuple[Edit, ...] = ()
+    features: tuple[FeatureGate, ...] = ()
     weights: Mapping[str, Tensor] = field(default_factory=dict)
     breaker: Breaker | None = None
     when: When = "always"
@@ -77,7 +80,8 @@ class Repair:
     @property
     def stacks(self) -> set[str]:
         """Short names of the stacks whose activations or weights it changes (`encoder`, `decoder`)."""
-        names = [*(edit.point for edit in self.edits), *self.weights]
+        places = (*self.edits, *self.features)
+        names = [*(place.point for place in places), *self.weights]
         return {"encoder" if "encoder_" in name or ".encoder." in name else "decoder" for name in names}
 
     def fits(self, model: Model) -> bool:
@@ -107,6 +111,7 @@ class Repair:
             self,
             name=f"{self.name}+{other.name}",
             edits=(*self.edits, *other.edits),
+            features=(*self.features, *other.features),
             weights={**self.weights, **other.weights},
             breaker=other.breaker or self.breaker,
             made={"joined": [dict(self.made), dict(other.made)]},
@@ -118,6 +123,7 @@ class Repair:
             "name": self.name,
             "model": dict(self.model),
             "edits": [edit.to_dict() for edit in self.edits],
+            "features": [gate.to_dict() for gate in self.features],
             "weights": {name: list(value.shape) for name, value in self.weights.items()},
             "breaker": self.breaker and self.breaker.to_dict(),
             "when": self.when,
@@ -174,6 +180,7 @@ def load_repair(folder: Path | str) -> Repair:
             name=str(told["name"]),
             model=dict(told["model"]),
             edits=tuple(load_edits(folder / _EDITS)),
+            features=tuple(FeatureGate(**gate) for gate in told["features"]),
             weights=load_file(folder / _WEIGHTS),
             breaker=Breaker(**told["breaker"]) if told["breaker"] else None,
             when=told["when"],

@@ -13,7 +13,7 @@ import importlib
 import json
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -339,15 +339,8 @@ class _Bench:
         if params.get("breaker") in ("end", "forbid"):
             breaker = Breaker(params["copies"], params["tokens"], action=params["breaker"])
         added = Repair.of(self.model, name, edits=tuple(edits), breaker=breaker)
-        joined = self.start.joined(added)
-        return Repair.of(
-            self.model,
-            name,
-            edits=joined.edits,
-            weights=joined.weights,
-            breaker=joined.breaker,
-            made={**(made or {}), "start": dict(self.start.made)},
-        )
+        start = {"start": dict(self.start.made)} if self.start.made else {}
+        return replace(self.start.joined(added), name=name, made={**(made or {}), **start})
 
     def _gates(self, params: Mapping[str, Any]) -> list[Edit]:
         chosen: dict[str, float] = {}
