@@ -10,7 +10,7 @@ from otoscope.errors import ManifestError, OptionError, TrainingError
 from otoscope.mending.applying import repaired
 from otoscope.mending.breaker import Breaker
 from otoscope.mending.lessons import _until_loop, hear_items, kind_of, lessons_of, write_heard
-from otoscope.mending.tuning import TuneOptions, parse_heads, tune_heads
+from otoscope.mending.tuning import TuneOptions, learn_gates, parse_heads, tune_heads
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -98,6 +98,19 @@ def test_what_is_taught_is_learnt(model, lessons):
     assert any(d.ids for d in write_heard(model, sounds, 12))
     with repaired(model, repair):
         assert not any(d.ids for d in write_heard(model, sounds, 12))
+
+
+def test_learned_gates_are_edits_that_do_what_was_learnt_and_few_where_asked(model, lessons):
+    every = parse_heads(",".join(f"H{i}" for i in range(6)), model)
+    repair = learn_gates(model, lessons, TuneOptions(every, lr=0.05, epochs=30), sparsity=0)
+    losses = repair.made["losses"]
+    assert losses[-1] < losses[0]
+    assert not repair.weights
+    assert {edit.op for edit in repair.edits} == {"scale"}
+    few = learn_gates(model, lessons, TuneOptions(every, lr=0.05, epochs=30), sparsity=1e3)
+    assert all(abs(edit.alpha - 1) < 0.1 for edit in few.edits)
+    assert not model.open_hooks
+    assert all(p.requires_grad for p in model.hf.model.decoder.layers.parameters())
 
 
 def test_the_same_seed_gives_the_same_weights(model, lessons):

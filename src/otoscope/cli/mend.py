@@ -109,6 +109,12 @@ def tune_command(
         ),
     ],
     model: ModelName = "whisper-base",
+    gates: Annotated[
+        bool,
+        typer.Option(
+            "--gates", help="Learn one factor for each head in place of its weights; --lr 0.05 fits."
+        ),
+    ] = False,
     optimizer: Annotated[str, typer.Option(help="Any optimiser of torch.optim.")] = "adamw",
     lr: Annotated[float, typer.Option(help="Learning rate.")] = 3e-4,
     epochs: Annotated[int, typer.Option(min=1, help="How often every lesson is given.")] = 4,
@@ -132,7 +138,7 @@ def tune_command(
     from otoscope.mending.lessons import hear_items, lessons_of
     from otoscope.mending.pricing import used
     from otoscope.mending.repair import require_empty
-    from otoscope.mending.tuning import TuneOptions, parse_heads, tune_heads
+    from otoscope.mending.tuning import TuneOptions, learn_gates, parse_heads, tune_heads
 
     require_empty(out)
     corpus = _corpus(data)
@@ -140,7 +146,8 @@ def tune_command(
     options = TuneOptions(parse_heads(heads, loaded), optimizer, lr, epochs, lessons, common.seed)
     heard = hear_items(loaded, corpus, common.batch, memory)
     taught = lessons_of(loaded, heard, max_tokens=max_tokens, batch=common.batch)
-    repair = tune_heads(loaded, taught, options, name or out.name)
+    learn = learn_gates if gates else tune_heads
+    repair = learn(loaded, taught, options, name or out.name)
     repair = replace(
         repair, breaker=_breaker(breaker, copies, tokens), made={**repair.made, "used": used(corpus)}
     )
