@@ -114,3 +114,21 @@ def test_a_suppressed_end_is_written_all_the_same(whisper):
 def test_a_breaker_that_cannot_work_is_refused(values):
     with pytest.raises(OptionError):
         Breaker(**values)
+
+
+def test_hugging_face_generate_takes_it_as_a_logits_processor(whisper):
+    from transformers import LogitsProcessorList
+
+    breaker, prompt = Breaker(action="forbid"), whisper.prompt("en")
+    processors = LogitsProcessorList([breaker.filter(whisper, len(prompt))])
+    out = whisper.generate(
+        sound(dtype=torch.float64),
+        language="en",
+        task="transcribe",
+        do_sample=False,
+        logits_processor=processors,
+    )
+    heard = encode(whisper, sound(dtype=torch.float64))
+    with repaired(whisper, Repair.of(whisper, "x", breaker=breaker)):
+        rows = decode(whisper, heard, torch.tensor([prompt] * 3), DecodeOptions())
+    assert [ids[: len(row.ids)] for ids, row in zip(out.tolist(), rows, strict=True)] == [r.ids for r in rows]

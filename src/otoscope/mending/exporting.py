@@ -55,7 +55,7 @@ here = Path(__file__).parent
 def transcribe(*recordings):
     """The text of each recording."""
     model = oto.load_model(here)
-    with repaired(model, load_repair(here / "{folder}")):  # around `model.generate(...)`, too
+    with repaired(model, load_repair(here / "{folder}")):
         return [transcript.text for transcript in oto.transcribe_all(model, recordings)]
 
 
