@@ -155,3 +155,31 @@ def test_a_repair_knows_which_stacks_it_changes(whisper):
     assert Repair.of(whisper, "x", weights={"model.encoder.layers.0.fc2.bias": torch.zeros(48)}).stacks == {
         "encoder"
     }
+
+
+def test_a_text_may_be_empty_where_the_checkpoint_forbids_it(whisper):
+    """Whisper's own lists keep the end from being written first."""
+    config = whisper.hf.generation_config
+    lists = config.begin_suppress_tokens, config.suppress_tokens
+    always_end = torch.full((1, 99), -torch.inf)
+    always_end[0, whisper.end_token] = 0
+
+    def ending(_tokens, logits):
+        return torch.where(torch.isfinite(logits), logits + always_end, logits)
+
+    def texts():
+        heard = encode(whisper, sound(1, dtype=torch.float64))
+        with whisper.filtering(lambda _prompt: ending):
+            return decode(whisper, heard, torch.full((1, 1), 2), DecodeOptions())[0].ids
+
+    try:
+        config.begin_suppress_tokens = [3, 7, whisper.end_token]
+        assert texts()
+        with repaired(whisper, Repair.of(whisper, "quiet", may_be_empty=True)):
+            assert not texts()
+            assert config.begin_suppress_tokens == [3, 7]
+        assert config.begin_suppress_tokens == [3, 7, whisper.end_token]
+    finally:
+        config.begin_suppress_tokens, config.suppress_tokens = lists
+    with pytest.raises(OptionError, match="cannot wait"):
+        Repair.of(whisper, "x", may_be_empty=True, when="alarm")

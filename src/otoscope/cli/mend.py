@@ -72,6 +72,13 @@ def make_command(
     breaker: BreakerOption = BreakerAction.NONE,
     copies: Copies = 3,
     tokens: Tokens = 8,
+    may_be_empty: Annotated[
+        bool,
+        typer.Option(
+            "--may-be-empty",
+            help="Let the end be written first, which the checkpoint's suppress list forbids.",
+        ),
+    ] = False,
     name: Name = None,
     common: Common,
 ) -> None:
@@ -82,14 +89,15 @@ def make_command(
     from otoscope.mending.repair import Repair, require_empty
 
     require_empty(out)
-    if not gate and breaker is BreakerAction.NONE:
-        raise OptionError("Nothing is to be mended.", "Name a --gate, a --breaker, or both.")
+    if not (gate or may_be_empty) and breaker is BreakerAction.NONE:
+        raise OptionError("Nothing is to be mended.", "Name a --gate, a --breaker, or --may-be-empty.")
     loaded = _speech_model(model, common)
     repair = Repair.of(
         loaded,
         name or out.name,
         edits=tuple(edit for text in gate or () for edit in _gates(loaded, text)),
         breaker=_breaker(breaker, copies, tokens),
+        may_be_empty=may_be_empty,
         made={"how": "by hand"},
     )
     _save(repair, out, common)
@@ -166,8 +174,8 @@ def search_command(
     ],
     model: ModelName = "whisper-base",
     parts: Annotated[
-        str, typer.Option(metavar="A,B", help="What is searched: gates, steer, project, breaker.")
-    ] = "gates,breaker",
+        str, typer.Option(metavar="A,B", help="What is searched: gates, steer, project, breaker, empty.")
+    ] = "gates,breaker,empty",
     heads: Annotated[
         str | None,
         typer.Option(
@@ -416,6 +424,8 @@ def _params(params: dict[str, Any] | Any) -> str:
     ]
     if params.get("breaker", "none") != "none":
         told.append(f"{params['breaker']} at {params['copies']} copies, {params['tokens']} tokens")
+    if params.get("may_be_empty"):
+        told.append("may be empty")
     if params.get("steer_strength"):
         told.append(f"steer layer {params['steer_layer']} by {params['steer_strength']:g}")
     if params.get("project_rank"):

@@ -51,6 +51,8 @@ def repaired(model: Model, repair: Repair, trigger: Trigger | None = None) -> It
             stack.enter_context(model.hooks(_gated(model, repair.edits, trigger)))
         for gate in repair.features:
             stack.enter_context(gated_features(model, gate, trigger))
+        if repair.may_be_empty:
+            stack.enter_context(emptiable(_speech_model(model)))
         if repair.breaker:
             breaker, speech = repair.breaker, _speech_model(model)
             stack.enter_context(model.filtering(lambda prompt: breaker.filter(speech, prompt, trigger)))
@@ -65,6 +67,18 @@ def _speech_model(model: Model) -> SpeechModel:
     if not isinstance(model, SpeechModel):
         raise ModelError(f"{model.origin.name} decodes elsewhere.", "Loop breakers work with Whisper models.")
     return model
+
+
+@contextmanager
+def emptiable(model: SpeechModel) -> Iterator[None]:
+    """The end token may be the first inside the block, in otoscope's decoding and in Hugging Face's `generate`."""
+    config = model.hf.generation_config
+    before = getattr(config, "begin_suppress_tokens", None)
+    config.begin_suppress_tokens = [token for token in before or () if token != model.end_token]  # type: ignore[union-attr]
+    try:
+        yield
+    finally:
+        config.begin_suppress_tokens = before  # type: ignore[union-attr]
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import importlib
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from otoscope.activations import Edit
 from otoscope.audio import Clip
 from otoscope.errors import ModelError, OptionError
 from otoscope.files import atomic_write, output_error
-from otoscope.mending.applying import repaired, swapped
+from otoscope.mending.applying import emptiable, repaired, swapped
 from otoscope.mending.baking import Baked, bake
 from otoscope.mending.repair import Repair, facts_of, require_empty
 from otoscope.models.decoding import batches
@@ -105,7 +105,7 @@ def export_transformers(model: SpeechModel, repair: Repair, folder: Path | str) 
         )
     baked = bake(model, repair)
     with _new_folder(folder) as place:
-        with swapped(model, baked.weights):
+        with swapped(model, baked.weights), emptiable(model) if repair.may_be_empty else nullcontext():
             model.hf.save_pretrained(place)
         model.processor.save_pretrained(place)
         model.processor.feature_extractor.save_pretrained(place)  # where other programs look for it
@@ -122,7 +122,7 @@ def _save_rest(place: Path, repair: Repair, baked: Baked) -> tuple[str, ...]:
     if not told:
         return ()
     exported = load_model(place, "cpu")
-    rest = replace(repair, model=facts_of(exported), edits=edits, weights={})
+    rest = replace(repair, model=facts_of(exported), edits=edits, weights={}, may_be_empty=False)
     rest.save(place / MEND)
     text = _PROCESSOR_TEXT.format(what="; ".join(told), file=PROCESSOR, folder=MEND)
     with atomic_write(place / PROCESSOR) as file:

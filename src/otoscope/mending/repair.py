@@ -38,6 +38,8 @@ class Repair:
         features: Features of dictionaries that are scaled.
         weights: New values of parameters, by Hugging Face's names.
         breaker: The loop breaker, or None.
+        may_be_empty: The end may be written first. Whisper's checkpoints suppress that (`begin_suppress_tokens`, OpenAI's
+            `suppress_blank`), so that a text without timestamps is never empty, whatever the model has learnt.
         when: Edits, features and breaker act `always`, or in rows that are in `alarm` alone; weights cannot wait for an alarm.
         made: How it was made: settings, seed, scores; JSON values.
     """
@@ -48,6 +50,7 @@ class Repair:
     features: tuple[FeatureGate, ...] = ()
     weights: Mapping[str, Tensor] = field(default_factory=dict)
     breaker: Breaker | None = None
+    may_be_empty: bool = False
     when: When = "always"
     made: Mapping[str, Any] = field(default_factory=dict)
 
@@ -57,6 +60,10 @@ class Repair:
         if self.when == "alarm" and self.weights:
             raise OptionError(
                 "Changed weights cannot wait for an alarm.", "Make it always, or leave the weights out."
+            )
+        if self.when == "alarm" and self.may_be_empty:
+            raise OptionError(
+                "Whether a text may be empty cannot wait for an alarm.", "Make it always, or leave that out."
             )
         if any(edit.rows is not None for edit in self.edits):
             raise EditError(
@@ -114,6 +121,7 @@ class Repair:
             features=(*self.features, *other.features),
             weights={**self.weights, **other.weights},
             breaker=other.breaker or self.breaker,
+            may_be_empty=self.may_be_empty or other.may_be_empty,
             made={"joined": [dict(self.made), dict(other.made)]},
         )
 
@@ -126,6 +134,7 @@ class Repair:
             "features": [gate.to_dict() for gate in self.features],
             "weights": {name: list(value.shape) for name, value in self.weights.items()},
             "breaker": self.breaker and self.breaker.to_dict(),
+            "may_be_empty": self.may_be_empty,
             "when": self.when,
             "made": dict(self.made),
         }
@@ -183,6 +192,7 @@ def load_repair(folder: Path | str) -> Repair:
             features=tuple(FeatureGate(**gate) for gate in told["features"]),
             weights=load_file(folder / _WEIGHTS),
             breaker=Breaker(**told["breaker"]) if told["breaker"] else None,
+            may_be_empty=bool(told["may_be_empty"]),
             when=told["when"],
             made=dict(told["made"]),
         )

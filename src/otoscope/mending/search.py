@@ -43,7 +43,7 @@ from otoscope.versions import versions
 if TYPE_CHECKING:
     from torch import Tensor
 
-PARTS = ("gates", "steer", "project", "breaker")
+PARTS = ("gates", "steer", "project", "breaker", "empty")
 KIND = "search for a repair"
 RESULT = "search.json"
 _LOG = "trials.log"
@@ -61,7 +61,7 @@ class SearchOptions:
 
     Attributes:
         heads: Heads of the decoder's self-attention that may be gated (layer, head; from 0).
-        parts: Of `gates`, `steer`, `project` and `breaker`.
+        parts: Of `gates`, `steer`, `project`, `breaker` and `empty` (whether a text may be empty).
         gates: Heads gated at once, at most.
         trials: Trials in all, those of a begun search among them.
         wer_budget: What English may lose, in WER (0.003 is 0.3 points).
@@ -71,7 +71,7 @@ class SearchOptions:
     """
 
     heads: tuple[Head, ...]
-    parts: tuple[str, ...] = ("gates", "breaker")
+    parts: tuple[str, ...] = ("gates", "breaker", "empty")
     gates: int = 3
     trials: int = 40
     wer_budget: float = 0.003
@@ -338,7 +338,8 @@ class _Bench:
         breaker = None
         if params.get("breaker") in ("end", "forbid"):
             breaker = Breaker(params["copies"], params["tokens"], action=params["breaker"])
-        added = Repair.of(self.model, name, edits=tuple(edits), breaker=breaker)
+        empty = bool(params.get("may_be_empty"))
+        added = Repair.of(self.model, name, edits=tuple(edits), breaker=breaker, may_be_empty=empty)
         start = {"start": dict(self.start.made)} if self.start.made else {}
         return replace(self.start.joined(added), name=name, made={**(made or {}), **start})
 
@@ -395,6 +396,8 @@ class _Bench:
         if "project" in parts:
             trial.suggest_int("project_layer", 0, last)
             trial.suggest_int("project_rank", 0, min(_RANKS, len(self.states[0][0]) if self.states else 0))
+        if "empty" in parts:
+            trial.suggest_categorical("may_be_empty", [False, True])
         if "breaker" in parts and trial.suggest_categorical("breaker", ["none", "end", "forbid"]) != "none":
             trial.suggest_int("copies", 2, 5)
             trial.suggest_int("tokens", 6, 20)

@@ -121,7 +121,8 @@ def tune_heads(
         losses = _train(lessons, options, slices.leaves, backward)
         slices.write(model)
         weights = {name: model.hf.get_parameter(name).detach().clone() for name in slices.names}
-    return Repair.of(model, name, weights=weights, made=_made("tuned heads", lessons, options, losses))
+    made = _made("tuned heads", lessons, options, losses)
+    return Repair.of(model, name, weights=weights, may_be_empty=_teaches_silence(lessons), made=made)
 
 
 def learn_gates(
@@ -168,7 +169,12 @@ def learn_gates(
         for (layer, head), factor in found
         if abs(factor - 1) > _STAYED
     )
-    return Repair.of(model, name, edits=edits, made=_made("learned gates", lessons, options, losses))
+    made = _made("learned gates", lessons, options, losses)
+    return Repair.of(model, name, edits=edits, may_be_empty=_teaches_silence(lessons), made=made)
+
+
+def _teaches_silence(lessons: Sequence[Lesson]) -> bool:
+    return any(len(lesson.target) == 1 for lesson in lessons)
 
 
 def _z(layer: int) -> str:
