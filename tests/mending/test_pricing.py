@@ -72,6 +72,10 @@ def test_recordings_that_a_repair_was_made_with_are_refused_and_speakers_named(m
     repair = Repair.of(model, "x", made={"used": used(corpus[:2])})
     with pytest.raises(OptionError, match="2 of these 6"):
         priced(model, [repair], tmp_path, corpus)
+    joined = Repair.of(model, "y").joined(repair)
+    for later in (joined, Repair.of(model, "z", made={"start": joined.made})):
+        with pytest.raises(OptionError, match="2 of these 6"):
+            require_unseen(later, corpus)
     other = [replace(item, labels={"speaker": 0}) for item in corpus[3:]]
     require_unseen(repair, other)
     assert "same speakers (0)" in capsys.readouterr().err

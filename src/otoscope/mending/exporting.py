@@ -245,7 +245,7 @@ def check_exports(
     """Transcribe clips in the mended model and in what was exported, under the same options.
 
     Greedy, without timestamps, fallback, voice detection or earlier text, with the checkpoint's suppress lists; the language is
-    the one that the mended model decoded in. The loop breaker, which other programs do not have, is left out on both sides.
+    the one that the mended model decoded in. What was not baked, the loop breaker among it, is left out on both sides.
 
     Args:
         model: The model that the repair was made for.
@@ -257,7 +257,9 @@ def check_exports(
         batch: Clips at once.
     """
     options = DecodeOptions(max_positions=min(model.max_positions, len(model.prompt()) + max_tokens))
-    weighed = replace(repair, breaker=None)
+    left = [change.change for change in bake(model, repair).left]
+    edits = tuple(edit for edit in repair.edits if not any(edit is other for other in left))
+    weighed = replace(repair, breaker=None, features=(), edits=edits, when="always")
     with repaired(model, weighed):
         transcripts = [
             t for t in transcribe_all(model, clips, options, batch=batch) if isinstance(t, Transcript)

@@ -56,19 +56,30 @@ def require_unseen(repair: Repair, corpus: Sequence[Item], group_by: str = "spea
     Raises:
         OptionError: A recording was used.
     """
-    known = repair.made.get("used") or {"recordings": [], "groups": []}
-    same = set(known["recordings"]) & {fingerprint(item) for item in corpus}
+    known = _all_used(repair.made)
+    same = known["recordings"] & {fingerprint(item) for item in corpus}
     if same:
         raise OptionError(
             f"{repair.name} was made with {len(same)} of these {len(corpus)} recordings, so its price on them is no price.",
             "Give a test split of its own: `otoscope corpus split` makes one.",
         )
-    groups = set(known["groups"]) & {str(item.labels[group_by]) for item in corpus if group_by in item.labels}
+    groups = known["groups"] & {str(item.labels[group_by]) for item in corpus if group_by in item.labels}
     if groups:
         notice(
             f"warning: {repair.name} was made with other recordings of {len(groups)} of the same {group_by}s "
             f"({', '.join(sorted(groups)[:3])}{', ...' if len(groups) > 3 else ''}): the price flatters."
         )
+
+
+def _all_used(made: Mapping[str, Any]) -> dict[str, set[str]]:
+    """What a repair was made with, and what the repairs were made with that it was made from."""
+    own = made.get("used") or {}
+    found = {key: set(own.get(key, ())) for key in ("recordings", "groups")}
+    earlier = [*made.get("joined", ()), *([made["start"]] if made.get("start") else [])]
+    for part in earlier:
+        for key, values in _all_used(part).items():
+            found[key] |= values
+    return found
 
 
 def price_repairs(
