@@ -9,7 +9,7 @@ from tests.mending.corpora import mixed_corpus, talker
 from otoscope.errors import ManifestError, OptionError, TrainingError
 from otoscope.mending.applying import repaired
 from otoscope.mending.breaker import Breaker
-from otoscope.mending.lessons import _until_loop, hear_items, kind_of, lessons_of, write_heard
+from otoscope.mending.lessons import until_loop, hear_items, kind_of, lessons_of, write_heard
 from otoscope.mending.tuning import TuneOptions, learn_gates, parse_heads, tune_heads
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -68,7 +68,7 @@ def test_sounds_are_taught_to_be_empty_and_speech_as_it_is_written_where_that_is
     [([1, 2, 3, *[7, 8] * 9], [1, 2, 3, 7, 8]), ([5] * 20, [5]), ([1, 2, 3, 4], [1, 2])],
 )
 def test_a_loop_is_taught_to_end_after_its_first_copy(ids, cut):
-    assert _until_loop(ids, Breaker()) == cut
+    assert until_loop(ids, Breaker()) == cut
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd", "rmsprop", "lbfgs"])

@@ -201,12 +201,12 @@ def _target(
         return []
     text = model.tokenizer.decode(decoded.ids, skip_special_tokens=True).strip()
     if kind == "untold":
-        return _until_loop(decoded.ids, breaker) if is_loop(text, language=heard.language) else decoded.ids
+        return until_loop(decoded.ids, breaker) if is_loop(text, language=heard.language) else decoded.ids
     rates = error_rates([heard.item.text or ""], [text], heard.language)
     return decoded.ids if rates.wer == 0 and decoded.finished else None
 
 
-def _until_loop(ids: Sequence[int], breaker: Breaker) -> list[int]:
+def until_loop(ids: Sequence[int], breaker: Breaker) -> list[int]:
     """The text up to where the breaker would end it, the loop's copies but one left out."""
     for end in range(2, len(ids) + 1):
         loop = breaker.going_on(ids[:end])
