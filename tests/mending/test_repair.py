@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from otoscope.errors import EditError, OptionError, OutputError
 from otoscope.mending.applying import repaired
 from otoscope.mending.breaker import Breaker
 from otoscope.mending.repair import Repair, load_repair, require_empty
+from otoscope.models.base import Origin
 from otoscope.models.decoding import decode
 from otoscope.models.transcripts import DecodeOptions
 
@@ -87,6 +89,16 @@ def test_an_exception_leaves_no_trace(whisper):
     assert not whisper.filters
     assert whisper.mended is None
     assert all(torch.equal(a, b) for a, b in zip(before.values(), bits(whisper).values(), strict=True))
+
+
+def test_a_mended_model_is_not_sent_to_other_processes_where_it_would_not_be_mended(
+    whisper, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(whisper, "origin", Origin(path=tmp_path))
+    weights = {NAME: torch.zeros(48, 80, dtype=torch.float64)}
+    for repair in (Repair.of(whisper, "x", weights=weights), Repair.of(whisper, "x", breaker=Breaker())):
+        with repaired(whisper, repair), pytest.raises(EditError, match="other processes"):
+            pickle.dumps(whisper)
 
 
 class Rows:

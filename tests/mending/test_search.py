@@ -78,7 +78,8 @@ def test_texts_are_scored_beside_those_of_the_untouched_model(heard):
 def test_a_search_finds_keeps_and_goes_on(model, tmp_path):
     result = search_repair(model, mixed_corpus(), OPTIONS, tmp_path / "run")
     assert len(result.trials) == 6
-    assert result.front
+    assert result.trials[0].score.values == (1, 1, 0)  # nothing at all
+    assert result.within
     found = load_repair(tmp_path / "run")
     assert found.to_dict() == result.repair.to_dict()
     assert found.made["used"]["recordings"]

@@ -9,7 +9,7 @@ from tests.mending.corpora import mixed_corpus, talker
 from otoscope.errors import ManifestError, OptionError, TrainingError
 from otoscope.mending.applying import repaired
 from otoscope.mending.breaker import Breaker
-from otoscope.mending.lessons import until_loop, hear_items, kind_of, lessons_of, write_heard
+from otoscope.mending.lessons import hear_items, kind_of, lessons_of, until_loop, write_heard
 from otoscope.mending.tuning import TuneOptions, learn_gates, parse_heads, tune_heads
 
 pytestmark = pytest.mark.usefixtures("one_thread")

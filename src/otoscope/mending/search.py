@@ -261,6 +261,8 @@ def _study(optuna: Any, log: Path, options: SearchOptions) -> Any:
 
 def _run_trials(optuna: Any, study: Any, bench: _Bench, options: SearchOptions) -> None:
     done = len(_finished(study))
+    if not study.trials:
+        study.enqueue_trial(_nothing(options))  # so that the front begins with what costs nothing
     notice(
         f"{options.trials} trials ({done} done) of {len(bench.heard)} recordings: {', '.join(options.parts)}; "
         f"{len(options.heads)} heads may be gated."
@@ -270,6 +272,13 @@ def _run_trials(optuna: Any, study: Any, bench: _Bench, options: SearchOptions) 
         for _ in range(max(0, options.trials - done)):
             study.optimize(bench.objective, n_trials=1)
             task.advance()
+
+
+def _nothing(options: SearchOptions) -> dict[str, Any]:
+    """The parameters of a trial that adds nothing."""
+    gates = {f"head_{i}": "none" for i in range(options.gates)}
+    rest = {"steer_layer": 0, "steer_strength": 0.0, "project_layer": 0, "project_rank": 0}
+    return gates | rest | {"may_be_empty": False, "breaker": "none"}
 
 
 def _finished(study: Any) -> list[Any]:

@@ -286,9 +286,9 @@ class Model(HookedModel):
                 "A model that was built in memory cannot be sent to other processes.",
                 "Save it with save_pretrained, and load it from there.",
             )
-        if self.open_hooks:
+        if self.open_hooks or self.filters or self.mended:
             raise EditError(
-                "Hooks and edits cannot be sent to other processes.", "Send outside of the block."
+                "Hooks, edits and repairs cannot be sent to other processes.", "Send outside of the block."
             )
         name = self.origin.path.resolve() if Path(self.origin.name).exists() else self.origin.name
         return _loaded_again, (
