@@ -12,7 +12,7 @@ from tests.models.talking import encode, sound, talking_whisper
 
 from otoscope.activations import Edit
 from otoscope.errors import EditError, OptionError, OutputError
-from otoscope.mending.applying import repaired
+from otoscope.mending.applying import repaired, weakened
 from otoscope.mending.breaker import Breaker
 from otoscope.mending.repair import Repair, load_repair, require_empty
 from otoscope.models.base import Origin
@@ -159,6 +159,15 @@ def test_joined_repairs_act_together(whisper):
         expected = written(whisper)
     with repaired(whisper, a), repaired(whisper, b):
         assert written(whisper) == expected
+
+
+def test_weights_may_go_part_of_the_way(whisper):
+    own = whisper.hf.get_parameter(NAME).detach()
+    repair = Repair.of(whisper, "x", weights={NAME: own + 2}, breaker=Breaker())
+    half = weakened(whisper, repair, 0.5)
+    torch.testing.assert_close(half.weights[NAME], own + 1)
+    assert half.breaker == repair.breaker
+    assert torch.equal(weakened(whisper, repair, 0).weights[NAME], own)
 
 
 def test_a_repair_knows_which_stacks_it_changes(whisper):

@@ -99,10 +99,16 @@ def test_a_search_that_was_killed_gives_the_same_first_trials(model, tmp_path):
 
 
 def test_trials_are_added_to_a_repair_to_start_from(model, tmp_path):
-    start = Repair.of(model, "start", edits=(Edit.zero("decoder_blocks.0.hook_attn_out"),))
-    options = SearchOptions(heads=((0, 1),), parts=("steer", "project"), trials=2, max_tokens=8)
+    name = "model.decoder.layers.0.fc2.bias"
+    start = Repair.of(
+        model, "start", edits=(Edit.zero("decoder_blocks.0.hook_attn_out"),), weights={name: torch.ones(48)}
+    )
+    parts = ("steer", "project", "strength")
+    options = SearchOptions(heads=((0, 1),), parts=parts, trials=2, max_tokens=8)
     result = search_repair(model, mixed_corpus(), options, tmp_path / "run", start=start)
     assert result.repair.edits[0].point == "decoder_blocks.0.hook_attn_out"
+    assert set(result.repair.weights) == {name}
+    assert all("strength" in trial.params for trial in result.trials)
 
 
 def test_what_cannot_be_searched_is_refused():

@@ -174,7 +174,11 @@ def search_command(
     ],
     model: ModelName = "whisper-base",
     parts: Annotated[
-        str, typer.Option(metavar="A,B", help="What is searched: gates, steer, project, breaker, empty.")
+        str,
+        typer.Option(
+            metavar="A,B",
+            help="What is searched: gates, steer, project, breaker, empty, strength (of --start).",
+        ),
     ] = "gates,breaker,empty",
     heads: Annotated[
         str | None,
@@ -426,6 +430,8 @@ def _params(params: dict[str, Any] | Any) -> str:
         told.append(f"{params['breaker']} at {params['copies']} copies, {params['tokens']} tokens")
     if params.get("may_be_empty"):
         told.append("may be empty")
+    if "strength" in params:
+        told.append(f"weights at {params['strength']:g}")
     if params.get("steer_strength"):
         told.append(f"steer layer {params['steer_layer']} by {params['steer_strength']:g}")
     if params.get("project_rank"):

@@ -7,6 +7,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import torch
+
 from otoscope.activations import Edit, HookFunction, HookPoint, Visit
 from otoscope.errors import ModelError, OptionError
 from otoscope.mending.breaker import Trigger
@@ -103,6 +105,22 @@ def swapped(model: Model, weights: Mapping[str, Tensor]) -> Iterator[None]:
     finally:
         for name, data in before.items():
             parameters[name].data = data
+
+
+def weakened(model: Model, repair: Repair, strength: float) -> Repair:
+    """A repair whose weights go only part of the way from the model's own (WiSE-FT, arXiv 2109.01903).
+
+    Args:
+        model: The model that the repair was made for, unmended.
+        repair: The repair; edits and breaker stay as they are.
+        strength: 0 leaves the model's own weights, 1 the repair's.
+    """
+    repair.require_fit(model)
+    own = {name: model.hf.get_parameter(name).detach() for name in repair.weights}
+    weights = {
+        name: torch.lerp(own[name], value.to(own[name]), strength) for name, value in repair.weights.items()
+    }
+    return replace(repair, weights=weights, made={"strength": strength, "start": dict(repair.made)})
 
 
 def _gated(model: Model, edits: Sequence[Edit], trigger: Trigger) -> list[tuple[str, HookFunction]]:

@@ -21,7 +21,7 @@ from otoscope.activations import Edit
 from otoscope.corpora import Item
 from otoscope.errors import OptionError
 from otoscope.files import atomic_write
-from otoscope.mending.applying import repaired
+from otoscope.mending.applying import repaired, weakened
 from otoscope.mending.breaker import Breaker
 from otoscope.mending.directions import (
     decoder_states,
@@ -43,7 +43,7 @@ from otoscope.versions import versions
 if TYPE_CHECKING:
     from torch import Tensor
 
-PARTS = ("gates", "steer", "project", "breaker", "empty")
+PARTS = ("gates", "steer", "project", "breaker", "empty", "strength")
 KIND = "search for a repair"
 RESULT = "search.json"
 _LOG = "trials.log"
@@ -61,7 +61,8 @@ class SearchOptions:
 
     Attributes:
         heads: Heads of the decoder's self-attention that may be gated (layer, head; from 0).
-        parts: Of `gates`, `steer`, `project`, `breaker` and `empty` (whether a text may be empty).
+        parts: Of `gates`, `steer`, `project`, `breaker`, `empty` (whether a text may be empty) and `strength`
+            (how far the weights of the repair to start from go from the model's own).
         gates: Heads gated at once, at most.
         trials: Trials in all, those of a begun search among them.
         wer_budget: What English may lose, in WER (0.003 is 0.3 points).
@@ -278,7 +279,7 @@ def _nothing(options: SearchOptions) -> dict[str, Any]:
     """The parameters of a trial that adds nothing."""
     gates = {f"head_{i}": "none" for i in range(options.gates)}
     rest = {"steer_layer": 0, "steer_strength": 0.0, "project_layer": 0, "project_rank": 0}
-    return gates | rest | {"may_be_empty": False, "breaker": "none"}
+    return gates | rest | {"may_be_empty": False, "breaker": "none", "strength": 0.0}
 
 
 def _finished(study: Any) -> list[Any]:
@@ -349,8 +350,9 @@ class _Bench:
             breaker = Breaker(params["copies"], params["tokens"], action=params["breaker"])
         empty = bool(params.get("may_be_empty"))
         added = Repair.of(self.model, name, edits=tuple(edits), breaker=breaker, may_be_empty=empty)
-        start = {"start": dict(self.start.made)} if self.start.made else {}
-        return replace(self.start.joined(added), name=name, made={**(made or {}), **start})
+        base = weakened(self.model, self.start, params["strength"]) if "strength" in params else self.start
+        start = {"start": dict(base.made)} if base.made else {}
+        return replace(base.joined(added), name=name, made={**(made or {}), **start})
 
     def _gates(self, params: Mapping[str, Any]) -> list[Edit]:
         chosen: dict[str, float] = {}
@@ -405,6 +407,8 @@ class _Bench:
         if "project" in parts:
             trial.suggest_int("project_layer", 0, last)
             trial.suggest_int("project_rank", 0, min(_RANKS, len(self.states[0][0]) if self.states else 0))
+        if "strength" in parts:
+            trial.suggest_float("strength", 0.0, 1.0, step=0.1)
         if "empty" in parts:
             trial.suggest_categorical("may_be_empty", [False, True])
         if "breaker" in parts and trial.suggest_categorical("breaker", ["none", "end", "forbid"]) != "none":
