@@ -108,6 +108,7 @@ export interface ModelInfo {
   encoder_layers: number;
   decoder_layers: number;
   heads: number;
+  mended?: string;
 }
 
 /** A file carried inside a document. */

@@ -291,6 +291,11 @@ class HookedModel:
         finally:
             self._clock.rows = before
 
+    @property
+    def row_numbers(self) -> tuple[int, ...] | None:
+        """The original row of each batch row now; None: rows are as given."""
+        return self._clock.rows
+
     @contextmanager
     def detecting_language(self) -> Iterator[None]:
         """Mark calls inside the block as the question which language is spoken."""

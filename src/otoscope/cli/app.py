@@ -12,6 +12,7 @@ from otoscope.cli.doctor import doctor
 from otoscope.cli.explain import explain
 from otoscope.cli.features import features
 from otoscope.cli.lens import lens
+from otoscope.cli.mend import mend
 from otoscope.cli.models import models
 from otoscope.cli.monitor import monitor
 from otoscope.cli.patch import patch
@@ -34,6 +35,7 @@ app.add_typer(models)
 app.add_typer(corpus)
 app.add_typer(features)
 app.add_typer(monitor)
+app.add_typer(mend)
 app.command()(doctor)
 
 

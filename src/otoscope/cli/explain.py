@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from otoscope.cli.options import Common, require_different, with_common
+from otoscope.cli.options import Common, Mend, mended, require_different, with_common
 from otoscope.cli.show import say, table, write_json
 from otoscope.files import require_writable
 
@@ -25,6 +25,7 @@ def explain(
         float, typer.Option(min=0, help="Where the explained window begins, in seconds.")
     ] = 0.0,
     language: Annotated[str | None, typer.Option(help="Language to decode in, such as fr.")] = None,
+    mend: Mend = None,
     common: Common,
 ) -> None:
     """Explain one clip on one page: what was heard, known at each layer, and needed for each token.
@@ -45,15 +46,17 @@ def explain(
     from otoscope.studies.explain import explain_clip
     from otoscope.views.page import save_page
 
-    doc = explain_clip(
-        load_model(model, common.device, common.dtype),  # pyright: ignore[reportArgumentType]
-        clip,
-        offset=offset,
-        token=token,
-        language=language,
-        batch=common.batch,
-        seed=common.seed,
-    )
+    loaded = load_model(model, common.device, common.dtype)
+    with mended(loaded, mend):
+        doc = explain_clip(
+            loaded,  # pyright: ignore[reportArgumentType]
+            clip,
+            offset=offset,
+            token=token,
+            language=language,
+            batch=common.batch,
+            seed=common.seed,
+        )
     save_page(doc, page)
     if common.json:
         write_json(doc.to_data(), common.json)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from functools import wraps
@@ -25,6 +25,22 @@ Spoken = Annotated[str | None, typer.Option(help="Language of the recordings.")]
 ReadAt = Annotated[
     str | None, typer.Option(metavar="POINT", help="Where it reads; what otoscope trained says so itself.")
 ]
+Mend = Annotated[
+    Path | None, typer.Option("--mend", metavar="DIR", help="Apply a repair that `otoscope mend` made.")
+]
+
+
+@contextmanager
+def mended(model: Any, folder: Path | None) -> Iterator[None]:
+    """The model with the repair of a folder in force, or as it is where none is named."""
+    if folder is None:
+        yield
+        return
+    from otoscope.mending.applying import repaired
+    from otoscope.mending.repair import load_repair
+
+    with repaired(model, load_repair(folder)):
+        yield
 
 
 @dataclass(frozen=True)

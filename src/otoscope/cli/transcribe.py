@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from otoscope.cli.options import Common, require_different, with_common
+from otoscope.cli.options import Common, Mend, mended, require_different, with_common
 from otoscope.cli.show import say, table, warn, write_json
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def transcribe(
     suppress: Annotated[
         bool, typer.Option("--suppress/--no-suppress", help="Apply the model's suppress lists.")
     ] = True,
+    mend: Mend = None,
     srt: Annotated[
         Path | None, typer.Option(help="Write SubRip subtitles: a file, or a folder for several recordings.")
     ] = None,
@@ -82,9 +83,9 @@ def transcribe(
     options = DecodeOptions(
         language, task.value, timestamps, previous, temperature, common.seed, max_positions, suppress
     )
-    result = transcribe_corpus(
-        load_model(model, common.device, common.dtype), recordings, options, batch=common.batch
-    )
+    loaded = load_model(model, common.device, common.dtype)
+    with mended(loaded, mend):
+        result = transcribe_corpus(loaded, recordings, options, batch=common.batch)
     for format, out in outputs.items():
         if out:
             result.save_subtitles(out, format)  # pyright: ignore[reportArgumentType]

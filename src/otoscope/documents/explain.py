@@ -42,6 +42,7 @@ class ModelInfo(Part):
     encoder_layers: Index
     decoder_layers: Count
     heads: Count
+    mended: Text | None = None  # the repair that was in force
 
 
 class AudioInfo(Part):
@@ -265,7 +266,8 @@ class ExplainDoc(Document):
     def summary(self) -> str:
         """A few lines of plain text: what was written, the least certain word and its head, what is odd."""
         transcript = self.transcript
-        lines = [self.title, f"{self.model.name} wrote: {transcript.text.strip() or '(nothing)'}"]
+        mended = f", mended by {self.model.mended}," if self.model.mended else ""
+        lines = [self.title, f"{self.model.name}{mended} wrote: {transcript.text.strip() or '(nothing)'}"]
         if transcript.words:
             word = min(transcript.words, key=lambda word: word.p)
             lines.append(f"Least certain word: {word.text.strip()} (p = {word.p:.2f})")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +18,12 @@ from otoscope.errors import EditError, ModelError, OptionError
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedConfig, PreTrainedModel
+
+LogitFilter = Callable[["Tensor", "Tensor"], "Tensor"]
+"""`(tokens so far (row, pos), logits (row, vocab)) -> logits`, as Hugging Face logits processors."""
+
+FilterMaker = Callable[[int], LogitFilter]
+"""Makes a filter for one decoding, from the length of its prompt."""
 
 
 @dataclass(frozen=True)
@@ -251,6 +258,8 @@ class Model(HookedModel):
         processor: Tokenizer and, for speech, feature extractor.
         origin: Where the weights came from.
         batch: How many rows to run at once by default.
+        mended: Name of the repair that is in force, or None.
+        filters: What makes the logit filters that every decoding gets, from the length of its prompt; see `filtering`.
     """
 
     def __init__(
@@ -267,6 +276,8 @@ class Model(HookedModel):
         self.processor = processor
         self.origin = origin or Origin()
         self.batch = batch
+        self.mended: str | None = None
+        self.filters: list[FilterMaker] = []
 
     def __reduce__(self) -> tuple[Callable[..., Model], tuple[Any, ...]]:
         """A model that is pickled travels as the name it was loaded by: where it arrives its weights are loaded anew."""
@@ -275,9 +286,9 @@ class Model(HookedModel):
                 "A model that was built in memory cannot be sent to other processes.",
                 "Save it with save_pretrained, and load it from there.",
             )
-        if self.open_hooks:
+        if self.open_hooks or self.filters or self.mended:
             raise EditError(
-                "Hooks and edits cannot be sent to other processes.", "Send outside of the block."
+                "Hooks, edits and repairs cannot be sent to other processes.", "Send outside of the block."
             )
         name = self.origin.path.resolve() if Path(self.origin.name).exists() else self.origin.name
         return _loaded_again, (
@@ -315,7 +326,21 @@ class Model(HookedModel):
             "dtype": str(self.dtype).removeprefix("torch."),
             "attention": self.attention,
             "device": str(self.device),
-        }
+        } | ({"mended": self.mended} if self.mended else {})
+
+    @contextmanager
+    def filtering(self, make: FilterMaker) -> Iterator[None]:
+        """Give every decoding inside the block a further logit filter, after the checkpoint's own.
+
+        Args:
+            make: Called once a decoding with the length of its prompt. While the filter runs, `row_numbers` tells which rows it
+                is given.
+        """
+        self.filters.append(make)
+        try:
+            yield
+        finally:
+            self.filters.remove(make)
 
     def weights_digest(self) -> str:
         """What tells the weights from others: the checkpoint's digest, or one of every parameter of a model made in memory."""

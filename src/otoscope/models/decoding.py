@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ import torch
 
 from otoscope.activations import CACHE_NAMES, Visit
 from otoscope.errors import OptionError
+from otoscope.models.base import LogitFilter
 from otoscope.models.transcripts import DecodeOptions
 
 if TYPE_CHECKING:
@@ -29,9 +30,6 @@ _COMPACT_BELOW = 0.8
 
 _CROSS = "decoder_blocks.*.cross_attn.hook_[kv]"
 """Keys and values of the cross-attentions: where a hook is in place at them, the model must compute them itself."""
-
-LogitFilter = Callable[["Tensor", "Tensor"], "Tensor"]
-"""`(tokens so far (row, pos), logits (row, vocab)) -> logits`, as Hugging Face logits processors."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -321,7 +319,9 @@ class _Loop:
     ) -> None:
         self.model, self.session, self.prompts = model, session, prompts
         self.options, self.limit, self.tap = options, limit, tap
-        self.filters = [*suppressing(model, options, prompts.shape[1] - written), *filters]
+        begin = prompts.shape[1] - written
+        lasting = [make(begin) for make in model.filters]
+        self.filters = [*suppressing(model, options, begin), *lasting, *filters]
         self.rows = [_Row() for _ in range(len(prompts))]
         self.generators = (
             [torch.Generator().manual_seed(seed) for seed in seeds] if options.temperature > 0 else []
@@ -347,8 +347,9 @@ class _Loop:
     def _choose(self, tokens: Tensor, logits: Tensor) -> Tensor:
         """Next token of each present row `(row,)`; finished ones are fed the end token."""
         scores = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-        for apply in self.filters:
-            scores = apply(tokens, scores)
+        with self.model.rows(self.session.rows):
+            for apply in self.filters:
+                scores = apply(tokens, scores)
         if self.options.temperature > 0:
             scores = scores / self.options.temperature
         logprobs = torch.log_softmax(scores, dim=-1)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,15 +17,18 @@ from otoscope.corpora import Item, items
 from otoscope.errors import AudioError
 from otoscope.models.decoding import batches
 from otoscope.outcomes import (
+    OutputType,
     Rate,
     bootstrap,
     error_rates,
     hallucination_rates,
     is_loop,
     normaliser,
+    output_type,
     repeat_fidelity,
 )
 from otoscope.outcomes import Written as Judged
+from otoscope.outcomes.repetition import units
 from otoscope.patching.changes import Change
 from otoscope.patching.judging import is_sound
 from otoscope.patching.writing import Writer, Written
@@ -35,6 +39,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from otoscope.audio import Clip
+
+WriteInWays = Callable[
+    [Mapping[int, "Clip"], Mapping[int, str | None]], Iterable[tuple[list[Written], float]]
+]
+"""`(clips by number, languages by number) -> (texts, seconds)` of the untouched model, then of every other way to write."""
 
 PART = "price"
 _SHARD = 16  # recordings a part, whatever the batch, so that a job may go on with another
@@ -104,16 +113,35 @@ def price(
     Returns:
         One JSON-ready card an edit; see `card`.
     """
+    table = written_in_ways(corpus, partial(_under_changes, writer, changes), run, batch, window)
+    return [card(corpus, table, i) for i in range(len(changes))]
+
+
+def written_in_ways(
+    corpus: Sequence[Item], write: WriteInWays, run: Run, batch: int, window: float = 30.0
+) -> pd.DataFrame:
+    """The texts of a corpus, written in several ways, part by part; a job that was stopped goes on.
+
+    Args:
+        corpus: The recordings. Those that cannot be read or are longer than a window are left out, and it is said.
+        write: Writes a batch in every way.
+        run: Where parts are kept.
+        batch: Recordings at once.
+        window: Length of a window in seconds.
+
+    Returns:
+        One line a recording and way; column `edit` is -1 for the first way, then 0, 1, ...
+    """
     with track("Pricing", len(corpus), "recordings") as task:
         for number, chunk in enumerate(batches(enumerate(corpus), _SHARD)):
             if not run.has_part(PART, number):
-                run.write_part(PART, number, _lines(writer, chunk, changes, batch, window))
+                run.write_part(PART, number, _lines(write, chunk, batch, window))
             task.advance(len(chunk))
     table = run.table(PART)
     skipped = len(corpus) - len(set(table["item"]))
     if skipped:
         notice(f"{skipped} recordings could not be priced: unreadable, or longer than {window:g} s.")
-    return [card(corpus, table, i) for i in range(len(changes))]
+    return table
 
 
 def price_told(
@@ -146,24 +174,35 @@ def price_told(
     }
 
 
-def _lines(
-    writer: Writer, chunk: Sequence[tuple[int, Item]], changes: Sequence[Change], batch: int, window: float
-) -> pd.DataFrame:
+def _lines(write: WriteInWays, chunk: Sequence[tuple[int, Item]], batch: int, window: float) -> pd.DataFrame:
     import pandas as pd
 
     lines: list[_Line] = []
     languages = {i: item.language for i, item in chunk}
     for together in batches(_readable(chunk, window), batch):
         clips = dict(together)
-        heard = [writer.hear(clip, languages[i]) for i, clip in clips.items()]
-        references = _references(writer, clips, changes)
-        for edit, change in enumerate([None, *changes], start=-1):
-            elsewhere = None if change is None else references
-            start = time.perf_counter()
-            written = writer.write(heard, change, elsewhere)
-            seconds = (time.perf_counter() - start) / len(clips)
-            lines += [_line(i, edit, text, seconds) for i, text in zip(clips, written, strict=True)]
+        for way, (written, seconds) in enumerate(write(clips, languages), start=-1):
+            each = seconds / len(clips)
+            lines += [_line(i, way, text, each) for i, text in zip(clips, written, strict=True)]
     return pd.DataFrame(lines, columns=list(_Line.__dataclass_fields__))
+
+
+def _under_changes(
+    writer: Writer, changes: Sequence[Change], clips: Mapping[int, Clip], languages: Mapping[int, str | None]
+) -> Iterator[tuple[list[Written], float]]:
+    """The untouched model, then each change."""
+    heard = [writer.hear(clip, languages[i]) for i, clip in clips.items()]
+    references = _references(writer, clips, changes)
+    for change in (None, *changes):
+        elsewhere = None if change is None else references
+        yield timed(lambda change=change, elsewhere=elsewhere: writer.write(heard, change, elsewhere))
+
+
+def timed(write: Callable[[], list[Written]]) -> tuple[list[Written], float]:
+    """What is written, and the seconds that it took."""
+    start = time.perf_counter()
+    written = write()
+    return written, time.perf_counter() - start
 
 
 def _references(writer: Writer, clips: Mapping[int, Clip], changes: Sequence[Change]) -> list[Any] | None:
@@ -208,8 +247,8 @@ def card(corpus: Sequence[Item], table: pd.DataFrame, edit: int) -> dict[str, An
 
     Returns:
         `speech`: WER (and CER) by language before and after, with the difference and its interval over recordings; `repeats`:
-        genuine repetitions kept; `nonspeech`: the hallucination rates in use, before and after; `loops` on speech; and
-        `tokens_per_second`.
+        genuine repetitions kept; `nonspeech`: the hallucination rates in use, before and after; `loops` on speech; `false_stops`:
+        speech that was right before and has lost half of its text or more; and `tokens_per_second`.
     """
     before, after = ({int(r["item"]): r for r in _rows(table, e)} for e in (-1, edit))
     common = [i for i in before if i in after]
@@ -225,6 +264,7 @@ def card(corpus: Sequence[Item], table: pd.DataFrame, edit: int) -> dict[str, An
         "loops": _both(before, after, lambda rows: _loops(rows, [*speech, *untold]))
         if speech or untold
         else None,
+        "false_stops": _stopped(corpus, before, after, speech) if speech else None,
         "tokens_per_second": _both(before, after, lambda rows: _speed(rows, common)),
     }
 
@@ -328,6 +368,22 @@ def _number(value: Any) -> float | None:
 
 def _loops(rows: Mapping[int, Any], chosen: Sequence[int]) -> dict[str, Any]:
     return Rate.of([is_loop(rows[i]["text"], language=rows[i]["language"]) for i in chosen]).to_dict()
+
+
+def _stopped(
+    corpus: Sequence[Item], before: Mapping[int, Any], after: Mapping[int, Any], chosen: Sequence[int]
+) -> dict[str, Any]:
+    """Of the recordings that were right, those of which less than half is written now."""
+    right = [i for i in chosen if _type(corpus[i], before[i]) == OutputType.CORRECT]
+    return Rate.of([_length(corpus[i], after[i]["text"]) < _length(corpus[i]) / 2 for i in right]).to_dict()
+
+
+def _type(item: Item, row: Mapping[str, Any]) -> OutputType | None:
+    return output_type(row["text"], reference=item.text, language=item.language or row["language"])
+
+
+def _length(item: Item, text: str | None = None) -> int:
+    return len(units(item.text or "" if text is None else text, item.language))
 
 
 def _speed(rows: Mapping[int, Any], chosen: Sequence[int]) -> float | None:
