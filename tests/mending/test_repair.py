@@ -125,8 +125,6 @@ def test_a_gated_repair_changes_the_rows_in_alarm_alone(whisper):
 
 
 def test_what_cannot_be_is_refused(whisper):
-    with pytest.raises(OptionError, match="cannot wait"):
-        Repair.of(whisper, "x", weights={NAME: torch.zeros(48, 80)}, when="alarm")
     with (
         pytest.raises(OptionError, match="nothing raises one"),
         repaired(whisper, Repair.of(whisper, "x", when="alarm")),
@@ -202,5 +200,13 @@ def test_a_text_may_be_empty_where_the_checkpoint_forbids_it(whisper):
         assert config.begin_suppress_tokens == [3, 7, whisper.end_token]
     finally:
         config.begin_suppress_tokens, config.suppress_tokens = lists
-    with pytest.raises(OptionError, match="cannot wait"):
-        Repair.of(whisper, "x", may_be_empty=True, when="alarm")
+
+
+def test_changed_weights_are_in_force_whether_or_not_a_row_is_in_alarm(whisper):
+    before = dict(whisper.hf.named_parameters())[NAME].data
+    repair = Repair.of(whisper, "x", weights={NAME: torch.zeros_like(before)}, when="alarm")
+    with repaired(whisper, repair, Rows()):
+        assert not dict(whisper.hf.named_parameters())[NAME].any()
+    assert dict(whisper.hf.named_parameters())[NAME].data is before or torch.equal(
+        dict(whisper.hf.named_parameters())[NAME].data, before
+    )

@@ -9,6 +9,7 @@ import typer
 
 from otoscope.cli.options import Common, Mend, mended, require_different, with_common
 from otoscope.cli.show import say, table, write_json
+from otoscope.errors import OptionError
 from otoscope.files import require_writable
 
 
@@ -47,7 +48,11 @@ def explain(
     from otoscope.views.page import save_page
 
     loaded = load_model(model, common.device, common.dtype)
-    with mended(loaded, mend):
+    with mended(loaded, mend) as watch:
+        if watch is not None:
+            raise OptionError(
+                "A repair that waits for alarms cannot be explained.", "Use one that is always in force."
+            )
         doc = explain_clip(
             loaded,  # pyright: ignore[reportArgumentType]
             clip,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from otoscope.cli.options import Common, ModelName, Spoken, with_common
+from otoscope.cli.options import Common, Mend, ModelName, Spoken, mended, with_common
 from otoscope.cli.show import say, table, warn, write_json
 
 if TYPE_CHECKING:
@@ -121,6 +121,7 @@ def run(
             metavar="SHARE", help="Another rate of false alarms, by the risks of ordinary speech in fitting."
         ),
     ] = None,
+    mend: Mend = None,
     common: Common,
 ) -> None:
     """Transcribe under a monitor: what was written, and how far it can be trusted.
@@ -142,16 +143,18 @@ def run(
         used = used.at(false_alarms)
     single = len(recordings) == 1 and target.suffix != ".jsonl"
     found: list[dict[str, Any]] = []
-    watched = watch_all(
-        loaded, recordings, used, DecodeOptions(language=language), batch=common.batch, keep_going=not single
-    )
-    for item, one in zip(recordings, watched, strict=True):
-        if isinstance(one, AudioError):
-            warn(f"{item.audio_filepath} was skipped: {one.reason} {one.remedy}")
-            continue
-        found.append({"audio_filepath": item.audio_filepath} | one.to_dict())
-        if not common.json_on_stdout:
-            say(*_lines(item.audio_filepath, one, single))
+    options = DecodeOptions(language=language)
+    with mended(loaded, mend, used) as watch:
+        watched = watch_all(
+            loaded, recordings, used, options, batch=common.batch, keep_going=not single, watch=watch
+        )
+        for item, one in zip(recordings, watched, strict=True):
+            if isinstance(one, AudioError):
+                warn(f"{item.audio_filepath} was skipped: {one.reason} {one.remedy}")
+                continue
+            found.append({"audio_filepath": item.audio_filepath} | one.to_dict())
+            if not common.json_on_stdout:
+                say(*_lines(item.audio_filepath, one, single))
     if common.json:
         shared = {"threshold": used.threshold, "false_alarm_rate": used.false_alarm_rate}
         write_json(found[0] if single else {"items": found, **shared}, common.json)

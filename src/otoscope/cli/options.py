@@ -31,16 +31,16 @@ Mend = Annotated[
 
 
 @contextmanager
-def mended(model: Any, folder: Path | None) -> Iterator[None]:
-    """The model with the repair of a folder in force, or as it is where none is named."""
+def mended(model: Any, folder: Path | None, monitor: Any = None) -> Iterator[Any]:
+    """The model with the repair of a folder in force, if one is named; yields what watches for alarms, if the repair needs it."""
     if folder is None:
-        yield
+        yield None
         return
-    from otoscope.mending.applying import repaired
+    from otoscope.mending.applying import mended as in_force
     from otoscope.mending.repair import load_repair
 
-    with repaired(model, load_repair(folder)):
-        yield
+    with in_force(model, load_repair(folder), monitor) as watch:
+        yield watch
 
 
 @dataclass(frozen=True)

@@ -84,8 +84,8 @@ def transcribe(
         language, task.value, timestamps, previous, temperature, common.seed, max_positions, suppress
     )
     loaded = load_model(model, common.device, common.dtype)
-    with mended(loaded, mend):
-        result = transcribe_corpus(loaded, recordings, options, batch=common.batch)
+    with mended(loaded, mend) as watch:
+        result = transcribe_corpus(loaded, recordings, options, batch=common.batch, watcher=watch)
     for format, out in outputs.items():
         if out:
             result.save_subtitles(out, format)  # pyright: ignore[reportArgumentType]

@@ -14,7 +14,8 @@ from otoscope.errors import ModelError, OptionError
 from otoscope.mending.breaker import Trigger
 from otoscope.mending.features import gated_features
 from otoscope.mending.repair import Repair
-from otoscope.models.whisper import SpeechModel
+from otoscope.models.whisper import SpeechModel, require_speech
+from otoscope.monitors.monitor import Monitor, Watch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,6 +64,32 @@ def repaired(model: Model, repair: Repair, trigger: Trigger | None = None) -> It
             yield model
         finally:
             model.mended = before
+
+
+@contextmanager
+def mended(model: Model, repair: Repair, monitor: Monitor | None = None) -> Iterator[Watch | None]:
+    """The model, mended inside the block, with a monitor for a repair that waits for alarms.
+
+    Args:
+        model: The model that the repair was made for.
+        repair: The repair.
+        monitor: What raises alarms; None: the one that comes with otoscope.
+
+    Yields:
+        For a repair that waits for alarms the watch: the watcher of `transcribe_all`, or to be entered with `over`. Else None.
+
+    Raises:
+        OptionError: The repair is for another model, or needs a monitor and none comes with otoscope.
+        ModelError: The monitor is for another model, or the repair needs one and the model is no speech recogniser.
+    """
+    if repair.when == "always":
+        with repaired(model, repair):
+            yield None
+        return
+    speech = require_speech(model)
+    watch = Watch(monitor or Monitor.shipped(speech), speech)
+    with repaired(model, repair, watch):
+        yield watch
 
 
 def _speech_model(model: Model) -> SpeechModel:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from otoscope.corpora import Item
 from otoscope.errors import ManifestError, OptionError
-from otoscope.mending.applying import repaired
+from otoscope.mending.applying import mended
 from otoscope.mending.repair import Repair
 from otoscope.models.cache import cache_dir
 from otoscope.models.whisper import SpeechModel
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from otoscope.audio import Clip
+    from otoscope.monitors.monitor import Monitor
 
 KIND = "repairs' prices"
 
@@ -91,6 +93,7 @@ def price_repairs(
     language: str | None = None,
     max_tokens: int = MAX_TOKENS,
     batch: int | None = None,
+    monitor: Monitor | None = None,
 ) -> dict[str, Any]:
     """The price card of each repair on the same recordings, before and after.
 
@@ -105,12 +108,13 @@ def price_repairs(
         language: To write in.
         max_tokens: Tokens written at most.
         batch: Recordings at once.
+        monitor: What raises alarms, for repairs that wait for them; None: the one that comes with otoscope.
 
     Returns:
         JSON-ready: `repairs`, each with `name`, `card` (see `otoscope.patching.price.card`) and `cuts`.
 
     Raises:
-        OptionError: A repair is for another model, waits for an alarm, or was made with these recordings; or the directory
+        OptionError: A repair is for another model, or was made with these recordings; or the directory
             belongs to another job.
     """
     for repair in repairs:
@@ -124,13 +128,14 @@ def price_repairs(
         "corpus": [[item.audio_filepath, item.offset, *item.file_stamp()] for item in corpus],
         "language": language,
         "max_tokens": max_tokens,
+        "monitor": None if monitor is None else monitor.threshold,
     }
     place = Path(out) if out else _default_place(settings)
 
     def write(
         clips: Mapping[int, Clip], languages: Mapping[int, str | None]
     ) -> Iterator[tuple[list[Written], float]]:
-        return _under_repairs(writer, repairs, clips, languages)
+        return _under_repairs(writer, repairs, clips, languages, monitor)
 
     with Run.opened(place, KIND, settings) as run:
         table = written_in_ways(corpus, write, run, batch or model.batch, model.window_seconds)
@@ -166,6 +171,7 @@ def _under_repairs(
     repairs: Sequence[Repair],
     clips: Mapping[int, Clip],
     languages: Mapping[int, str | None],
+    monitor: Monitor | None,
 ) -> Iterator[tuple[list[Written], float]]:
     """The untouched model, then each repair."""
 
@@ -175,9 +181,10 @@ def _under_repairs(
     heard = hear()
     yield timed(lambda: writer.write(heard, None))
     for repair in repairs:
-        with repaired(writer.model, repair):
+        with mended(writer.model, repair, monitor) as watch:
             other = hear() if "encoder" in repair.stacks else heard
-            yield timed(lambda other=other: writer.write(other, None))
+            with nullcontext() if watch is None else watch.over(list(clips.values())):
+                yield timed(lambda other=other: writer.write(other, None))
 
 
 def cuts(corpus: Sequence[Item], table: pd.DataFrame, way: int) -> dict[str, Any]:

@@ -40,7 +40,8 @@ class Repair:
         breaker: The loop breaker, or None.
         may_be_empty: The end may be written first. Whisper's checkpoints suppress that (`begin_suppress_tokens`, OpenAI's
             `suppress_blank`), so that a text without timestamps is never empty, whatever the model has learnt.
-        when: Edits, features and breaker act `always`, or in rows that are in `alarm` alone; weights cannot wait for an alarm.
+        when: Edits, features and breaker act `always`, or in rows that are in `alarm` alone. Changed weights cannot wait for an
+            alarm, nor can `may_be_empty`: they are in force either way.
         made: How it was made: settings, seed, scores; JSON values.
     """
 
@@ -57,14 +58,6 @@ class Repair:
     def __post_init__(self) -> None:
         if self.when not in get_args(When):
             raise OptionError(f"A repair cannot act {self.when!r}.", "Choose always or alarm.")
-        if self.when == "alarm" and self.weights:
-            raise OptionError(
-                "Changed weights cannot wait for an alarm.", "Make it always, or leave the weights out."
-            )
-        if self.when == "alarm" and self.may_be_empty:
-            raise OptionError(
-                "Whether a text may be empty cannot wait for an alarm.", "Make it always, or leave that out."
-            )
         if any(edit.rows is not None for edit in self.edits):
             raise EditError(
                 "An edit of a repair names rows, and which recording is in which row is not known.",

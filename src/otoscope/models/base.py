@@ -329,14 +329,15 @@ class Model(HookedModel):
         } | ({"mended": self.mended} if self.mended else {})
 
     @contextmanager
-    def filtering(self, make: FilterMaker) -> Iterator[None]:
+    def filtering(self, make: FilterMaker, first: bool = False) -> Iterator[None]:
         """Give every decoding inside the block a further logit filter, after the checkpoint's own.
 
         Args:
             make: Called once a decoding with the length of its prompt. While the filter runs, `row_numbers` tells which rows it
                 is given.
+            first: Before those that are there already.
         """
-        self.filters.append(make)
+        self.filters.insert(0 if first else len(self.filters), make)
         try:
             yield
         finally:

@@ -22,7 +22,8 @@ from otoscope.monitors.verdicts import TARGETS
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from otoscope.models.decoding import LogitFilter
+    from otoscope.audio import Clip
+    from otoscope.models.base import LogitFilter
     from otoscope.models.whisper import SpeechModel
 
 FORMAT = 1
@@ -330,12 +331,24 @@ class Watch:
         if self.listener:
             self.listener(block.row, progress)
 
+    def alarmed(self, row: int) -> bool:
+        """Whether a row of the batch is in alarm at its newest step that was looked at."""
+        progress = self.scorer.rows.get(row)
+        return progress is not None and progress.risks[-1] >= self.monitor.threshold
+
+    @contextmanager
+    def over(self, clips: Sequence[Clip]) -> Iterator[None]:
+        """Watch what is decoded inside the block, whoever decodes; row i hears clip i. Other filters come after the monitor's."""
+        self.scorer = Scorer(self.monitor)
+        frames = [frames_of(self.model, clip) for clip in clips]
+        with self._reader.following(frames) as follow, self.model.filtering(lambda _: follow, first=True):
+            yield
+
     @contextmanager
     def watching(self, features: Tensor, windows: Sequence[Window]) -> Iterator[Sequence[LogitFilter]]:
         """Watch one batch."""
-        self.scorer = Scorer(self.monitor)
-        with self._reader.following([frames_of(self.model, window.clip) for window in windows]) as follow:
-            yield [follow]
+        with self.over([window.clip for window in windows]):
+            yield []
         for row, window in enumerate(windows):
             self._done[window.recording, window.number] = self.scorer.rows.get(row, Progress())
 

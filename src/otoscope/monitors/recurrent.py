@@ -113,12 +113,8 @@ def fit_recurrent(
         unit = torch.nn.GRU(every.shape[1], HIDDEN, batch_first=True)
         out = torch.nn.Linear(HIDDEN, y.shape[2])
         _train(unit, out, x, torch.nan_to_num(y), share)
-    arrays = [
-        parameter.detach().double().numpy()
-        for parameter in (
-            unit.weight_ih_l0, unit.weight_hh_l0, unit.bias_ih_l0, unit.bias_hh_l0, out.weight, out.bias,
-        )
-    ]  # fmt: skip
+    parameters = (*unit.parameters(), *out.parameters())  # in the order of the attributes
+    arrays = [parameter.detach().double().numpy() for parameter in parameters]
     return Recurrent(mean, scale, *arrays)
 
 

@@ -119,6 +119,7 @@ def watch_all(
     *,
     batch: int | None = None,
     keep_going: bool = False,
+    watch: Watch | None = None,
 ) -> Iterator[Watched | AudioError]:
     """Transcribe recordings under a monitor; see `transcribe_all`.
 
@@ -129,16 +130,16 @@ def watch_all(
         options: How to decode, without timestamps.
         batch: Windows at once.
         keep_going: Yield the error of a recording that cannot be read, and go on.
+        watch: A watch over the model that is there already, in place of a monitor.
 
     Raises:
         ModelError: The monitor was fitted to another model.
         OptionError: None comes with otoscope for this one.
     """
-    monitor = monitor or Monitor.shipped(model)
-    watch = Watch(monitor, model)
+    watch = watch or Watch(monitor or Monitor.shipped(model), model)
     transcripts = transcribe_all(model, sources, options, batch=batch, keep_going=keep_going, watcher=watch)
     for i, transcript in enumerate(transcripts):
         if isinstance(transcript, AudioError):
             yield transcript
         else:
-            yield Watched(transcript, tuple(watch.take(i)), monitor)
+            yield Watched(transcript, tuple(watch.take(i)), watch.monitor)

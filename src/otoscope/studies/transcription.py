@@ -19,6 +19,7 @@ from otoscope.versions import versions
 
 if TYPE_CHECKING:
     from otoscope.models.base import Model
+    from otoscope.models.transcribing import Watcher
     from otoscope.models.whisper import SpeechModel
 
 _DIGITS = 6
@@ -133,7 +134,12 @@ class CorpusTranscript:
 
 
 def transcribe_corpus(
-    model: Model, items: Sequence[Item], options: DecodeOptions | None = None, *, batch: int | None = None
+    model: Model,
+    items: Sequence[Item],
+    options: DecodeOptions | None = None,
+    *,
+    batch: int | None = None,
+    watcher: Watcher | None = None,
 ) -> CorpusTranscript:
     """Transcribe recordings; those that cannot be read are skipped and named.
 
@@ -145,6 +151,7 @@ def transcribe_corpus(
         items: The recordings.
         options: How to decode.
         batch: Windows decoded at once; None: `model.batch`.
+        watcher: What reads the model meanwhile.
 
     Raises:
         AudioError: None of the recordings can be read.
@@ -167,7 +174,7 @@ def transcribe_corpus(
             f"{len(foreign)} of {len(items)} recordings are marked {marked}, which {model.origin.name} does not know: "
             "use a multilingual model, such as whisper-base, for them."
         )
-    outcomes = list(transcribe_all(model, items, options, batch=batch, keep_going=True))
+    outcomes = list(transcribe_all(model, items, options, batch=batch, keep_going=True, watcher=watcher))
     heard = [(i, t) for i, t in zip(items, outcomes, strict=True) if isinstance(t, Transcript)]
     lost = [(i, e) for i, e in zip(items, outcomes, strict=True) if isinstance(e, AudioError)]
     if not heard:
