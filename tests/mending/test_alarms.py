@@ -6,9 +6,10 @@ import pytest
 from tests.monitors.monitors_of import random_monitor
 from tests.patching.worlds import hearing_whisper, spans
 
+from otoscope.errors import OptionError
 from otoscope.mending.applying import mended
 from otoscope.mending.breaker import Breaker
-from otoscope.mending.repair import Repair
+from otoscope.mending.repair import Repair, load_repair
 from otoscope.models.transcribing import transcribe_all
 from otoscope.models.transcripts import DecodeOptions
 
@@ -46,3 +47,24 @@ def test_in_alarm_it_acts_from_the_first_look_on(model):
     assert sum(map(len, always)) <= sum(map(len, gated)) < sum(map(len, plain))
     assert model.open_hooks == 0
     assert not model.filters
+
+
+def test_a_text_is_ended_at_its_alarm_be_it_before_the_first_token(model):
+    def stopping(threshold):
+        repair = Repair.of(model, "stop", when="alarm", stop=True)
+        with mended(model, repair, random_monitor(model, threshold=threshold)) as watch:
+            return texts(model, watch)
+
+    assert all(ids == [] for ids in stopping(0.0))
+    assert stopping(2.0) == texts(model)
+
+
+def test_what_always_acts_asks_no_monitor(model):
+    with pytest.raises(OptionError, match="asks no monitor"):
+        Repair.of(model, "stop", stop=True)
+
+
+def test_a_repair_that_stops_comes_back_from_disk(model, tmp_path):
+    repair = Repair.of(model, "stop", when="alarm", stop=True, false_alarms=0.01)
+    again = load_repair(repair.save(tmp_path / "r"))
+    assert (again.stop, again.false_alarms, again.when) == (True, 0.01, "alarm")

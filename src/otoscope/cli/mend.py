@@ -79,18 +79,38 @@ def make_command(
             help="Let the end be written first, which the checkpoint's suppress list forbids.",
         ),
     ] = False,
+    stop: Annotated[
+        bool, typer.Option("--stop", help="End a text at the monitor's alarm; goes with --in-alarm.")
+    ] = False,
+    in_alarm: Annotated[
+        bool,
+        typer.Option(
+            "--in-alarm", help="Act only where, and as long as, the monitor of the model is in alarm."
+        ),
+    ] = False,
+    false_alarms: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="Share of ordinary speech on which the monitor may ring for it."),
+    ] = None,
+    start: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A repair whose weights and edits this one takes over.")
+    ] = None,
     name: Name = None,
     common: Common,
 ) -> None:
-    """Put a repair together by hand: head gates and a loop breaker.
+    """Put a repair together by hand: head gates, a loop breaker, an end at the monitor's alarm.
 
     Example: otoscope mend make --model whisper-base --gate L5H3 --breaker end --out gate
     """
-    from otoscope.mending.repair import Repair, require_empty
+    from dataclasses import replace
+
+    from otoscope.mending.repair import Repair, load_repair, require_empty
 
     require_empty(out)
-    if not (gate or may_be_empty) and breaker is BreakerAction.NONE:
-        raise OptionError("Nothing is to be mended.", "Name a --gate, a --breaker, or --may-be-empty.")
+    if not (gate or may_be_empty or stop or start) and breaker is BreakerAction.NONE:
+        raise OptionError(
+            "Nothing is to be mended.", "Name a --gate, a --breaker, --stop, --may-be-empty or --start."
+        )
     loaded = _speech_model(model, common)
     repair = Repair.of(
         loaded,
@@ -98,8 +118,15 @@ def make_command(
         edits=tuple(edit for text in gate or () for edit in _gates(loaded, text)),
         breaker=_breaker(breaker, copies, tokens),
         may_be_empty=may_be_empty,
+        when="alarm" if in_alarm else "always",
+        stop=stop,
+        false_alarms=false_alarms,
         made={"how": "by hand"},
     )
+    if start is not None:
+        first = load_repair(start)
+        first.require_fit(loaded)
+        repair = replace(replace(first, when=repair.when).joined(repair), name=repair.name)
     _save(repair, out, common)
 
 

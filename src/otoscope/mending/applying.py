@@ -11,7 +11,7 @@ import torch
 
 from otoscope.activations import Edit, HookFunction, HookPoint, Visit
 from otoscope.errors import ModelError, OptionError
-from otoscope.mending.breaker import Trigger
+from otoscope.mending.breaker import Trigger, stopping
 from otoscope.mending.features import gated_features
 from otoscope.mending.repair import Repair
 from otoscope.models.whisper import SpeechModel, require_speech
@@ -59,6 +59,9 @@ def repaired(model: Model, repair: Repair, trigger: Trigger | None = None) -> It
         if repair.breaker:
             breaker, speech = repair.breaker, _speech_model(model)
             stack.enter_context(model.filtering(lambda prompt: breaker.filter(speech, prompt, trigger)))
+        if repair.stop and trigger is not None:
+            stop = stopping(_speech_model(model), trigger)
+            stack.enter_context(model.filtering(lambda _: stop))
         model.mended = repair.name if before is None else f"{before}+{repair.name}"
         try:
             yield model
@@ -87,7 +90,8 @@ def mended(model: Model, repair: Repair, monitor: Monitor | None = None) -> Iter
             yield None
         return
     speech = require_speech(model)
-    watch = Watch(monitor or Monitor.shipped(speech), speech)
+    monitor = monitor or Monitor.shipped(speech)
+    watch = Watch(monitor if repair.false_alarms is None else monitor.at(repair.false_alarms), speech)
     with repaired(model, repair, watch):
         yield watch
 

@@ -98,11 +98,32 @@ class Breaker:
     def _act(self, logits: Tensor, loop: set[int], end: int) -> None:
         if self.action == "forbid":
             logits[list(loop)] = -torch.inf
-            return
-        ending = logits[end].clone() if torch.isfinite(logits[end]) else torch.zeros_like(logits[end])
-        logits.fill_(-torch.inf)
-        logits[end] = ending
+        else:
+            _end(logits, end)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; `Breaker(**values)` gives it back."""
         return asdict(self)
+
+
+def stopping(model: SpeechModel, trigger: Trigger) -> LogitFilter:
+    """A logit filter that ends the text of every row in alarm, be it before the first token, whatever is suppressed there."""
+
+    def stop(tokens: Tensor, logits: Tensor) -> Tensor:
+        rows = model.row_numbers or range(len(tokens))
+        on = [i for i, row in enumerate(rows) if trigger.alarmed(row)]
+        if not on:
+            return logits
+        out = logits.clone()
+        for i in on:
+            _end(out[i], model.end_token)
+        return out
+
+    return stop
+
+
+def _end(logits: Tensor, end: int) -> None:
+    """Leave the end token alone, in place."""
+    ending = logits[end].clone() if torch.isfinite(logits[end]) else torch.zeros_like(logits[end])
+    logits.fill_(-torch.inf)
+    logits[end] = ending

@@ -119,6 +119,8 @@ def _save_rest(place: Path, repair: Repair, baked: Baked) -> tuple[str, ...]:
     told = [str(left) for left in baked.left]
     if repair.breaker:
         told.append("the loop breaker: it looks at the written text")
+    if repair.stop:
+        told.append("the end at an alarm: the weights know no monitor")
     if not told:
         return ()
     exported = load_model(place, "cpu")
@@ -259,7 +261,9 @@ def check_exports(
     options = DecodeOptions(max_positions=min(model.max_positions, len(model.prompt()) + max_tokens))
     left = [change.change for change in bake(model, repair).left]
     edits = tuple(edit for edit in repair.edits if not any(edit is other for other in left))
-    weighed = replace(repair, breaker=None, features=(), edits=edits, when="always")
+    weighed = replace(
+        repair, breaker=None, features=(), edits=edits, when="always", stop=False, false_alarms=None
+    )
     with repaired(model, weighed):
         transcripts = [
             t for t in transcribe_all(model, clips, options, batch=batch) if isinstance(t, Transcript)

@@ -42,6 +42,8 @@ class Repair:
             `suppress_blank`), so that a text without timestamps is never empty, whatever the model has learnt.
         when: Edits, features and breaker act `always`, or in rows that are in `alarm` alone. Changed weights cannot wait for an
             alarm, nor can `may_be_empty`: they are in force either way.
+        stop: The text of a row in alarm is ended at once.
+        false_alarms: Share of ordinary speech on which the monitor may ring for this repair; None: as the monitor is set.
         made: How it was made: settings, seed, scores; JSON values.
     """
 
@@ -53,11 +55,15 @@ class Repair:
     breaker: Breaker | None = None
     may_be_empty: bool = False
     when: When = "always"
+    stop: bool = False
+    false_alarms: float | None = None
     made: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.when not in get_args(When):
             raise OptionError(f"A repair cannot act {self.when!r}.", "Choose always or alarm.")
+        if self.when == "always" and (self.stop or self.false_alarms is not None):
+            raise OptionError("What always acts asks no monitor.", "Make it act in alarm alone.")
         if any(edit.rows is not None for edit in self.edits):
             raise EditError(
                 "An edit of a repair names rows, and which recording is in which row is not known.",
@@ -115,6 +121,8 @@ class Repair:
             weights={**self.weights, **other.weights},
             breaker=other.breaker or self.breaker,
             may_be_empty=self.may_be_empty or other.may_be_empty,
+            stop=self.stop or other.stop,
+            false_alarms=self.false_alarms if other.false_alarms is None else other.false_alarms,
             made={"joined": [dict(self.made), dict(other.made)]},
         )
 
@@ -129,6 +137,8 @@ class Repair:
             "breaker": self.breaker and self.breaker.to_dict(),
             "may_be_empty": self.may_be_empty,
             "when": self.when,
+            "stop": self.stop,
+            "false_alarms": self.false_alarms,
             "made": dict(self.made),
         }
         return json.loads(json.dumps(told))  # as it comes back: tuples are lists there
@@ -187,6 +197,8 @@ def load_repair(folder: Path | str) -> Repair:
             breaker=Breaker(**told["breaker"]) if told["breaker"] else None,
             may_be_empty=bool(told["may_be_empty"]),
             when=told["when"],
+            stop=bool(told["stop"]),
+            false_alarms=told["false_alarms"],
             made=dict(told["made"]),
         )
     except (OSError, ValueError, KeyError, TypeError, SafetensorError, EditError) as error:

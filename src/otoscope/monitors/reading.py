@@ -170,7 +170,10 @@ class Reader:
             batch.rows = rows
         step.logits, step.written = logits, tokens[:, -1].tolist()
         batch.pending.append(step)
-        if len(batch.pending) >= self.every:
+        first = (
+            visit.phase == "prefill"
+        )  # what is known before the first token may keep it from being written
+        if first or len(batch.pending) >= self.every:
             self._hand_on(batch)
         return logits
 
