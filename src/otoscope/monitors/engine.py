@@ -36,7 +36,7 @@ and every other stream would have to wait for it."""
 _ECHO, _COPIES = SIGNALS.index("echo"), SIGNALS.index("copies")
 
 
-class _Abandoned(Exception):
+class _AbandonedError(Exception):
     """Nobody waits any longer for what is being written."""
 
 
@@ -76,7 +76,7 @@ class _Ear(Watch):
 
     def _steer(self, _tokens: Tensor, logits: Tensor) -> Tensor:
         if self.stream.closed:
-            raise _Abandoned
+            raise _AbandonedError
         if not self.looping:
             return logits
         ended = torch.full_like(logits, -torch.inf)
@@ -142,13 +142,13 @@ class Engine:
             tell: Told every event, in the engine's thread.
             roomy: Called when the stream has room again.
             language: Code; None: the options', or detected on the first segment.
-            pause: Seconds of quiet that end a segment; None: the engine's.
+            pause: Seconds of quiet that end a segment; 0: only its length does; None: the engine's.
 
         Raises:
             OptionError: The model does not know the language, or the pause cannot be used.
         """
         language = self.model.check_language(language or self.options.language)
-        pacing = self.pacing if pause is None else replace(self.pacing, pause=pause)
+        pacing = self.pacing if pause is None else replace(self.pacing, pause=pause or None)
         return Stream(tell, self.wake, roomy, language, pacing)
 
     def wake(self, stream: Stream) -> None:
@@ -168,7 +168,7 @@ class Engine:
             try:
                 if (job := stream.take()) is not None:
                     self._write(stream, job)
-            except _Abandoned:
+            except _AbandonedError:
                 continue
             except OtoscopeError as error:
                 stream.fail(error.reason)
