@@ -28,7 +28,7 @@ class Pacing:
 
     Attributes:
         window: Seconds a segment may last at most.
-        pause: Seconds of quiet that end one; None: only its length does, so that the text is that of `transcribe`.
+        pause: Seconds of quiet that end one (see `otoscope.audio.Segmenter`); None: only its length does, as in `transcribe`.
         every: Seconds of new sound, digital silence not counted, after which a segment under way is written again.
     """
 
