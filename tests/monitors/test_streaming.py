@@ -73,7 +73,7 @@ def test_finished_segments_are_what_a_watched_transcription_says(engine, model, 
     (watched,) = watch_all(model, [sound], engine.monitor, OPTIONS)
     expected = watched.to_dict()["segments"]
     assert len(expected) > 3
-    own = ("type", "segment", "heard", "stopped")
+    own = ("type", "segment", "heard", "stopped", "rung")
     assert [{k: v for k, v in s.items() if k not in own} for s in segments] == expected
     assert [s["segment"] for s in segments] == list(range(len(expected)))
     assert [s["heard"] for s in segments] == [s["end"] for s in expected]
@@ -86,8 +86,9 @@ def test_the_end_is_told_last_and_counts_the_sound(engine, sound):
 
 def test_an_alarm_is_told_once_a_segment_before_its_text(engine, sound):
     events = listened(engine, sound.samples)
-    rung = [s["segment"] for s in of(events, "segment") if s["alarm"]]
-    assert rung
+    rung = [s["segment"] for s in of(events, "segment") if s["rung"]]
+    assert {s["segment"] for s in of(events, "segment") if s["alarm"]} <= set(rung)
+    assert rung == [a["segment"] for a in of(events, "alarm")] != []
     for number in rung:
         own = [e["type"] for e in events if e.get("segment") == number]
         assert own.count("alarm") == 1

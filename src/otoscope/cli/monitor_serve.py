@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import sys
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote
@@ -61,6 +62,7 @@ def serve(
     Example: otoscope monitor serve --port 8765
     """
     _require_extra()
+    from otoscope.audio import Segmenter
     from otoscope.models.loading import load_model
     from otoscope.models.transcripts import DecodeOptions
     from otoscope.models.whisper import require_speech
@@ -74,6 +76,7 @@ def serve(
             f"{host} is reached from other machines.",
             "Leave --host out, or say --allow-remote if that is meant.",
         )
+    Segmenter(pause=pause or None)  # refuses a pause that cannot be used
     if token == "":
         raise OptionError("The token is empty.", "Leave --token out for a random one.")
     loaded = require_speech(load_model(model, common.device, common.dtype))
@@ -100,10 +103,8 @@ def _run(engine: Engine, host: str, port: int, token: str, limits: Limits, commo
         if not is_loopback(host):
             warn("Sound and token travel unencrypted; put a proxy with TLS before it.")
         sys.stdout.flush()
-        try:
+        with suppress(KeyboardInterrupt):  # how it is meant to end
             server(live).run(sockets=[socket])
-        except KeyboardInterrupt:  # how it is meant to end
-            print("Stopped.", file=sys.stderr)
 
 
 def _require_extra() -> None:

@@ -187,5 +187,8 @@ class Engine:
             stream.language = transcript.language
         told = Watched(transcript, tuple(ear.take(0)), self.monitor).to_dict()["segments"][0]
         kind = "segment" if job.final else "partial"
-        about = {"type": kind, "segment": job.number, "heard": round(job.heard, 3), "stopped": ear.looping}
-        stream.tell(about | told)
+        stream.tell(
+            {"type": kind, "segment": job.number, "heard": round(job.heard, 3)}
+            | told
+            | {"rung": stream.has_rung(job), "stopped": ear.looping}
+        )

@@ -65,7 +65,8 @@ class Stream:
 
     - `alarm`, once a segment at most, while the text is still being written: `token` (its number in the text, from 0), `time`
       (seconds of the stream it attends to), `risk`, `kind` (of `otoscope.monitors.verdicts.TARGETS`), `text` so far.
-    - `partial` and `segment`: what `Watched.to_dict` says of a segment, and `stopped`: whether a loop was cut short.
+    - `partial` and `segment`: what `Watched.to_dict` says of a segment; `rung`: whether its alarm was told, be it of an earlier
+      text of it; and `stopped`: whether a loop was cut short.
     - `error`, with `reason`: the stream cannot go on.
     - `end`, with `seconds`: everything has been told.
 
@@ -182,6 +183,10 @@ class Stream:
         if self._rung < job.number:
             self._rung = job.number
             self.tell({"type": "alarm", "segment": job.number, "heard": round(job.heard, 3)} | event)
+
+    def has_rung(self, job: Job) -> bool:
+        """Whether an alarm was told of a job's segment."""
+        return self._rung == job.number
 
     def fail(self, reason: str) -> None:
         """Tell that the stream cannot go on, and close it."""

@@ -42,13 +42,18 @@ function tokens(event) {
   });
 }
 
+function verdict(event) {
+  if (event.stopped) return "  alarm: a loop, cut short";
+  if (event.alarm) return `  alarm, risk ${event.risk.toFixed(2)}`;
+  return event.rung ? "  alarm on an earlier version" : "";
+}
+
 function showSegment(event) {
   parts.partial.replaceChildren();
   const line = element("p", "segment", "");
   const span = element("span", "at", `${clock(event.start)}–${clock(event.end)}  `);
   line.append(span, ...tokens(event));
-  if (event.alarm) line.append(element("span", "rang", `  alarm, risk ${event.risk.toFixed(2)}`));
-  if (event.stopped) line.append(element("span", "rang", ", loop cut short"));
+  line.append(element("span", "rang", verdict(event)));
   const atEnd = parts.text.scrollHeight - parts.text.scrollTop - parts.text.clientHeight < 40;
   parts.text.append(line);
   while (parts.text.childElementCount > KEPT) parts.text.firstElementChild.remove();
@@ -56,18 +61,18 @@ function showSegment(event) {
 }
 
 function showAlarm(event) {
-  const kind = event.kind === "loop" ? "The text loops" : "The text may be invented";
+  const kind = event.kind === "loop" ? "the text loops" : "the text may be invented";
   parts.alarm.textContent = `Alarm at ${clock(event.time)}: ${kind} (risk ${event.risk.toFixed(2)}).`;
   parts.alarm.hidden = false;
 }
 
-const shows = {
+const shows = new Map(Object.entries({
   ready: (event) => say(`Listening; ${event.model}.`),
   partial: (event) => parts.partial.replaceChildren(...tokens(event)),
   segment: showSegment,
   alarm: showAlarm,
   end: (event) => say(`Done: ${clock(event.seconds)} of sound.`),
-};
+}));
 
 function say(text) {
   parts.status.textContent = text;
@@ -160,7 +165,7 @@ function connected(rate) {
 }
 
 function received(event) {
-  shows[event.type]?.(event);
+  shows.get(event.type)?.(event);
 }
 
 function send(mine, samples) {
