@@ -76,7 +76,8 @@ def test_finished_segments_are_what_a_watched_transcription_says(engine, model, 
     own = ("type", "segment", "heard", "stopped", "rung")
     assert [{k: v for k, v in s.items() if k not in own} for s in segments] == expected
     assert [s["segment"] for s in segments] == list(range(len(expected)))
-    assert [s["heard"] for s in segments] == [s["end"] for s in expected]
+    assert all(s["heard"] >= s["end"] for s in segments)
+    assert segments[-1]["heard"] == segments[-1]["end"] == 3.4
 
 
 def test_the_end_is_told_last_and_counts_the_sound(engine, sound):

@@ -31,6 +31,12 @@ class Segmenter:
     steady noise there is none. Before 10 s it must last three times as long, for people pause within sentences, and a recogniser
     does better with what was said before. Where a segment ends depends on the sound alone, never on the pieces in which it came.
 
+    Attributes:
+        start: Samples that have been taken away: where what is here begins.
+        count: Samples that are here.
+        cut: Where the first segment ends, in samples from `start`, or None where that is not known yet.
+        known: Samples of all that came, from the first, that told where.
+
     Args:
         seconds: The longest a segment may be.
         pause: Seconds of quiet that end a segment of 10 s or more; None: only its length does, as in `windows`.
@@ -49,6 +55,7 @@ class Segmenter:
         self.size = round(seconds * SAMPLING_RATE)
         self.start, self.count = 0, 0
         self.cut: int | None = None
+        self.known = 0
         self._reach = min(round(search * SAMPLING_RATE), self.size)
         self._pause = None if pause is None else round(pause * SAMPLING_RATE) // HOP
         self._blocks: list[Samples] = []
@@ -115,12 +122,15 @@ class Segmenter:
                 continue
             needed = self._pause * (1 if self._scanned >= _SHORT else _LONGER)
             if self._quiet >= needed:
-                self.cut = quietest(self.peek()[: self._scanned * HOP], needed * HOP)
+                self._end(self._scanned * HOP, needed * HOP)
             elif self._scanned >= _LEAD and not self._loudest:
                 self._drop((_LEAD - _LEAD_KEPT) * HOP)
                 self._scanned = _LEAD_KEPT
         if self.cut is None and self.count > self.size:
-            self.cut = quietest(self.peek()[: self.size], self._reach)
+            self._end(self.size, self._reach)
+
+    def _end(self, known: int, reach: int) -> None:
+        self.cut, self.known = quietest(self.peek()[:known], reach), self.start + known
 
     def _follow(self, energy: float) -> None:
         """Note one hop."""

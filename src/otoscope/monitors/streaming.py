@@ -45,23 +45,20 @@ class Job:
         clip: The sound, whose `start` is in seconds of the stream.
         number: Which segment it belongs to, from 0.
         final: Whether the segment has ended.
+        heard: Seconds of the stream that it rests on; of a segment that has ended, the pause that told so included.
     """
 
     clip: Clip
     number: int
     final: bool
-
-    @property
-    def heard(self) -> float:
-        """Seconds of the stream that it rests on: no later sound was known."""
-        return self.clip.start + self.clip.duration
+    heard: float
 
 
 class Stream:
     """One stream: fed by its source, written down by an `Engine`.
 
     Its listener is told events, in another thread than the one that feeds. Each has `type`, and all but the last have `segment`,
-    its number, and `heard`, the seconds of the stream that were known when the text was begun:
+    its number, and `heard`, the seconds of the stream that the text rests on:
 
     - `alarm`, once a segment at most, while the text is still being written: `token` (its number in the text, from 0), `time`
       (seconds of the stream it attends to), `risk`, `kind` (of `otoscope.monitors.verdicts.TARGETS`), `text` so far.
@@ -161,14 +158,16 @@ class Stream:
         sound = self._segmenter
         while (end := sound.count if self._ending and sound.cut is None else sound.cut) is not None and end:
             start, self._written = sound.start / SAMPLING_RATE, 0.0
+            known = sound.start + end if sound.cut is None else sound.known
             samples = sound.take(end)
             if len(samples) >= SHORTEST * SAMPLING_RATE and not is_silent(samples):
                 self._number += 1
-                return Job(Clip(samples, start=start), self._number - 1, final=True)
+                return Job(Clip(samples, start=start), self._number - 1, True, known / SAMPLING_RATE)
         if self._fresh < self.pacing.every:
             return None
         self._written = sound.audible
-        return Job(Clip(sound.peek().copy(), start=sound.start / SAMPLING_RATE), self._number, final=False)
+        clip = Clip(sound.peek().copy(), start=sound.start / SAMPLING_RATE)
+        return Job(clip, self._number, False, clip.start + clip.duration)
 
     def tell(self, event: Event) -> None:
         """Tell an event, unless the stream is closed."""
