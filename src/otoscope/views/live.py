@@ -166,9 +166,9 @@ class Live:
         begin = await self._begin(socket)
         if len(self.streams) >= self.limits.streams:
             raise RefusalError(BUSY, f"All {self.limits.streams} streams are taken; try again later.")
-        async with self._stream(begin) as (stream, events, roomy):
+        async with self._stream(begin) as (stream, pcm, events, roomy):
             await self._send(socket, self._ready(begin, stream))
-            reading = asyncio.create_task(self._read(socket, stream, Pcm(begin.rate, begin.format), roomy))
+            reading = asyncio.create_task(self._read(socket, stream, pcm, roomy))
             writing = asyncio.create_task(self._write(socket, stream, events))
             try:
                 done, _ = await asyncio.wait({reading, writing}, return_when=asyncio.FIRST_COMPLETED)
@@ -204,8 +204,8 @@ class Live:
     @asynccontextmanager
     async def _stream(
         self, begin: Begin
-    ) -> AsyncIterator[tuple[Stream, asyncio.Queue[Event], asyncio.Event]]:
-        """A stream of the engine's with its events, and the event that it has room again."""
+    ) -> AsyncIterator[tuple[Stream, Pcm, asyncio.Queue[Event], asyncio.Event]]:
+        """A stream of the engine's, what reads its samples, its events, and the sign that it has room again."""
         loop, events, roomy = asyncio.get_running_loop(), asyncio.Queue[Any](), asyncio.Event()
 
         def soon(call: Callable[..., None], *values: Any) -> None:
@@ -213,7 +213,7 @@ class Live:
                 loop.call_soon_threadsafe(call, *values)
 
         try:
-            Pcm(begin.rate, begin.format)
+            pcm = Pcm(begin.rate, begin.format)
             stream = self.engine.open(
                 lambda event: soon(events.put_nowait, event),
                 lambda: soon(roomy.set),
@@ -224,7 +224,7 @@ class Live:
             raise RefusalError(BAD_DATA, error.reason) from None
         self.streams.add(stream)
         try:
-            yield stream, events, roomy
+            yield stream, pcm, events, roomy
         finally:
             stream.close()
             self.streams.discard(stream)
@@ -276,12 +276,12 @@ class Live:
 
     async def _send(self, socket: WebSocket, event: Event) -> None:
         try:
-            await asyncio.wait_for(socket.send_text(json.dumps(event, ensure_ascii=False)), self.limits.idle)
+            await asyncio.wait_for(socket.send_text(json.dumps(event)), self.limits.idle)
         except TimeoutError:
             raise RefusalError(REFUSED, f"Nothing was read for {self.limits.idle:g} s.") from None
 
     async def _close(self, socket: WebSocket, code: int, reason: str) -> None:
-        short = reason.encode()[:_LONGEST_REASON].decode("utf-8", "ignore")
+        short = reason.encode("utf-8", "replace")[:_LONGEST_REASON].decode("utf-8", "ignore")
         with suppress(TimeoutError, RuntimeError, OSError, WebSocketDisconnect):
             await asyncio.wait_for(socket.close(code, short), 1.0)
 
