@@ -163,6 +163,21 @@ def test_a_stream_waits_for_its_turn_once_and_then_takes_all_sound():
     assert stream.take() is None
 
 
+def test_ended_segments_go_first_unless_others_have_waited_for_long(model, monkeypatch):
+    from otoscope.monitors import engine as module
+
+    now = [0.0]
+    monkeypatch.setattr(module, "monotonic", lambda: now[0])
+    engine = Engine(model, echo_monitor(model), OPTIONS, PACING)
+    streams = {name: engine.open(lambda event: None) for name in ("early", "late", "ended", "bulk")}
+    for now[0], name in ((0.0, "early"), (1.9, "ended"), (2.5, "late"), (3.0, "bulk")):
+        if name in ("ended", "bulk"):
+            streams[name].end()
+        engine.wake(streams[name])
+    names = {stream: name for name, stream in streams.items()}
+    assert [names[engine._next()] for _ in streams] == ["ended", "early", "bulk", "late"]
+
+
 def test_a_listener_that_leaves_events_lying_is_not_written_for():
     told = []
     stream = Stream(told.append, lambda stream: None, pacing=Pacing(window=2.0, pause=None, every=0.1))

@@ -127,7 +127,7 @@ START = json.dumps({"type": "start", "token": TOKEN})
         ([json.dumps({"type": "start", "token": TOKEN, "rate": True})], 1007, "rate of the start message"),
         ([json.dumps({"type": "start", "token": TOKEN, "format": "mp3"})], 1007, "'mp3' is not known"),
         ([json.dumps({"type": "start", "token": TOKEN, "language": "xx"})], 1007, "xx"),
-        ([json.dumps({"type": "start", "token": TOKEN, "language": "\ud800" * 99})], 1007, "??"),
+        ([json.dumps({"type": "start", "token": TOKEN, "language": "\ud800" * 99})], 1007, "knows no language"),
         ([json.dumps({"type": "start", "token": TOKEN, "rate": 10**3000})], 1007, "A rate of 1000"),
         ([json.dumps({"type": "start", "token": TOKEN, "pause": -1})], 1007, "pause of -1 s"),
         ([json.dumps({"type": "start", "token": TOKEN, "volume": 11})], 1007, "no 'volume'"),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from threading import Condition, Thread
+from time import monotonic
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 ENOUGH_TOKENS, ENOUGH_COPIES = 32, 4
 """A text in alarm that repeats what it wrote for so many tokens, so many times over, is ended: the rest would say nothing new,
 and every other stream would have to wait for it."""
+
+PATIENCE = 2.0
+"""Seconds by which a segment under way may wait longer than one that has ended, whose sound will not come again."""
 
 _ECHO, _COPIES = SIGNALS.index("echo"), SIGNALS.index("copies")
 
@@ -85,10 +88,10 @@ class _Ear(Watch):
 
 
 class Engine:
-    """Writes for streams in the order in which they asked; inside its `with` block.
+    """Writes for streams in turn; inside its `with` block.
 
-    A stream stands in the queue once at most. It is written alone: in a batch, every alarm would wait for the encoder to have
-    heard all of them.
+    Who asked first is served first, but segments that have ended go before those under way, unless these have waited for long. A
+    stream waits in one place at most, and is written alone: in a batch, every alarm would wait for the encoder to have heard all.
 
     Args:
         model: The recogniser.
@@ -112,7 +115,7 @@ class Engine:
         self.monitor.check(model)
         self.model, self.options = model, options or DecodeOptions()
         self.pacing = replace(pacing or Pacing(), window=model.window_seconds)
-        self._waiting: deque[Stream] = deque()
+        self._waiting: dict[Stream, float] = {}  # since when
         self._changed = Condition()
         self._stopping = False
         self._thread = Thread(target=self._work, name="otoscope-engine", daemon=True)
@@ -152,16 +155,20 @@ class Engine:
         return Stream(tell, self.wake, roomy, language, pacing)
 
     def wake(self, stream: Stream) -> None:
-        """Put a stream into the queue, if it does not stand there."""
+        """Let a stream wait for its turn, if it does not yet."""
         with self._changed:
             if stream not in self._waiting:
-                self._waiting.append(stream)
+                self._waiting[stream] = monotonic()
                 self._changed.notify()
 
     def _next(self) -> Stream | None:
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._stopping)
-            return None if self._stopping else self._waiting.popleft()
+            if self._stopping:
+                return None
+            stream = min(self._waiting, key=lambda s: self._waiting[s] + (0 if s.has_ended else PATIENCE))
+            del self._waiting[stream]
+            return stream
 
     def _work(self) -> None:
         while (stream := self._next()) is not None:

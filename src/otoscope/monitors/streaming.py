@@ -133,7 +133,12 @@ class Stream:
         """Whether there is something to write, and a listener that keeps up."""
         if self.closed or self._unsent >= UNSENT:
             return False
-        return self._ending or self._segmenter.cut is not None or self._fresh >= self.pacing.every
+        return self.has_ended or self._fresh >= self.pacing.every
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether a segment has ended that is still to be written, or the stream itself."""
+        return self._ending or self._segmenter.cut is not None
 
     @property
     def _fresh(self) -> float:
