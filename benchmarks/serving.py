@@ -30,6 +30,7 @@ CLAIM = (
 STREAMS = 4
 LATENCY, GROWTH = 1.5, 50.0  # seconds, MB
 MINUTES, SOAK_MINUTES = 5.0, 60.0
+APART = 7.0  # seconds
 PIECE = 1600  # samples a message: 100 ms
 FAST_PIECE = 16_000
 RATE = 16_000
@@ -107,12 +108,14 @@ async def _stream(
 
 
 def latency(sounds: list[np.ndarray], minutes: float) -> dict[str, Any]:
-    """Four streams in real time."""
+    """Four streams in real time, that begin and end some seconds apart."""
+
+    async def one(at: dict[str, Any], n: int) -> Any:
+        await asyncio.sleep(APART * n)
+        return await _stream(at, _material(sounds, n, 60 * minutes), PIECE, True)
 
     async def together(at: dict[str, Any]) -> list[Any]:
-        return await asyncio.gather(
-            *(_stream(at, _material(sounds, n, 60 * minutes), PIECE, True) for n in range(STREAMS))
-        )
+        return await asyncio.gather(*(one(at, n) for n in range(STREAMS)))
 
     with serving() as at:
         streams = asyncio.run(together(at))

@@ -19,7 +19,7 @@ from otoscope.monitors.running import watch_all
 from otoscope.monitors.streaming import UNSENT, Pacing, Stream
 
 OPTIONS = DecodeOptions(language="en", max_positions=24)
-PACING = Pacing(pause=None, every=0.3)
+PACING = Pacing(pause=None, every=0.3, first=0.3)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_an_alarm_is_told_once_a_segment_before_its_text(engine, sound):
 
 
 def test_an_alarm_comes_while_the_text_is_still_being_written(model, sound):
-    with Engine(model, echo_monitor(model, threshold=0.0), OPTIONS, Pacing(pause=None, every=9)) as engine:
+    with Engine(model, echo_monitor(model, threshold=0.0), OPTIONS, Pacing(pause=None, every=9.0)) as engine:
         events = listened(engine, sound.samples)
     texts = [s["text"].split() for s in of(events, "segment")]
     known = [a["text"].split() for a in of(events, "alarm")]
@@ -153,11 +153,13 @@ def test_a_stream_of_a_few_samples_ends_like_any_other(engine):
 
 def test_a_stream_waits_for_its_turn_once_and_then_takes_all_sound():
     asked = []
-    stream = Stream(lambda event: None, asked.append, pacing=Pacing(window=2.0, pause=None, every=0.5))
+    stream = Stream(
+        lambda event: None, asked.append, pacing=Pacing(window=2.0, pause=None, every=0.5, first=1.0)
+    )
     rng = np.random.default_rng(0)
     for _ in range(18):
         stream.feed(rng.standard_normal(1600).astype(np.float32))
-    assert asked == [stream] * 14  # whoever is woken keeps it once
+    assert asked == [stream] * 9  # whoever is woken keeps it once
     job = stream.take()
     assert (job.clip.duration, job.final) == (1.8, False)
     assert stream.take() is None
@@ -180,7 +182,9 @@ def test_ended_segments_go_first_unless_others_have_waited_for_long(model, monke
 
 def test_a_listener_that_leaves_events_lying_is_not_written_for():
     told = []
-    stream = Stream(told.append, lambda stream: None, pacing=Pacing(window=2.0, pause=None, every=0.1))
+    stream = Stream(
+        told.append, lambda stream: None, pacing=Pacing(window=2.0, pause=None, every=0.1, first=0.1)
+    )
     for _ in range(UNSENT):
         stream.tell({})
     stream.feed(np.full(3200, 0.1, np.float32))

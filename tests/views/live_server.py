@@ -20,7 +20,7 @@ LIMITS = Limits(streams=3, waiting=3, message=20_000, begin=1.0, idle=1.0)
 @contextlib.contextmanager
 def serving(model, limits=LIMITS, options=OPTIONS, pacing=None):
     """A server in a thread of its own; gives the application and its address."""
-    monitor, pacing = echo_monitor(model, tokens=2), pacing or Pacing(pause=None, every=0.3)
+    monitor, pacing = echo_monitor(model, tokens=2), pacing or Pacing(pause=None, every=0.3, first=0.3)
     with Engine(model, monitor, options, pacing) as engine, bind("127.0.0.1", 0) as listening:
         address = f"127.0.0.1:{listening.getsockname()[1]}"
         live = Live(engine, TOKEN, address, limits)

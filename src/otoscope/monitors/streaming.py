@@ -30,11 +30,13 @@ class Pacing:
         window: Seconds a segment may last at most.
         pause: Seconds of quiet that end one (see `otoscope.audio.Segmenter`); None: only its length does, as in `transcribe`.
         every: Seconds of new sound, digital silence not counted, after which a segment under way is written again.
+        first: Seconds of sound before it is written for the first time: of less, recognisers invent what it might become.
     """
 
     window: float = 30.0
     pause: float | None = 1.0
     every: float = 1.0
+    first: float = 2.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +135,7 @@ class Stream:
         """Whether there is something to write, and a listener that keeps up."""
         if self.closed or self._unsent >= UNSENT:
             return False
-        return self.has_ended or self._fresh >= self.pacing.every
+        return self.has_ended or self._is_due
 
     @property
     def has_ended(self) -> bool:
@@ -141,8 +143,10 @@ class Stream:
         return self._ending or self._segmenter.cut is not None
 
     @property
-    def _fresh(self) -> float:
-        return self._segmenter.audible - self._written
+    def _is_due(self) -> bool:
+        """Whether a segment under way has enough new sound."""
+        needed = self.pacing.every if self._written else max(self.pacing.first, self.pacing.every)
+        return self._segmenter.audible - self._written >= needed
 
     def take(self) -> Job | None:
         """What to write now, all sound that has come so far included; None where nothing is wanted."""
@@ -168,7 +172,7 @@ class Stream:
             if len(samples) >= SHORTEST * SAMPLING_RATE and not is_silent(samples):
                 self._number += 1
                 return Job(Clip(samples, start=start), self._number - 1, True, known / SAMPLING_RATE)
-        if self._fresh < self.pacing.every:
+        if not self._is_due:
             return None
         self._written = sound.audible
         clip = Clip(sound.peek().copy(), start=sound.start / SAMPLING_RATE)
