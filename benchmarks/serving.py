@@ -29,7 +29,7 @@ CLAIM = (
 )
 STREAMS = 4
 LATENCY, GROWTH = 1.5, 50.0  # seconds, MB
-MINUTES, SOAK_MINUTES = 5.0, 60.0
+MINUTES, SOAK_MINUTES = 10.0, 60.0
 APART = 7.0  # seconds
 PIECE = 1600  # samples a message: 100 ms
 FAST_PIECE = 16_000

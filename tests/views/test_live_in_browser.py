@@ -70,6 +70,15 @@ def test_a_recording_is_sent_in_real_time_and_its_text_and_alarm_are_shown(open_
     assert page.get_by_role("button", name="Microphone").is_enabled()
 
 
+def test_a_file_that_is_no_sound_is_told_and_another_may_be_chosen(open_live, recording, tmp_path):
+    (tmp_path / "no.wav").write_bytes(b"no sound")
+    page = open_live()
+    page.locator("#file").set_input_files(tmp_path / "no.wav")
+    page.get_by_text("Unable to decode audio data").wait_for()
+    page.locator("#file").set_input_files(recording)
+    page.get_by_text("Listening;").wait_for()
+
+
 def test_the_microphone_moves_the_meter_and_stops(live, open_live):
     page = open_live()
     page.get_by_role("button", name="Microphone").click()

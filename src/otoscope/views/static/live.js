@@ -135,6 +135,7 @@ async function begin(kind) {
   session = { context, source: null, socket: null, ending: false };
   const mine = session;
   try {
+    if (!isSecureContext) throw new Error("Browsers take sound only on pages of this machine or over TLS.");
     mine.source = await sources[kind](context);
     const tap = await tapOf(context);
     mine.source.node.connect(tap);
@@ -145,7 +146,7 @@ async function begin(kind) {
     await context.resume();
     mine.source.start();
   } catch (error) {
-    say(`${error.name === "NotAllowedError" ? "The microphone was not allowed." : error.message}`);
+    say(error.name === "NotAllowedError" ? "The microphone was not allowed." : error.message);
     leave(mine);
   }
 }
@@ -198,6 +199,7 @@ function leave(mine) {
   mine.source?.stop();
   mine.context.close();
   session = null;
+  $("file").value = ""; // the same one may be chosen again
   showLevel([]);
   busy(false);
 }
