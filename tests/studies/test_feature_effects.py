@@ -10,7 +10,7 @@ from tests.models.tokenizers import word_tokenizer
 import otoscope as oto
 from otoscope.dictionaries.neurons import NeuronBasis
 from otoscope.errors import OptionError
-from otoscope.studies.feature_effects import EffectOptions, feature_effect
+from otoscope.studies.feature_effects import EffectOptions, feature_effect, screen_features
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -80,6 +80,18 @@ def test_scaled_by_one_nothing_changes(writer, texts):
     assert told["controls"]["at_their_own"] == told["controls"]["at_these"] == [0, 0, 0]
 
 
+def test_screening_estimates_small_changes_exactly(writer, texts):
+    """The first order is all there is where the change is small."""
+    options = EffectOptions(scale=1.001, point="blocks.*.mlp", controls=2)
+    found = screen_features(writer, "neurons", texts, 6, options)
+    assert len(found) == 6
+    for one in found[:3]:
+        told = feature_effect(writer, "neurons", texts, one["layer"], one["feature"], options)
+        at, elsewhere = told["at"], told["elsewhere"]
+        change = at["change"] * at["tokens"] + (elsewhere["change"] or 0) * elsewhere["tokens"]
+        assert change == pytest.approx(one["estimate"], rel=0.05)
+
+
 def test_a_feature_that_does_not_exist_is_refused(writer, texts):
     with pytest.raises(OptionError, match="no feature 9999"):
         feature_effect(writer, "neurons", texts, 0, 9999, EffectOptions(point="blocks.*.mlp"))
@@ -97,3 +109,6 @@ def test_of_a_recogniser_tokens_are_those_heard_where_the_feature_is_on(tiny_en,
     count = sum(len(oto.transcribe(tiny_en, path).ids) for path in folder.iterdir())
     assert 0 < told["at"]["tokens"] <= told["at"]["tokens"] + told["elsewhere"]["tokens"] == count
     assert told["examples"]
+    (best,) = screen_features(tiny_en, "neurons", folder, 1, EffectOptions(point=point))
+    assert best["places"] >= 20
+    assert best["estimate"] != 0

@@ -143,6 +143,32 @@ class HookedModel:
             self._enter(stack, forward, backward)
             yield self
 
+    @contextmanager
+    def looking(self, looks: Sequence[tuple[str, Callable[[Tensor, HookPoint], None]]]) -> Iterator[None]:
+        """Show what points put out, as the module gives it, to functions that change nothing: a fraction of a hook's cost.
+
+        Args:
+            looks: Pairs of a name and `fn(raw, point)`; `point.layout.read(raw)` is the canonical activation. `visit` tells
+                when it was met.
+
+        Raises:
+            PointError: There is no such point, or it is no module's output.
+        """
+        points = [(self.points[name], fn) for name, fn in looks]
+        for point, _ in points:
+            if point.needs_seam or point.at != "output":
+                raise PointError(f"{point.name} is no module's output.", "Read it with `hooks`.")
+        with ExitStack() as stack:
+            stack.enter_context(self._ticking())
+            for point, fn in points:
+                module = self.hf.get_submodule(point.module)
+                stack.callback(module.register_forward_hook(_showing(fn, point)).remove)
+            yield
+
+    def visit(self, name: str) -> Visit:
+        """When and for whom a hook at this point fires now."""
+        return self._visit(self.points[name])
+
     def add_hook(self, name: Names, fn: HookFunction, dir: str = "fwd") -> None:
         """Add a hook that stays until `reset_hooks` (`dir` is "fwd" or "bwd"). Prefer `with model.hooks(...)`."""
         pairs = [(name, fn)]
@@ -530,6 +556,13 @@ def _check_shape(point: HookPoint, new: Tensor, shape: torch.Size) -> None:
             f"A hook on {point.name} returned shape {tuple(new.shape)} instead of {tuple(shape)}.",
             "Return a tensor of the shape it was given, or None.",
         )
+
+
+def _showing(fn: Callable[[Tensor, HookPoint], None], point: HookPoint) -> Callable[..., None]:
+    def show(_module: nn.Module, _args: tuple, out: Any) -> None:
+        fn(out[0] if isinstance(out, tuple) else out, point)
+
+    return show
 
 
 def _replace_output(out: Any, apply: Callable[[Tensor], Tensor | None]) -> Any:

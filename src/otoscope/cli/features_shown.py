@@ -72,7 +72,18 @@ def effect_command(
         typer.Argument(metavar="MANIFEST|TEXT", help="Recordings, or texts; none that were learned from."),
     ],
     *,
-    feature: Annotated[str, typer.Option(metavar="LAYER:FEATURE", help="A feature, both counted from 0.")],
+    feature: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LAYER:FEATURE", help="A feature, both counted from 0; may be repeated."),
+    ] = None,
+    screen: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MANIFEST|TEXT",
+            help="Other recordings or texts, by which the features that matter most are found, to first order.",
+        ),
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="How many are screened.")] = 5,
     scale: Annotated[
         float, typer.Option(help="What its activation is multiplied by: 0 takes it away, 2 doubles it.")
     ] = 0.0,
@@ -90,16 +101,28 @@ def effect_command(
 
     Example: otoscope features test features features/held_out.jsonl --feature 2:1310
     """
+    if bool(feature) == (screen is not None):
+        raise OptionError(
+            "Which features to test is not said." if not feature else "Features are both named and screened.",
+            "Name them with --feature LAYER:FEATURE, or find them with --screen MANIFEST.",
+        )
     from otoscope.models.loading import load_model
-    from otoscope.studies.feature_effects import EffectOptions, feature_effect
+    from otoscope.studies.feature_effects import EffectOptions, feature_effect, screen_features
 
     options = EffectOptions(scale, controls, point, language, common.batch, common.seed)
     loaded = load_model(model, common.device, common.dtype)
-    told = feature_effect(loaded, folder, data, *_place(feature), options)
+    chosen = [_place(one) for one in feature or ()]
+    screened = [] if screen is None else screen_features(loaded, folder, screen, count, options)
+    chosen += [(one["layer"], one["feature"]) for one in screened]
+    tests = []
+    for place in chosen:
+        tests.append(feature_effect(loaded, folder, data, *place, options))
+        if not common.json_on_stdout:
+            say(*_effect_lines(tests[-1]))
     if common.json:
-        write_json(told, common.json)
-    if not common.json_on_stdout:
-        say(*_effect_lines(told))
+        write_json(
+            tests[0] if feature and len(tests) == 1 else {"screened": screened, "tests": tests}, common.json
+        )
 
 
 def _effect_lines(told: dict[str, Any]) -> list[str]:

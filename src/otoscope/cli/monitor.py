@@ -29,12 +29,13 @@ monitor.command()(serve)
 @with_common
 def fit(
     data: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Argument(
             metavar="MANIFEST",
-            help="Speech with its text, sounds without speech, what makes the model loop; one or several corpora.",
+            help="Speech with its text, sounds without speech, what makes the model loop; one or several corpora. "
+            "None: they are made, in DIR-data.",
         ),
-    ],
+    ] = None,
     *,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the monitor.")],
     model: ModelName = "whisper-tiny.en",
@@ -58,10 +59,13 @@ def fit(
     from otoscope.models.loading import load_model
     from otoscope.models.whisper import require_speech
     from otoscope.monitors.fitting import FitOptions, fit_monitor
+    from otoscope.studies.monitors import monitor_corpora
 
-    recordings = [item for path in data for item in items(path)]
+    recordings = [item for path in data or () for item in items(path)]
     options = FitOptions(false_alarms, common.seed, language, None if exclude is None else str(exclude))
     loaded = require_speech(load_model(model, common.device, common.dtype))
+    if not recordings:
+        recordings = monitor_corpora(loaded, out.parent / f"{out.name}-data", common.seed)
     _, told = fit_monitor(loaded, recordings, out, options, common.batch)
     if common.json:
         write_json(told, common.json)

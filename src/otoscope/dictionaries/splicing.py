@@ -84,7 +84,7 @@ def spliced(model: Model, places: Places, replace: Replacement, where: Kept) -> 
         (name, writing(layer, places.targets is None))
         for layer, name in zip(places.layers, targets, strict=True)
     ]
-    with torch.no_grad(), model.hooks(fwd_hooks=hooks):
+    with model.hooks(fwd_hooks=hooks):
         yield
 
 

@@ -84,7 +84,7 @@ def speech_share(item: Item) -> float:
     from silero_vad import get_speech_timestamps
 
     clip = next(item.windows(30.0))
-    spans = get_speech_timestamps(torch.from_numpy(clip.samples), _silero())
+    spans = get_speech_timestamps(torch.from_numpy(clip.samples.copy()), _silero())
     return sum(span["end"] - span["start"] for span in spans) / max(len(clip.samples), 1)
 
 

@@ -121,7 +121,7 @@ class HallucinationMonitor(LogitsProcessor, StoppingCriteria):
         return torch.tensor(ends, device=input_ids.device)
 
     def __call__(  # type: ignore[override]
-        self, input_ids: Tensor, scores: Any, **kwargs: object
+        self, input_ids: Tensor, scores: Any
     ) -> Any:
         """As a logits processor: scores of the next token `(row, vocab)`. As a stopping criterion: which rows end.
 

@@ -22,7 +22,7 @@ from otoscope.monitors.signals import Track
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from otoscope.activations import HookFunction, Visit
+    from otoscope.activations import HookPoint, Visit
     from otoscope.models.decoding import LogitFilter
     from otoscope.models.whisper import SpeechModel
 
@@ -62,7 +62,7 @@ class _Batch:
 
     tracks: list[Track]
     encoded: Tensor
-    keys: dict[int, Tensor] = field(default_factory=dict)  # layer -> (row, head, d_head, frame)
+    keys: Tensor  # (row, head, d_head, frame), scaled
     rows: tuple[int, ...] = ()
     pending: list[_Step] = field(default_factory=list)
     ended: list[bool] = field(default_factory=list)
@@ -72,8 +72,10 @@ class _Batch:
 class _Step:
     """What one step left: of the rows that were present."""
 
-    residual: dict[int, Tensor] = field(default_factory=dict)  # layer -> (row, d_model)
-    queries: dict[int, Tensor] = field(default_factory=dict)  # layer -> (row, head, d_head)
+    residual: list[Tensor] = field(default_factory=list)  # of each watched layer (row, d_model)
+    queries: list[Tensor] = field(
+        default_factory=list
+    )  # of each layer with followed heads (row, head * d_head)
     logits: Tensor | None = None
     written: list[int] = field(default_factory=list)
 
@@ -97,8 +99,7 @@ class Reader:
         self._cache: Any = None
         self._encoded: Tensor | None = None
         self._step = _Step()
-        self._phase = "forward"
-        self._rows: tuple[int, ...] | None = None
+        self._visit: Visit | None = None
 
     @contextmanager
     def following(self, frames: Sequence[int] | None = None) -> Iterator[LogitFilter]:
@@ -113,7 +114,7 @@ class Reader:
         decoder = self.model.hf.model.decoder  # type: ignore[union-attr]
         handle = decoder.register_forward_pre_hook(self._meet, with_kwargs=True)  # type: ignore[operator]
         try:
-            with self.model.hooks(self._hooks()):
+            with self.model.looking(self._looks()):
                 yield lambda tokens, logits: self._follow(tokens, logits, frames)
                 self.flush()
         finally:
@@ -125,7 +126,7 @@ class Reader:
         if self._batch is not None and self._batch.pending:
             self._hand_on(self._batch)
 
-    def _hooks(self) -> list[tuple[str, HookFunction]]:
+    def _looks(self) -> list[tuple[str, Callable[[Tensor, HookPoint], None]]]:
         return [
             *((f"decoder_blocks.{n}.hook_resid_post", self._keep_residual) for n in self.layers),
             *((f"decoder_blocks.{n}.cross_attn.hook_q", self._keep_queries) for n in self._heads),
@@ -135,24 +136,27 @@ class Reader:
         self._cache = next((kwargs[name] for name in CACHE_NAMES if kwargs.get(name) is not None), None)
         self._encoded = kwargs.get("encoder_hidden_states")
 
-    def _keep_residual(self, x: Tensor, hook: Visit) -> None:
-        self._step.residual[hook.layer or 0] = x[:, -1]  # the last position writes the next token
-        self._phase, self._rows = hook.phase, hook.rows
+    def _keep_residual(self, raw: Tensor, point: HookPoint) -> None:
+        self._step.residual.append(raw[:, -1])  # the last position writes the next token
 
-    def _keep_queries(self, q: Tensor, hook: Visit) -> None:
-        self._step.queries[hook.layer or 0] = q[:, -1, self._heads[hook.layer or 0]]
-        self._phase, self._rows = hook.phase, hook.rows
+    def _keep_queries(self, raw: Tensor, point: HookPoint) -> None:
+        self._step.queries.append(raw[:, -1])
+        if len(self._step.queries) == 1:  # once a step: the rows are known while the model runs alone
+            self._visit = self.model.visit(point.name)
 
     def _follow(self, tokens: Tensor, logits: Tensor, frames: Sequence[int] | None) -> Tensor:
         """Note one step; the model has just computed it."""
         step, self._step = self._step, _Step()
-        if self._phase == "prefill":
+        visit = self._visit
+        if visit is None:
+            return logits
+        if visit.phase == "prefill":
             self.flush()
             self._batch = self._begin(len(tokens), frames)
         batch = self._batch
         if batch is None or self._cache is None:
             return logits
-        rows = tuple(range(len(tokens))) if self._rows is None else self._rows
+        rows = tuple(range(len(tokens))) if visit.rows is None else visit.rows
         if rows != batch.rows:
             self.flush()
             batch.rows = rows
@@ -166,17 +170,25 @@ class Reader:
         assert self._encoded is not None
         whole = self._encoded.shape[1]
         counts = [whole] * rows if frames is None else [min(n, whole) for n in frames]
-        batch = _Batch([Track(max(n, 1)) for n in counts], self._encoded)
         layers = self._cache.cross_attention_cache.layers
-        for layer, heads in self._heads.items():
-            batch.keys[layer] = layers[layer].keys[:, heads].transpose(2, 3).contiguous()
+        keys = torch.cat([layers[layer].keys[:, heads] for layer, heads in self._heads.items()], dim=1)
+        scaled = keys.transpose(2, 3).float() * keys.shape[-1] ** -0.5
+        batch = _Batch([Track(max(n, 1)) for n in counts], self._encoded, scaled)
         batch.rows, batch.ended = tuple(range(rows)), [False] * rows
         return batch
 
     def _hand_on(self, batch: _Batch) -> None:
         """Compute what the pending steps were, row by row."""
         steps, batch.pending = batch.pending, []
-        sure = torch.stack([likeliest(step.logits) for step in steps], dim=1).cpu().numpy()  # type: ignore[arg-type]
+        sure = likeliest(torch.stack([step.logits for step in steps], dim=1)).cpu().numpy()  # type: ignore[arg-type]
+        queries = [
+            self._queries(torch.stack([step.queries[i] for step in steps], dim=1), heads)
+            for i, heads in enumerate(self._heads.values())
+        ]
+        whole = len(batch.rows) == len(batch.keys)
+        keys = batch.keys if whole else batch.keys[list(batch.rows)]
+        attention = torch.softmax(torch.cat(queries, dim=1) @ keys, dim=-1).mean(dim=1)
+        residual = torch.stack([torch.stack(step.residual, dim=1) for step in steps], dim=1)
         end = self.model.end_token
         for place, row in enumerate(batch.rows):
             track = batch.tracks[row]
@@ -187,23 +199,15 @@ class Reader:
                 batch.ended[row] = True
                 continue
             batch.ended[row] = alive < len(written)
-            kept = steps[:alive]
-            attention = self._attention(kept, place, batch, row)
-            signals = track.advance(sure[place, :alive], attention.cpu().numpy(), written[:alive])
-            residual = torch.stack([torch.stack([s.residual[n][place] for n in self.layers]) for s in kept])
+            heard = attention[place, :alive]
+            signals = track.advance(sure[place, :alive], heard.cpu().numpy(), written[:alive])
             first = track.steps - alive
-            self.take(Block(row, first, residual, attention, batch.encoded[row], signals, track))
+            self.take(Block(row, first, residual[place, :alive], heard, batch.encoded[row], signals, track))
 
-    def _attention(self, steps: Sequence[_Step], place: int, batch: _Batch, row: int) -> Tensor:
-        """Mean over the followed heads, `(step, frame)`."""
-        total: Any = 0.0
-        count = 0
-        for layer, heads in self._heads.items():
-            q = torch.stack([step.queries[layer][place] for step in steps], dim=1)  # (head, step, d_head)
-            scores = (q * q.shape[-1] ** -0.5) @ batch.keys[layer][row]
-            total = total + torch.softmax(scores.float(), dim=-1).sum(dim=0)
-            count += len(heads)
-        return total / count
+    def _queries(self, raw: Tensor, heads: list[int]) -> Tensor:
+        """Of the followed heads of a layer, `(row, head, step, d_head)`."""
+        every = raw.unflatten(-1, (self.model.config.decoder_attention_heads, -1))
+        return every[:, :, heads].transpose(1, 2).float()
 
 
 def followed_heads(model: SpeechModel) -> dict[int, list[int]]:
@@ -215,6 +219,6 @@ def followed_heads(model: SpeechModel) -> dict[int, list[int]]:
 
 
 def likeliest(logits: Tensor) -> Tensor:
-    """Log-probability of the likeliest token, `(row,)`."""
+    """Log-probability of the likeliest token: `(..., vocab)` to `(...)`."""
     scores = logits.float()
     return scores.amax(dim=-1) - torch.logsumexp(scores, dim=-1)

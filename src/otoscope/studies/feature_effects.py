@@ -3,6 +3,8 @@
 Every recording is heard again with the feature's part of what it writes scaled, everything else as it was, and the model's own
 text is read with it: by how much does each token become more or less probable? Beside the feature stand others of its layer that
 are on about as often and write about as much, at their own moments and at the feature's.
+
+Which features to test can be screened: a gradient estimates at once, to first order, what taking away any of them would do.
 """
 
 from __future__ import annotations
@@ -39,6 +41,9 @@ if TYPE_CHECKING:
 
 _AROUND = 0.1
 """Seconds before and after a token within which a frame counts as its own."""
+
+_LEAST_PLACES = 20
+"""Places at which a feature must be on to be screened."""
 
 _POOL = 5
 """From how many times as many similar features the controls are drawn."""
@@ -146,7 +151,8 @@ def feature_effect(
     with track("Scaling features", len(chosen) * len(reads), "readings") as task:
         for one in chosen:
             changes[one] = [
-                patient.logprobs(n, one, options.scale) - read.clean for n, read in enumerate(reads)
+                patient.logprobs(n, patient.scaling(one, options.scale)) - read.clean
+                for n, read in enumerate(reads)
             ]
             task.advance(len(reads))
     own = _mean_at(reads, changes[feature], feature)
@@ -183,6 +189,54 @@ def feature_effect(
         "seed": options.seed,
         "versions": versions(),
     }
+
+
+def screen_features(
+    model: Model, folder: Path | str, data: Path | str, count: int, options: EffectOptions | None = None
+) -> list[dict[str, Any]]:
+    """Features that, to first order, matter most for what is written: which of them to test on other recordings.
+
+    The change of the text's log-probability when a feature is scaled by s is about `(s - 1)` times the sum over places of
+    `a (w . g)`, with the activation `a`, the write vector `w` and the gradient `g` of the log-probability (attribution patching,
+    Nanda 2023). They are ranked by that change over the root of the number of places, so that neither the densest feature nor
+    one with a single strong moment wins. Its size is an estimate alone: test it.
+
+    Args:
+        model: The model.
+        folder: The dictionary.
+        data: Recordings or texts; not those that are tested on.
+        count: How many.
+        options: Scale, place, language and batch.
+
+    Returns:
+        One dict a feature, the most important first: `layer`, `feature`, `estimate` (nats over all its places) and `places`.
+    """
+    options = options or EffectOptions()
+    places = dictionary_places(model, Path(folder), options.point)
+    dictionary = load_dictionary(folder, model, places.stack)
+    patient = _patient(model, dictionary, places, None, items_or_texts(data), options)
+    total = {layer: np.zeros((2, dictionary.size(layer))) for layer in places.layers}
+    with track("Screening", len(patient), "windows or texts") as task:
+        for number in range(len(patient)):
+            for layer, found in patient.estimates(number, options.scale).items():
+                total[layer] += found
+            task.advance(1)
+    scored = [
+        (abs(change) / np.sqrt(on), layer, feature)
+        for layer, (changes, places_on) in total.items()
+        for feature, (change, on) in enumerate(zip(changes, places_on, strict=True))
+        if on >= _LEAST_PLACES
+    ]
+    best = sorted(scored, reverse=True)[:count]
+    return [
+        {
+            "layer": layer,
+            "feature": feature,
+            "estimate": float(total[layer][0, feature]),
+            "places": int(total[layer][1, feature]),
+        }
+        for _, layer, feature in best
+    ]
 
 
 def _rarity(own: float, others: Sequence[float]) -> float:
@@ -222,10 +276,11 @@ def _patient(
     model: Model,
     dictionary: Dictionary,
     places: Places,
-    layer: int,
+    layer: int | None,
     corpus: Sequence[Item],
     options: EffectOptions,
 ) -> _Listener | _Reader:
+    """A model that reads the corpus, with one layer of features, or with all."""
     if isinstance(model, SpeechModel):
         return _Listener(model, dictionary, places, layer, corpus, options)
     if isinstance(model, LanguageModel):
@@ -238,35 +293,64 @@ def _patient(
 class _Patient:
     """A model whose feature is scaled."""
 
-    def __init__(self, model: Model, dictionary: Dictionary, places: Places, layer: int) -> None:
-        self.model, self.dictionary, self.layer = model, dictionary, layer
-        at = places.layers.index(layer)
-        self.places = Places(
-            places.stack, (layer,), (places.inputs[at],), places.targets and (places.targets[at],),
-            places.reads, places.writes, places.model_layers,
-        )  # fmt: skip
+    def __init__(self, model: Model, dictionary: Dictionary, places: Places, layer: int | None) -> None:
+        self.model, self.dictionary, self.places = model, dictionary, places
+        if layer is not None:
+            at = places.layers.index(layer)
+            self.places = Places(
+                places.stack, (layer,), (places.inputs[at],), places.targets and (places.targets[at],),
+                places.reads, places.writes, places.model_layers,
+            )  # fmt: skip
 
     def scaling(self, feature: int, scale: float) -> Replacement:
         """What stands there when a feature's part is scaled and the rest stays."""
-        row = self.dictionary.decoder(self.layer, self.layer, torch.tensor([feature]))[0].float()
+        (layer,) = self.places.layers
+        row = self.dictionary.decoder(layer, layer, torch.tensor([feature]))[0].float()
 
         def scaled(layer: int, x: Tensor, y: Tensor) -> Tensor:
-            return y + (scale - 1) * self._dense(x)[:, feature, None].to(y.device) * row.to(y.device)
+            return y + (scale - 1) * self._dense(layer, x)[:, feature, None].to(y.device) * row.to(y.device)
 
         return scaled
 
     def noting(self, kept: list[Tensor]) -> Replacement:
         """Nothing changed; activations noted."""
 
-        def note(_layer: int, x: Tensor, y: Tensor) -> Tensor:
-            kept.append(self._dense(x).cpu())
+        def note(layer: int, x: Tensor, y: Tensor) -> Tensor:
+            kept.append(self._dense(layer, x).cpu())
             return y
 
         return note
 
-    def _dense(self, x: Tensor) -> Tensor:
-        active = self.dictionary.encode(self.layer, x.float())
-        dense = x.new_zeros(len(x), self.dictionary.size(self.layer), dtype=torch.float32)
+    def estimates(self, number: int, scale: float) -> dict[int, np.ndarray]:
+        """By layer, `(2, feature)`: the first-order change of a text's log-probability, and the places at which it is on."""
+        met: dict[int, tuple[Tensor, Tensor]] = {}
+
+        def wait(layer: int, x: Tensor, y: Tensor) -> Tensor:
+            offset = torch.zeros_like(y, requires_grad=True)
+            met[layer] = self._dense(layer, x.detach()), offset
+            return y + offset
+
+        told = self.told(number, wait).sum()
+        gradients = torch.autograd.grad(told, [offset for _, offset in met.values()])
+        out = {}
+        for (layer, (dense, _)), gradient in zip(met.items(), gradients, strict=True):
+            rows = self.dictionary.decoder(layer, layer, None).float().to(gradient.device)
+            changes = (scale - 1) * (dense * (gradient.float() @ rows.T)).sum(dim=0)
+            out[layer] = torch.stack([changes, (dense != 0).sum(dim=0).float()]).double().cpu().numpy()
+        return out
+
+    def told(self, number: int, replace: Replacement) -> Tensor:
+        """`(token,)` log-probability of each token of a window or text, with something else in a place."""
+        raise NotImplementedError
+
+    def logprobs(self, number: int, replace: Replacement) -> np.ndarray:
+        """The same without a gradient."""
+        with torch.no_grad():
+            return self.told(number, replace).cpu().numpy()
+
+    def _dense(self, layer: int, x: Tensor) -> Tensor:
+        active = self.dictionary.encode(layer, x.float())
+        dense = x.new_zeros(len(x), self.dictionary.size(layer), dtype=torch.float32)
         dense[active.pos, active.feature] = active.activation.float()
         return dense
 
@@ -281,7 +365,7 @@ class _Listener(_Patient):
         model: SpeechModel,
         dictionary: Dictionary,
         places: Places,
-        layer: int,
+        layer: int | None,
         corpus: Sequence[Item],
         options: EffectOptions,
     ) -> None:
@@ -311,25 +395,25 @@ class _Listener(_Patient):
         found = []
         for number in range(len(self.windows)):
             kept: list[Tensor] = []
-            clean = self._logprobs(number, self.noting(kept))
+            clean = self.logprobs(number, self.noting(kept))
             found.append(_Read.of(clean, torch.cat(kept).numpy(), self._spans(number)))
         return found
 
-    def logprobs(self, number: int, feature: int, scale: float) -> np.ndarray:
-        """`(token,)` of a window with a feature scaled."""
-        return self._logprobs(number, self.scaling(feature, scale))
+    def __len__(self) -> int:
+        return len(self.windows)
 
-    def _logprobs(self, number: int, replace: Replacement) -> np.ndarray:
+    def told(self, number: int, replace: Replacement) -> Tensor:
+        """`(token,)` of a window."""
         features, frames, transcript = self.windows[number]
         prompt = self.model.prompt(transcript.language)
         ids = [*prompt, *self._ids(transcript)]
         heard = self.places.stack == "encoder"
         where = within([frames]) if heard else from_position(len(prompt))
         tokens = torch.tensor([ids], device=self.model.device)
-        with torch.no_grad(), spliced(self.model, self.places, replace, where):
+        with spliced(self.model, self.places, replace, where):
             logits = DecoderSession(self.model, self.model.encode(features)).step(tokens)
         logprobs = logits[0, len(prompt) - 1 : -1].float().log_softmax(dim=-1)
-        return logprobs.gather(1, tokens[0, len(prompt) :, None])[:, 0].cpu().numpy()
+        return logprobs.gather(1, tokens[0, len(prompt) :, None])[:, 0]
 
     @staticmethod
     def _ids(transcript: Transcript) -> list[int]:
@@ -372,7 +456,12 @@ class _Reader(_Patient):
     model: LanguageModel
 
     def __init__(
-        self, model: LanguageModel, dictionary: Dictionary, places: Places, layer: int, corpus: Sequence[Item]
+        self,
+        model: LanguageModel,
+        dictionary: Dictionary,
+        places: Places,
+        layer: int | None,
+        corpus: Sequence[Item],
     ) -> None:
         super().__init__(model, dictionary, places, layer)
         start = [model.tokenizer.bos_token_id] if model.tokenizer.bos_token_id is not None else []
@@ -392,23 +481,23 @@ class _Reader(_Patient):
         found = []
         for number, ids in enumerate(self.pieces):
             kept: list[Tensor] = []
-            clean = self._logprobs(number, self.noting(kept))
+            clean = self.logprobs(number, self.noting(kept))
             spans = np.array(
                 [[max(i - 1 - self.first, 0), max(i - self.first, 0)] for i in range(1, len(ids))]
             )
             found.append(_Read.of(clean, torch.cat(kept).numpy(), spans))
         return found
 
-    def logprobs(self, number: int, feature: int, scale: float) -> np.ndarray:
-        """`(token,)` of a piece, without its first token, with a feature scaled."""
-        return self._logprobs(number, self.scaling(feature, scale))
+    def __len__(self) -> int:
+        return len(self.pieces)
 
-    def _logprobs(self, number: int, replace: Replacement) -> np.ndarray:
+    def told(self, number: int, replace: Replacement) -> Tensor:
+        """`(token,)` of a piece, without its first token."""
         tokens = torch.tensor([self.pieces[number]], device=self.model.device)
         where = from_position(self.first) if self.first else everywhere
-        with torch.no_grad(), spliced(self.model, self.places, replace, where):
+        with spliced(self.model, self.places, replace, where):
             logits = self.model.forward(tokens).logits
-        return logits[0, :-1].float().log_softmax(dim=-1).gather(1, tokens[0, 1:, None])[:, 0].cpu().numpy()
+        return logits[0, :-1].float().log_softmax(dim=-1).gather(1, tokens[0, 1:, None])[:, 0]
 
     def examples(
         self, reads: Sequence[_Read], changes: Sequence[np.ndarray], feature: int

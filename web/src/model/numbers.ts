@@ -23,6 +23,11 @@ export function seconds(value: number): string {
   return `${value.toFixed(2)} s`;
 }
 
+/** Text that stands beside other text: its line breaks are shown, its spaces are spaces. */
+export function flowing(text: string): string {
+  return text.replaceAll("\n", "⏎");
+}
+
 /** A token with its leading spaces and line breaks made visible. */
 export function visible(text: string): string {
   return text.replace(/^ +/, (spaces) => "␣".repeat(spaces.length)).replaceAll("\n", "⏎") || "∅";

@@ -5,7 +5,7 @@ import type { FeatureInfo, FeatureMoment, FeaturesDoc } from "../contract.ts";
 import { resourceUrl } from "../host.ts";
 import { unpack } from "../model/arrays.ts";
 import { called, chosenInHash, found, hashOfFeature } from "../model/features.ts";
-import { shortened, visible } from "../model/numbers.ts";
+import { flowing, shortened, visible } from "../model/numbers.ts";
 
 export function FeaturesPage({ doc }: { doc: FeaturesDoc }) {
   const [at, setAt] = useState(() => chosenInHash(doc, location.hash) ?? 0);
@@ -212,11 +212,11 @@ function Moments({ doc, feature }: { doc: FeaturesDoc; feature: FeatureInfo }) {
             )}
             <Wave moment={moment} />
             <p class="said">
-              <bdi>{shortened(visible(moment.before), 60)}</bdi>
+              <bdi>{shortened(flowing(moment.before), 60)}</bdi>
               <mark>
                 <bdi>{shortened(visible(moment.at), 60) || "·"}</bdi>
               </mark>
-              <bdi>{shortened(visible(moment.after), 40)}</bdi>
+              <bdi>{shortened(flowing(moment.after), 40)}</bdi>
               {moment.phoneme !== undefined && (
                 <span class="phoneme">
                   /<bdi>{shortened(moment.phoneme, 8)}</bdi>/

@@ -1,0 +1,31 @@
+"""Monitors with random weights, for small random models."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from otoscope.monitors.monitor import Monitor, Probes, facts_of
+from otoscope.monitors.recurrent import Recurrent
+from otoscope.monitors.signals import SIGNALS
+from otoscope.monitors.verdicts import TARGETS
+
+
+def random_monitor(model, seed=0, threshold=0.75):
+    rng = np.random.default_rng(seed)
+    layers, width, targets, hidden = model.config.decoder_layers, model.config.d_model, len(TARGETS), 5
+    inputs = len(SIGNALS) + (layers + 2) * targets
+    probes = Probes(
+        *(rng.normal(size=(2, layers, width, targets)) / width),
+        rng.normal(size=(layers, targets)),
+        *(x for _ in range(2) for x in (rng.normal(size=(width, targets)) / width, rng.normal(size=targets))),
+    )
+    head = Recurrent(
+        np.zeros(inputs), np.ones(inputs), rng.normal(size=(3 * hidden, inputs)) / 4,
+        rng.normal(size=(3 * hidden, hidden)), rng.normal(size=3 * hidden), rng.normal(size=3 * hidden),
+        rng.normal(size=(targets, hidden)), rng.normal(size=targets),
+    )  # fmt: skip
+    risks = np.sort(rng.uniform(size=50))
+    return Monitor(
+        dict(facts_of(model)), tuple(range(layers)), probes, head, np.ones(targets), np.zeros(targets),
+        threshold, 0.05, risks,
+    )  # fmt: skip

@@ -1,0 +1,132 @@
+"""From a corpus to a monitor: parts that share no sentence, probes that are held out, a report with controls, and what is refused."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from tests.patching.worlds import hearing_whisper
+
+from otoscope.audio.samples import sample
+from otoscope.corpora import Item
+from otoscope.errors import ManifestError, OptionError
+from otoscope.models.transcripts import DecodeOptions
+from otoscope.monitors.collecting import collect
+from otoscope.monitors.fitting import SHARES, FitOptions, fit, fit_monitor, origin, step_targets
+from otoscope.monitors.judging import best_f1_threshold, f1
+from otoscope.monitors.monitor import Monitor
+from otoscope.monitors.running import watch_all
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def corpus(count=90):
+    """Spans of a recording; what is heard in the later ones is called bad, so that the window's encoder probe can tell."""
+    rng = np.random.default_rng(0)
+    items = []
+    for i in range(count):
+        bad = i % 3 == 0
+        start = rng.uniform(6, 10) if bad else rng.uniform(0, 5)
+        labels = {"invented": "yes" if bad else "no", "loop": "yes" if bad else "no"}
+        items.append(
+            Item(f"jfk-{i}", sample("jfk"), text=f"sentence {i}", offset=round(float(start), 3), duration=0.9,
+                 language="en", labels=labels)
+        )  # fmt: skip
+    return items
+
+
+@pytest.fixture(scope="module")
+def model():
+    return hearing_whisper()
+
+
+@pytest.fixture(scope="module")
+def fitted(model, tmp_path_factory):
+    out = tmp_path_factory.mktemp("fit") / "m"
+    return (*fit_monitor(model, corpus(), out, FitOptions(language="en", false_alarms=0.1)), out)
+
+
+def test_a_report_sets_the_monitor_beside_its_parts_and_beside_baselines(fitted):
+    _, told, out = fitted
+    for target in ("invented", "loop"):
+        scorers = {s["name"]: s for s in told["targets"][target]["scorers"]}
+        assert {
+            "monitor",
+            "cross-attention",
+            "token statistics",
+            "encoder",
+            "residual stream, all layers",
+        } <= set(scorers)
+        assert {"Whisper's three thresholds", "compression ratio", "phrase list"} <= set(scorers)
+        for s in scorers.values():
+            assert s["ci_low"] <= s["auc"] <= s["ci_high"]
+            assert 0 <= s["f1"] <= 1
+    assert told["asked_false_alarms"] == 0.1
+    assert 0 <= told["false_alarms"]["rate"] <= 1
+    assert json.loads((out / "monitor.json").read_text())["about"]["report"] == told
+
+
+def test_what_it_saved_is_what_it_runs(fitted, model):
+    monitor, _, out = fitted
+    again = Monitor.load(out)
+    a, b = ([one.progress[0].risk for one in watch_all(model, corpus(4), m)] for m in (monitor, again))
+    np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+def test_a_second_fit_goes_on_with_what_was_collected(fitted, model):
+    monitor, told, out = fitted
+    before = {p: p.stat().st_mtime_ns for p in (out / "steps").glob("*.safetensors")}
+    again, same = fit_monitor(model, corpus(), out, FitOptions(language="en", false_alarms=0.1))
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    assert same == told
+    assert again.threshold == monitor.threshold
+
+
+def test_no_sentence_is_in_two_parts(model, tmp_path):
+    items = [item for item in corpus() for _ in range(2)]
+    options = FitOptions(language="en")
+    texts = collect(model, items, tmp_path / "s", DecodeOptions(language="en"))
+    parts = fit(model, items, texts, options).parts
+    sentences = {name: {origin(items[t.item]) for t in kept} for name, kept in parts.items()}
+    assert set(sentences) == set(SHARES)
+    assert not sentences["train"] & sentences["test"]
+    assert not sentences["calibrate"] & sentences["test"]
+    assert not sentences["train"] & sentences["calibrate"]
+
+
+def test_a_loop_is_due_from_its_second_copy_on(model, tmp_path):
+    (text, *_) = collect(model, corpus(1), tmp_path / "s", DecodeOptions(language="en"))
+    goals = step_targets(text)
+    assert (goals[:, 0] == 1).all()
+    onset = np.flatnonzero(goals[:, 1] == 1)
+    assert len(onset) == 0 or (goals[onset[0] :, 1] == 1).all()
+
+
+def test_too_little_of_one_kind_is_refused(model, tmp_path):
+    calm = [item for item in corpus() if item.labels["invented"] == "no"]
+    with pytest.raises(ManifestError, match="are invented") as refused:
+        fit_monitor(model, calm, tmp_path / "m", FitOptions(language="en"))
+    assert "corpus make" in refused.value.remedy
+
+
+def test_a_rate_that_is_none_is_refused_before_any_work(model, tmp_path):
+    with pytest.raises(OptionError, match="rate"):
+        fit_monitor(model, corpus(), tmp_path / "m", FitOptions(false_alarms=0.0))
+    assert not (tmp_path / "m").exists()
+
+
+def test_recordings_longer_than_a_window_are_left_out_and_said(model, tmp_path, capsys):
+    items = [*corpus(3), Item("long", sample("jfk"), text="long", language="en")]
+    texts = collect(model, items, tmp_path / "s", DecodeOptions(language="en"))
+    assert [t.item for t in texts] == [0, 1, 2]
+    assert "longer than a window" in capsys.readouterr().err
+
+
+def test_f1_is_that_of_precision_and_recall():
+    y = np.array([1, 1, 1, 0, 0])
+    scores = np.array([0.9, 0.8, 0.1, 0.7, 0.0])
+    assert f1(y, scores >= 0.75) == pytest.approx(2 * 1 * (2 / 3) / (1 + 2 / 3))
+    assert best_f1_threshold(y, scores) == 0.1
+    assert torch.isnan(torch.tensor(f1(np.zeros(3, int), np.ones(3, bool))))
