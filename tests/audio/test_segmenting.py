@@ -52,6 +52,18 @@ def test_a_pause_ends_a_segment_in_its_quiet_middle():
     np.testing.assert_array_equal(np.concatenate([a, b]), sound)
 
 
+def test_the_rest_of_a_pause_is_known_as_such():
+    def rest(after):
+        segmenter = Segmenter(pause=0.6)
+        segmenter.feed(np.concatenate([noise(11), noise(0.7, 1e-3), after]))
+        segmenter.take(segmenter.cut)
+        return segmenter.is_tail
+
+    assert rest(quiet(0))
+    assert not rest(noise(0.1))
+    assert not rest(noise(2, 1e-3))  # so much of it may be something quiet
+
+
 def test_a_short_segment_needs_a_longer_pause():
     def count(quiet_seconds):
         return len(segments(np.concatenate([noise(2), quiet(quiet_seconds), noise(2)]), [160], pause=0.6))

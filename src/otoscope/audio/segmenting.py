@@ -59,6 +59,7 @@ class Segmenter:
         self._reach = min(round(search * SAMPLING_RATE), self.size)
         self._pause = None if pause is None else round(pause * SAMPLING_RATE) // HOP
         self._blocks: list[Samples] = []
+        self._floor = 0.0
         self._unmeasured = np.empty(0, np.float32)
         self._energies: list[float] = []
         self._restart()
@@ -72,6 +73,12 @@ class Segmenter:
     def audible(self) -> float:
         """Seconds of what is here that are not digital silence."""
         return self._audible * HOP / SAMPLING_RATE
+
+    @property
+    def is_tail(self) -> bool:
+        """Whether all that is here is the rest of the pause that ended the last segment."""
+        short = self._pause is not None and self.count <= self._pause * HOP
+        return short and max(self._energies, default=0.0) < self._floor
 
     def feed(self, samples: Samples) -> None:
         """Take the next samples, `(n,)` at 16 kHz."""
@@ -97,6 +104,7 @@ class Segmenter:
             `(count,)`; what follows is the begin of the next segment.
         """
         taken = self.peek()[:count].copy()
+        self._floor = _QUIET * self._loudest if self._quiet else 0.0
         self._drop(count)
         self._restart()
         self._scan()

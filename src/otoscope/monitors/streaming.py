@@ -168,8 +168,9 @@ class Stream:
         while (end := sound.count if self._ending and sound.cut is None else sound.cut) is not None and end:
             start, self._written = sound.start / SAMPLING_RATE, 0.0
             known = sound.start + end if sound.cut is None else sound.known
+            passed = sound.is_tail or end < SHORTEST * SAMPLING_RATE
             samples = sound.take(end)
-            if len(samples) >= SHORTEST * SAMPLING_RATE and not is_silent(samples):
+            if not passed and not is_silent(samples):
                 self._number += 1
                 return Job(Clip(samples, start=start), self._number - 1, True, known / SAMPLING_RATE)
         if not self._is_due:
