@@ -37,6 +37,7 @@ NOT_TEXT, BAD_DATA, REFUSED, FAILED, BUSY = 1003, 1007, 1008, 1011, 1013
 """Close codes of RFC 6455 and IANA's register; 1009 (a message too big) and 1012 (the server stops) come from the protocol."""
 
 _LONGEST_REASON = 123  # bytes: what a close frame holds
+_LINGER = 2.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -345,7 +346,7 @@ def server(live: Live) -> Any:
             log_level="error",
             access_log=False,
             server_header=False,
-            ws="websockets-sansio",
+            ws=_lingering(),
             ws_max_size=live.limits.message,
             ws_per_message_deflate=False,  # a small message would grow beyond the limit
             ws_ping_interval=None,  # an answer would wait behind sound that is not read; idle streams end anyway
@@ -353,3 +354,29 @@ def server(live: Live) -> Any:
             lifespan="off",
         )
     )
+
+
+def _lingering() -> type[asyncio.Protocol]:
+    """Uvicorn's protocol, but for what follows a message that is refused unread (too long, or no WebSocket at all).
+
+    It goes on reading for a moment: a connection that is closed with data unread is reset, and its code and reason are lost.
+    """
+    from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+    class Lingering(WebSocketsSansIOProtocol):
+        def handle_parser_exception(self) -> None:
+            if self.close_timer is not None:
+                return
+            close = self.conn.close_sent
+            assert close is not None
+            self.queue.put_nowait(
+                {"type": "websocket.disconnect", "code": close.code, "reason": close.reason}
+            )
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.close_sent = True
+            self.close_timer = self.loop.call_later(_LINGER, self.transport.close)
+            if self.read_paused:
+                self.read_paused = False
+                self.transport.resume_reading()
+
+    return Lingering
