@@ -28,6 +28,7 @@ NAMES = (
     "grounding",
     "training",
     "harvesting",
+    "serving",
     "parity_tiny_en",
     "parity_base",
 )

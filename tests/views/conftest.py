@@ -228,6 +228,8 @@ def browser():
         "--disable-gpu",
         "--disable-background-networking",
         "--no-first-run",
+        "--use-fake-device-for-media-stream",
+        "--use-fake-ui-for-media-stream",
     ]
     with sync_playwright() as playwright:
         running = playwright.chromium.launch(executable_path=chromium(), args=flags)
@@ -258,33 +260,44 @@ addEventListener("securitypolicyviolation", (e) => console.error("CSP", e.violat
 
 
 @pytest.fixture
-def open_page(browser, tmp_path):
-    """Open a document's page from disk; afterwards nothing may have gone wrong or out."""
+def visit(browser):
+    """Open an address; afterwards nothing may have gone wrong, or out to anywhere but what is allowed."""
     complaints, contexts = [], []
 
-    def opened(doc, fragment="", bypass_csp=False, **options):
-        save_page(doc, tmp_path / "page.html")
+    def visited(url, allowed, bypass_csp=False, **options):
+        def allow(route):
+            if route.request.url.startswith((*allowed, "blob:", "data:")):
+                return route.continue_()
+            complaints.append(f"request to {route.request.url}")
+            return route.abort()
+
         context = browser.new_context(bypass_csp=bypass_csp, **options)
         contexts.append(context)
-        context.route("**/*", allow_file_only)
+        context.route("**/*", allow)
         page = context.new_page()
         page.add_init_script(LISTEN_FOR_VIOLATIONS)
         page.on("console", lambda message: message.type == "error" and complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("dialog", lambda dialog: (complaints.append(dialog.message), dialog.dismiss()))
-        page.goto((tmp_path / "page.html").as_uri() + fragment)
-        page.locator("main, #page:not(:has(.loading))").first.wait_for()
+        page.goto(url)
         return page
 
-    def allow_file_only(route):
-        if route.request.url.startswith(("file:", "blob:", "data:")):
-            return route.continue_()
-        complaints.append(f"request to {route.request.url}")
-        return route.abort()
-
-    yield opened
+    yield visited
     for context in contexts:
         for page in context.pages:
             page.wait_for_timeout(50)
         context.close()
     assert complaints == []
+
+
+@pytest.fixture
+def open_page(visit, tmp_path):
+    """Open a document's page from disk."""
+
+    def opened(doc, fragment="", **options):
+        save_page(doc, tmp_path / "page.html")
+        page = visit((tmp_path / "page.html").as_uri() + fragment, ["file:"], **options)
+        page.locator("main, #page:not(:has(.loading))").first.wait_for()
+        return page
+
+    return opened

@@ -33,12 +33,14 @@ SUFFIXES = frozenset(
 )
 """Lower-case endings of the recordings that can be read."""
 
+HOP = SAMPLING_RATE // 100
+"""Samples by which the search for a pause proceeds: 10 ms."""
+
 _BLOCK = 2**17  # samples of all channels decoded at a time: 0.5 MB, so that a recording of any length fits
 _UNKNOWN_FRAMES = 2**62  # libsndfile reports the largest int64 when a header leaves the length open
 _MP3_SLACK = 2 * 1152  # an MP3 header counts in whole frames and may be two off about the padding at the ends
 _OGG_HEADER = 27  # bytes of a page before its lacing values
 _QUIET = 0.2  # seconds of pause to look for
-_HOP = SAMPLING_RATE // 100  # samples by which the search for a pause proceeds
 
 Samples = npt.NDArray[np.float32]
 
@@ -148,20 +150,20 @@ def _cut(
     for block in blocks:
         pending = np.concatenate([pending, block])
         while len(pending) > size:
-            cut = _quietest(pending[:size], reach)
+            cut = quietest(pending[:size], reach)
             yield Clip(pending[:cut].copy(), source, start + done / SAMPLING_RATE, labels)
             pending, done = pending[cut:], done + cut
     yield Clip(pending, source, start + done / SAMPLING_RATE, labels)
 
 
-def _quietest(samples: Samples, reach: int) -> int:
+def quietest(samples: Samples, reach: int) -> int:
     """Index of the middle of the quietest 0.2 s among the last `reach` samples, in steps of 10 ms."""
-    first = len(samples) - reach // _HOP * _HOP
-    energies = np.square(samples[first:], dtype=np.float64).reshape(-1, _HOP).sum(axis=1)
-    span = round(_QUIET * SAMPLING_RATE / _HOP)
+    first = len(samples) - reach // HOP * HOP
+    energies = np.square(samples[first:], dtype=np.float64).reshape(-1, HOP).sum(axis=1)
+    span = round(_QUIET * SAMPLING_RATE / HOP)
     sums = np.convolve(energies, np.ones(span), mode="valid")
     latest = len(sums) - 1 - int(np.argmin(sums[::-1]))
-    return first + latest * _HOP + span * _HOP // 2
+    return first + latest * HOP + span * HOP // 2
 
 
 def _stream(path: str | os.PathLike[str], offset: float, duration: float | None) -> Iterator[Samples]:

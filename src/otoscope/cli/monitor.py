@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from otoscope.cli.options import Common, Mend, ModelName, Spoken, mended, with_common
+from otoscope.cli.monitor_serve import serve
+from otoscope.cli.options import Common, Mend, ModelName, MonitorFolder, Spoken, mended, with_common
 from otoscope.cli.show import say, table, warn, write_json
 
 if TYPE_CHECKING:
@@ -21,12 +22,7 @@ monitor = typer.Typer(
     "Example: otoscope monitor run call.wav",
 )
 
-MonitorFolder = Annotated[
-    Path | None,
-    typer.Option(
-        "--monitor", metavar="DIR", help="What `monitor fit` wrote; the one that comes with otoscope."
-    ),
-]
+monitor.command()(serve)
 
 
 @monitor.command()

@@ -22,6 +22,12 @@ _PANEL = "Options of every command"
 
 ModelName = Annotated[str, typer.Option(help="An alias, a hub id or a directory.")]
 Spoken = Annotated[str | None, typer.Option(help="Language of the recordings.")]
+MonitorFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--monitor", metavar="DIR", help="What `monitor fit` wrote; the one that comes with otoscope."
+    ),
+]
 ReadAt = Annotated[
     str | None, typer.Option(metavar="POINT", help="Where it reads; what otoscope trained says so itself.")
 ]

@@ -59,7 +59,7 @@ def render_page(doc: Shown) -> str:
     Every label in the document is taken for hostile: it is escaped here and reaches the page as text only,
     and the content security policy runs no script but the bundle, by its hash.
     """
-    script, css = _static("page.js"), _static("page.css")
+    script, css = static("page.js"), static("page.css")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     csp = _CSP.format(script=f"sha256-{digest}")
     return "".join(
@@ -74,7 +74,8 @@ def render_page(doc: Shown) -> str:
     )
 
 
-def _static(name: str) -> str:
+def static(name: str) -> str:
+    """Text of a file that comes with the pages."""
     return (resources.files("otoscope.views") / "static" / name).read_text(encoding="utf-8")
 
 

@@ -1,0 +1,116 @@
+"""`otoscope monitor serve`: live transcription under a monitor."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from contextlib import suppress
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Annotated
+from urllib.parse import quote
+
+import typer
+
+from otoscope.cli.options import Common, ModelName, MonitorFolder, Spoken, with_common
+from otoscope.cli.show import say, warn, write_json
+from otoscope.errors import OptionError
+
+if TYPE_CHECKING:
+    from otoscope.monitors.engine import Engine
+    from otoscope.views.live import Limits
+
+_EXTRA = ("starlette", "uvicorn", "websockets")
+
+
+@with_common
+def serve(
+    *,
+    model: ModelName = "whisper-tiny.en",
+    language: Spoken = None,
+    folder: MonitorFolder = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 finds a free one.")] = 0,
+    allow_remote: Annotated[
+        bool, typer.Option("--allow-remote", help="Let other machines in; their sound comes unencrypted.")
+    ] = False,
+    token: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="What every stream must show; a random one.")
+    ] = None,
+    streams: Annotated[int, typer.Option(min=1, help="Streams at once.")] = 8,
+    pause: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS", help="Quiet that ends a segment; 0: only 30 s do, as in transcribing."
+        ),
+    ] = 1.0,
+    every: Annotated[
+        float,
+        typer.Option(
+            min=0.1, metavar="SECONDS", help="New sound after which a text under way is written again."
+        ),
+    ] = 1.0,
+    idle: Annotated[
+        float, typer.Option(min=1, metavar="SECONDS", help="A stream from which nothing comes is closed.")
+    ] = 60.0,
+    message: Annotated[int, typer.Option(min=1024, metavar="BYTES", help="Longest message.")] = 2**18,
+    common: Common,
+) -> None:
+    """Serve live transcription under a monitor, over WebSocket and on a page, to this machine.
+
+    Prints the address of the page, with its token, once it listens; Ctrl-C ends it. With --json the addresses come as JSON.
+
+    Example: otoscope monitor serve --port 8765
+    """
+    _require_extra()
+    from otoscope.audio import Segmenter
+    from otoscope.models.loading import load_model
+    from otoscope.models.transcripts import DecodeOptions
+    from otoscope.models.whisper import require_speech
+    from otoscope.monitors.engine import Engine
+    from otoscope.monitors.monitor import Monitor
+    from otoscope.monitors.streaming import Pacing
+    from otoscope.views.live import Limits, is_loopback
+
+    if not is_loopback(host) and not allow_remote:
+        raise OptionError(
+            f"{host} is reached from other machines.",
+            "Leave --host out, or say --allow-remote if that is meant.",
+        )
+    Segmenter(pause=pause or None)  # refuses a pause that cannot be used
+    if token == "":
+        raise OptionError("The token is empty.", "Leave --token out for a random one.")
+    loaded = require_speech(load_model(model, common.device, common.dtype))
+    used = Monitor.shipped(loaded) if folder is None else Monitor.load(folder)
+    pacing = Pacing(pause=pause or None, every=every)
+    limits = Limits(streams=streams, message=message, idle=idle)
+    with Engine(loaded, used, DecodeOptions(language=language), pacing) as engine:
+        _run(engine, host, port, token or secrets.token_urlsafe(16), limits, common)
+
+
+def _run(engine: Engine, host: str, port: int, token: str, limits: Limits, common: Common) -> None:
+    """Listen until Ctrl-C."""
+    from otoscope.views.live import Live, bind, is_loopback, server
+
+    with bind(host, port) as socket:
+        at = f"[{host}]" if ":" in host else host
+        address = f"{at}:{socket.getsockname()[1]}"
+        live = Live(engine, token, address if is_loopback(host) else None, limits)
+        page, stream = f"http://{address}/#token={quote(token)}", f"ws://{address}/stream"
+        if common.json:
+            write_json({"page": page, "stream": stream, "token": token}, common.json, indent=None)
+        if not common.json_on_stdout:
+            say(f"The page: {page}", f"Streams: {stream}")
+        if not is_loopback(host):
+            warn("Sound and token travel unencrypted; put a proxy with TLS before it.")
+        sys.stdout.flush()
+        with suppress(KeyboardInterrupt):  # how it is meant to end
+            server(live).run(sockets=[socket])
+
+
+def _require_extra() -> None:
+    missing = [name for name in _EXTRA if find_spec(name) is None]
+    if missing:
+        raise OptionError(
+            f"Serving needs {', '.join(missing)}, which is not installed.",
+            'Install what belongs to it: pip install "otoscope[serve]".',
+        )
