@@ -19,7 +19,7 @@ def test_a_clip_is_written_with_the_risk_of_every_token(jfk, tmp_path, capsys):
     assert main(["monitor", "run", str(jfk), "--json", str(out), "--quiet"]) == 0
     told = json.loads(out.read_text())
     (segment,) = told["segments"]
-    assert segment["text"].startswith("And so, my fellow Americans")
+    assert segment["text"].startswith("And so my fellow Americans")
     assert segment["alarm"] is False
     assert 0 <= max(t["risk"] for t in segment["tokens"]) <= segment["risk"] < told["threshold"] <= 1
     assert set(segment["tokens"][0]) >= {"token", "text", "risk", "invented", "loop"}

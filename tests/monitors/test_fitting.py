@@ -50,7 +50,7 @@ def fitted(model, tmp_path_factory):
 
 def test_a_report_sets_the_monitor_beside_its_parts_and_beside_baselines(fitted):
     _, told, out = fitted
-    for target in ("invented", "loop"):
+    for target in ("invented", "loop", "loop, early"):
         scorers = {s["name"]: s for s in told["targets"][target]["scorers"]}
         assert {
             "monitor",

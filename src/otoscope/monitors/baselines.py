@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,7 @@ def baseline_scores(facts: Sequence[Mapping[str, Any]], items: Sequence[Item]) -
         "phrase list": np.array([plain(f["written"]) in _LISTED for f in facts], dtype=float),
     }
     if find_spec("silero_vad"):
-        scores["Silero VAD"] = -np.array([speech_share(item) for item in items])
+        scores["Silero VAD"] = -np.array([_share(item.path, item.offset, item.duration) for item in items])
     return {name: np.where(empty, values.min() - 1, values) for name, values in scores.items()}
 
 
@@ -78,12 +79,13 @@ def _thresholds(column: Mapping[str, np.ndarray]) -> np.ndarray:
     return (column["compression_ratio"] > REPETITIVE).astype(float) + unsure + silent
 
 
-def speech_share(item: Item) -> float:
-    """Share of a recording that Silero VAD takes for speech."""
+@cache
+def _share(path: Path, offset: float, duration: float | None) -> float:
+    """Share of a recording's first window that Silero VAD takes for speech."""
     import torch
     from silero_vad import get_speech_timestamps
 
-    clip = next(item.windows(30.0))
+    clip = next(Item(str(path), path, offset=offset, duration=duration).windows(30.0))
     spans = get_speech_timestamps(torch.from_numpy(clip.samples.copy()), _silero())
     return sum(span["end"] - span["start"] for span in spans) / max(len(clip.samples), 1)
 

@@ -115,7 +115,7 @@ def fit_monitor(
     items = _distinct(items, options)
     texts = collect(model, items, out / "steps", DecodeOptions(language=options.language), batch)
     fitted = fit(model, items, texts, options)
-    told = report(fitted, items, options)
+    told = report(fitted, items, options, lambda ids: model.tokenizer.decode(ids, skip_special_tokens=True))
     monitor = replace(fitted.monitor, about=fitted.monitor.about | {"report": told})
     monitor.save(out)
     return monitor, told

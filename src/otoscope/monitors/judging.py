@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from otoscope.monitors.baselines import baseline_scores
 from otoscope.monitors.collecting import Text
 from otoscope.monitors.monitor import calibrated, joined_risk
 from otoscope.monitors.verdicts import TARGETS, loop_onset
-from otoscope.outcomes import Rate, bootstrap
+from otoscope.outcomes import Rate, bootstrap, compression_ratio
 from otoscope.probes.scoring import auc, auc_interval
 
 if TYPE_CHECKING:
@@ -22,43 +22,86 @@ MONITOR = "monitor"
 """Name of the monitor's own line."""
 
 
-def report(fitted: Fitted, items: Sequence[Item], options: FitOptions) -> dict[str, Any]:
+SOON = 12
+"""Tokens after the beginning of a loop's second copy by which an alarm should have come."""
+
+EARLY = "loop, early"
+"""The target `loop` once more, with loops cut off `SOON` tokens into their second copy, everything else whole."""
+
+Decode = Callable[[list[int]], str]
+"""From tokens to text."""
+
+
+def report(fitted: Fitted, items: Sequence[Item], options: FitOptions, decode: Decode) -> dict[str, Any]:
     """Try a monitor on its test part.
 
     Returns:
-        `targets`: for each target a line a scorer, with `auc`, `f1` at the threshold that is best on the calibrating part, and
-        95 % intervals over sentences; `false_alarms` on ordinary speech; `delay` in tokens from the second copy of a loop to the
-        alarm; `detected`, the share of bad texts with an alarm.
+        `targets`: for each target, and for `EARLY`, a line a scorer, with `auc`, `f1` at the threshold that is best on the
+        calibrating part, and 95 % intervals over sentences; `false_alarms` on ordinary speech; `delay` in tokens from the second
+        copy of a loop to the alarm; `detected`, the share of bad texts with an alarm.
     """
     from otoscope.monitors.fitting import origin
 
     parts = {name: fitted.parts[name] for name in ("calibrate", "test")}
     groups = np.unique([origin(items[t.item]) for t in parts["test"]], return_inverse=True)[1]
-    outside = {
-        name: baseline_scores([t.facts for t in texts], [items[t.item] for t in texts])
-        for name, texts in parts.items()
-    }
     targets = {}
-    for t, target in enumerate(TARGETS):
-        scorers = {MONITOR: {name: [x[:, t].max() for x in fitted.scores[name]] for name in parts}}
-        for family, scores in fitted.family.items():
-            scorers[family] = {name: [x[:, t].max() for x in scores[name]] for name in parts}
-        lines = [
-            _line(name, "inside", {p: np.array(v) for p, v in of.items()}, parts, target, groups)
-            for name, of in scorers.items()
-        ]
-        lines += [
-            _line(name, "outside", {p: outside[p][name] for p in parts}, parts, target, groups)
-            for name in outside["test"]
-        ]
+    for name, target in (*((t, t) for t in TARGETS), (EARLY, "loop")):
+        steps = {p: [_known(text, name) for text in texts] for p, texts in parts.items()}
+        scores = _inside(fitted, steps, TARGETS.index(target))
+        lines = [_line(n, "inside", of, parts, target, groups) for n, of in scores.items()]
+        scores = _outside(parts, steps, items, decode)
+        lines += [_line(n, "outside", of, parts, target, groups) for n, of in scores.items()]
         told = [getattr(text.verdict, target) for text in parts["test"]]
-        targets[target] = {"yes": told.count(True), "no": told.count(False), "scorers": lines}
+        targets[name] = {"yes": told.count(True), "no": told.count(False), "scorers": lines}
     return {
         "targets": targets,
         "seed": options.seed,
         "asked_false_alarms": options.false_alarms,
         **_alarms(fitted, parts["test"]),
     }
+
+
+_Scores = dict[str, dict[str, np.ndarray]]
+"""By scorer and part, `(text,)`."""
+
+
+def _known(text: Text, target: str) -> int:
+    """How many tokens of a text a scorer is shown."""
+    onset = loop_onset(text.tokens) if target == EARLY and text.verdict.loop else None
+    return len(text.tokens) + 1 if onset is None else onset + SOON
+
+
+def _inside(fitted: Fitted, steps: Mapping[str, Sequence[int]], t: int) -> _Scores:
+    """The highest logit among the steps that are shown."""
+    return {
+        name: {p: np.array([x[:n, t].max() for x, n in zip(of[p], steps[p], strict=True)]) for p in steps}
+        for name, of in {MONITOR: fitted.scores, **fitted.family}.items()
+    }
+
+
+def _outside(
+    parts: Mapping[str, Sequence[Text]],
+    steps: Mapping[str, Sequence[int]],
+    items: Sequence[Item],
+    decode: Decode,
+) -> _Scores:
+    """Baselines of the text as far as it is shown; what is averaged over the whole text stays what it is."""
+    found: _Scores = {}
+    for part, texts in parts.items():
+        facts = []
+        for text, n in zip(texts, steps[part], strict=True):
+            cut = {}
+            if n < len(text.tokens):
+                written = decode(text.tokens[:n])
+                cut = {
+                    "written": written,
+                    "tokens": text.tokens[:n],
+                    "compression_ratio": compression_ratio(written),
+                }
+            facts.append(text.facts | cut)
+        for name, scores in baseline_scores(facts, [items[t.item] for t in texts]).items():
+            found.setdefault(name, {})[part] = scores
+    return found
 
 
 def _line(

@@ -198,8 +198,8 @@ def screen_features(
 
     The change of the text's log-probability when a feature is scaled by s is about `(s - 1)` times the sum over places of
     `a (w . g)`, with the activation `a`, the write vector `w` and the gradient `g` of the log-probability (attribution patching,
-    Nanda 2023). They are ranked by that change over the root of the number of places, so that neither the densest feature nor
-    one with a single strong moment wins. Its size is an estimate alone: test it.
+    Nanda 2023). They are ranked by what is left of that change after two standard errors over the windows, so that a few strong
+    moments do not win. It is an estimate alone: test it.
 
     Args:
         model: The model.
@@ -209,34 +209,32 @@ def screen_features(
         options: Scale, place, language and batch.
 
     Returns:
-        One dict a feature, the most important first: `layer`, `feature`, `estimate` (nats over all its places) and `places`.
+        One dict a feature, the most important first: `layer`, `feature`, `estimate` (nats over all its places), `error` (its
+        standard error over windows) and `places`.
     """
     options = options or EffectOptions()
     places = dictionary_places(model, Path(folder), options.point)
     dictionary = load_dictionary(folder, model, places.stack)
     patient = _patient(model, dictionary, places, None, items_or_texts(data), options)
-    total = {layer: np.zeros((2, dictionary.size(layer))) for layer in places.layers}
+    found: dict[int, list[np.ndarray]] = {layer: [] for layer in places.layers}
     with track("Screening", len(patient), "windows or texts") as task:
         for number in range(len(patient)):
-            for layer, found in patient.estimates(number, options.scale).items():
-                total[layer] += found
+            for layer, told in patient.estimates(number, options.scale).items():
+                found[layer].append(told)
             task.advance(1)
-    scored = [
-        (abs(change) / np.sqrt(on), layer, feature)
-        for layer, (changes, places_on) in total.items()
-        for feature, (change, on) in enumerate(zip(changes, places_on, strict=True))
-        if on >= _LEAST_PLACES
-    ]
-    best = sorted(scored, reverse=True)[:count]
-    return [
-        {
-            "layer": layer,
-            "feature": feature,
-            "estimate": float(total[layer][0, feature]),
-            "places": int(total[layer][1, feature]),
-        }
-        for _, layer, feature in best
-    ]
+    scored = []
+    for layer, windows in found.items():
+        changes, on = np.stack(windows, axis=1)  # (window, feature) each
+        total, error = changes.sum(axis=0), changes.std(axis=0) * np.sqrt(len(changes))
+        counts = on.sum(axis=0)
+        for feature in np.flatnonzero(counts >= _LEAST_PLACES).tolist():
+            told = {"estimate": float(total[feature]), "error": float(error[feature])}
+            certain = abs(told["estimate"]) - 2 * told["error"]
+            scored.append(
+                (certain, {"layer": layer, "feature": feature, **told, "places": int(counts[feature])})
+            )
+    scored.sort(key=lambda one: -one[0])
+    return [told for _, told in scored[:count]]
 
 
 def _rarity(own: float, others: Sequence[float]) -> float:
