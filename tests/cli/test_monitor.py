@@ -48,10 +48,12 @@ def test_of_a_manifest_every_recording_is_told_and_bad_ones_are_skipped(jfk, tmp
 
 def test_a_lower_rate_of_false_alarms_has_a_higher_threshold(jfk, capsys):
     found = []
-    for rate in ("0.2", "0.01"):
+    for rate in ("0.3", "0.1"):
         assert main(["monitor", "run", str(jfk), "--false-alarms", rate, "--json", "-", "--quiet"]) == 0
         found.append(json.loads(capsys.readouterr().out)["threshold"])
     assert found[0] < found[1]
+    assert main(["monitor", "run", str(jfk), "--false-alarms", "0.001", "--quiet"]) == 2
+    assert "cannot promise a false-alarm rate of 0.001" in capsys.readouterr().err
 
 
 def test_a_folder_without_a_monitor_is_refused(jfk, tmp_path, capsys):

@@ -151,6 +151,7 @@ def run(
             found.append({"audio_filepath": item.audio_filepath} | one.to_dict())
             if not common.json_on_stdout:
                 say(*_lines(item.audio_filepath, one, single))
+        used = used if watch is None else watch.monitor
     if common.json:
         shared = {"threshold": used.threshold, "false_alarm_rate": used.false_alarm_rate}
         write_json(found[0] if single else {"items": found, **shared}, common.json)

@@ -10,6 +10,7 @@ import typer
 
 from otoscope.cli.options import Common, Mend, mended, require_different, with_common
 from otoscope.cli.show import say, table, warn, write_json
+from otoscope.errors import OptionError
 
 if TYPE_CHECKING:
     from otoscope.outcomes import ErrorRates
@@ -85,6 +86,10 @@ def transcribe(
     )
     loaded = load_model(model, common.device, common.dtype)
     with mended(loaded, mend) as watch:
+        if watch is not None and timestamps:
+            raise OptionError(
+                "A repair that waits for alarms needs a text without timestamps.", "Leave one of them out."
+            )
         result = transcribe_corpus(loaded, recordings, options, batch=common.batch, watcher=watch)
     for format, out in outputs.items():
         if out:

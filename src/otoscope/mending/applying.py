@@ -91,7 +91,8 @@ def mended(model: Model, repair: Repair, monitor: Monitor | None = None) -> Iter
         return
     speech = require_speech(model)
     monitor = monitor or Monitor.shipped(speech)
-    watch = Watch(monitor if repair.false_alarms is None else monitor.at(repair.false_alarms), speech)
+    monitor = monitor if repair.false_alarms is None else monitor.at(repair.false_alarms)
+    watch = Watch(monitor, speech, keeping=False)
     with repaired(model, repair, watch):
         yield watch
 

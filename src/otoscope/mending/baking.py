@@ -178,7 +178,8 @@ class _Linear:
             raise _CannotBake(f"{path} shares its weight with the embeddings")
         bias = own.get("bias")
         kind = model.dtype
-        return cls(path, own["weight"].double(), None if bias is None else bias.double(), kind)
+        # On the processor, whatever the model is on: not every accelerator knows float64.
+        return cls(path, own["weight"].cpu().double(), None if bias is None else bias.cpu().double(), kind)
 
     def width(self, side: str) -> int:
         return self.weight.shape[1 if side == "input" else 0]

@@ -95,13 +95,18 @@ def export_transformers(model: SpeechModel, repair: Repair, folder: Path | str) 
         folder: A new or empty folder.
 
     Raises:
-        OptionError: The repair is for another model.
+        OptionError: The repair is for another model, or waits for alarms.
         ModelError: The model is no Whisper model, or has no processor.
         OutputError: The folder holds files or cannot be written.
     """
     if model.processor is None:
         raise ModelError(
             f"{model.origin.name} has no tokenizer.", "Export a model that was loaded, not built."
+        )
+    if repair.when == "alarm":
+        raise OptionError(
+            f"{repair.name} waits for alarms, and other programs have no monitor.",
+            "Export a repair that always acts; use this one with --mend, or with HallucinationMonitor.",
         )
     baked = bake(model, repair)
     with _new_folder(folder) as place:

@@ -201,7 +201,9 @@ def _target(
         return []
     text = model.tokenizer.decode(decoded.ids, skip_special_tokens=True).strip()
     if kind == "untold":
-        return until_loop(decoded.ids, breaker) if is_loop(text, language=heard.language) else decoded.ids
+        if is_loop(text, language=heard.language):
+            return until_loop(decoded.ids, breaker)
+        return decoded.ids if decoded.finished else None  # a cut text would teach to stop mid-sentence
     rates = error_rates([heard.item.text or ""], [text], heard.language)
     return decoded.ids if rates.wer == 0 and decoded.finished else None
 

@@ -16,6 +16,7 @@ from otoscope.mending.applying import mended
 from otoscope.mending.repair import Repair
 from otoscope.models.cache import cache_dir
 from otoscope.models.whisper import SpeechModel
+from otoscope.monitors.monitor import Monitor
 from otoscope.outcomes import bootstrap, is_loop
 from otoscope.patching.judging import is_sound
 from otoscope.patching.price import card, is_repeat, price_rows, timed, written_in_ways
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from otoscope.audio import Clip
-    from otoscope.monitors.monitor import Monitor
 
 KIND = "repairs' prices"
 
@@ -128,7 +128,7 @@ def price_repairs(
         "corpus": [[item.audio_filepath, item.offset, *item.file_stamp()] for item in corpus],
         "language": language,
         "max_tokens": max_tokens,
-        "monitor": None if monitor is None else monitor.threshold,
+        "monitor": _alarms_of(model, repairs, monitor),
     }
     place = Path(out) if out else _default_place(settings)
 
@@ -149,6 +149,13 @@ def price_repairs(
         ],
         "versions": versions(),
     }
+
+
+def _alarms_of(model: SpeechModel, repairs: Sequence[Repair], monitor: Monitor | None) -> str | None:
+    """What tells the monitor in force from others, where a repair waits for it."""
+    if all(repair.when == "always" for repair in repairs):
+        return None
+    return (monitor or Monitor.shipped(model)).digest
 
 
 def _digest(repair: Repair) -> str:

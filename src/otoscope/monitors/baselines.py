@@ -63,7 +63,7 @@ def baseline_scores(facts: Sequence[Mapping[str, Any]], items: Sequence[Item]) -
         "compression ratio": column["compression_ratio"],
         "Whisper's three thresholds": _thresholds(column),
         "repeated n-grams": np.array([s.run_length or 0 for s in signs], dtype=float),
-        "words a second": np.array([s.characters_per_second or 0.0 for s in signs]),
+        "characters a second": np.array([s.characters_per_second or 0.0 for s in signs]),
         "number of tokens": np.array([len(f["tokens"]) for f in facts], dtype=float),
         "phrase list": np.array([plain(f["written"]) in _LISTED for f in facts], dtype=float),
     }

@@ -22,6 +22,7 @@ from otoscope.monitors.monitor import (
     Monitor,
     Probes,
     calibrated,
+    check_rate,
     conformal_threshold,
     facts_of,
     inputs_of,
@@ -111,7 +112,7 @@ def fit_monitor(
     from otoscope.monitors.judging import report
 
     options, out = options or FitOptions(), Path(out)
-    conformal_threshold(np.zeros(1), options.false_alarms)  # refused before any work
+    check_rate(options.false_alarms)  # before any work
     items = _distinct(items, options)
     texts = collect(model, items, out / "steps", DecodeOptions(language=options.language), batch)
     fitted = fit(model, items, texts, options)
@@ -133,7 +134,9 @@ def _distinct(items: Sequence[Item], options: FitOptions) -> list[Item]:
 
 
 def origin(item: Item) -> str:
-    """What must not be in two parts: the sentence; of a recording without one, what it was made from, else itself."""
+    """What must not be in two parts: the sentence, or what is said again and again; without either its source, else itself."""
+    if item.labels.get("unit"):
+        return str(item.labels["unit"]).casefold()
     if item.text:
         return " ".join(item.text.casefold().split())
     return str(item.labels.get("source") or item.audio_filepath)

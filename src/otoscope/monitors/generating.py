@@ -33,8 +33,9 @@ class HallucinationMonitor(LogitsProcessor, StoppingCriteria):
             ids = model.hf.generate(features, logits_processor=[monitor], stopping_criteria=[monitor])
         monitor.rows[0].risk, monitor.rows[0].alarm
 
-    Of a recording in several windows, or one that is decoded again at another temperature, the newest pass is told. Beam search
-    moves texts between rows; it is refused.
+    Of a recording in several windows, or one that is decoded again at another temperature, the newest pass is told. Where
+    `generate` goes on with some of several recordings alone, or moves texts between rows (beam search), it is refused. One block
+    watches recordings in batches of one size.
 
     Args:
         model: A model of `otoscope.load_model`.
@@ -131,6 +132,11 @@ class HallucinationMonitor(LogitsProcessor, StoppingCriteria):
 
     def _refuse_beams(self, input_ids: Tensor) -> None:
         tokens = input_ids.tolist()
+        if self._last is not None and len(tokens) != len(self._last):
+            raise OptionError(
+                "`generate` goes on with some of the rows alone, and which ones they are it does not tell.",
+                "Watch recordings of one window, without fallback to other temperatures, or one recording at a time.",
+            )
         grown = (
             self._last is not None
             and len(tokens) == len(self._last)

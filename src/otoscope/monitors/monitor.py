@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ import numpy as np
 from otoscope.errors import ModelError, OptionError
 from otoscope.files import atomic_write
 from otoscope.models.transcribing import Window, frames_of
-from otoscope.monitors.reading import Block, Reader
+from otoscope.monitors.reading import EVERY, Block, Reader
 from otoscope.monitors.recurrent import Recurrent
 from otoscope.monitors.signals import SIGNALS
 from otoscope.monitors.verdicts import TARGETS
@@ -103,6 +104,14 @@ class Monitor:
         """
         threshold = conformal_threshold(self.ordinary, false_alarm_rate)
         return replace(self, threshold=threshold, false_alarm_rate=false_alarm_rate)
+
+    @property
+    def digest(self) -> str:
+        """What tells it from other monitors."""
+        found = hashlib.sha256(f"{self.threshold} {self.slope} {self.offset}".encode())
+        for value in (*vars(self.probes).values(), *vars(self.head).values()):
+            found.update(np.ascontiguousarray(value, np.float32).tobytes())
+        return found.hexdigest()
 
     def save(self, folder: Path | str) -> Path:
         """Write it into a folder.
@@ -260,24 +269,37 @@ class Scorer:
 def conformal_threshold(risks: np.ndarray, rate: float) -> float:
     """Least threshold that at most a share `rate` of texts like these reaches, in expectation.
 
-    Of n risks the one of rank ceil((n + 1) (1 - rate)), and a hair above it (Vovk et al. 2005); where n is too small for the
-    rate, nothing is low enough, and the highest is taken.
+    Of n risks the one of rank ceil((n + 1) (1 - rate)), and a hair above it (Vovk et al. 2005); n must be at least 1 / rate - 1.
 
     Args:
         risks: Of texts of ordinary speech, `(text,)`.
         rate: Between 0 and 1.
 
     Raises:
-        OptionError: The rate is not between 0 and 1.
+        OptionError: The rate is not between 0 and 1, or too low for so few texts.
+    """
+    check_rate(rate)
+    ranked = np.sort(risks)
+    rank = int(np.ceil((len(ranked) + 1) * (1 - rate)))
+    if rank > len(ranked):
+        raise OptionError(
+            f"{len(ranked)} texts of ordinary speech cannot promise a false-alarm rate of {rate:g}.",
+            f"Ask for at least {1 / (len(ranked) + 1):.3f}, or fit a monitor with more ordinary speech.",
+        )
+    return float(np.nextafter(ranked[rank - 1], np.inf))
+
+
+def check_rate(rate: float) -> None:
+    """Refuse what is no share.
+
+    Raises:
+        OptionError: It is not between 0 and 1.
     """
     if not 0 < rate < 1:
         raise OptionError(
             f"A false-alarm rate of {rate:g} cannot be asked for.",
             "Choose a share between 0 and 1, such as 0.05.",
         )
-    ranked = np.sort(risks)
-    rank = int(np.ceil((len(ranked) + 1) * (1 - rate)))
-    return float(np.nextafter(ranked[min(rank, len(ranked)) - 1], np.inf))
 
 
 def inputs_of(signals: np.ndarray, read: np.ndarray, heard: np.ndarray, window: np.ndarray) -> np.ndarray:
@@ -314,14 +336,18 @@ class Watch:
         monitor: The monitor.
         model: The model it was fitted to.
         listener: Told of every block at once.
+        keeping: Keep how windows went, to be taken.
 
     Raises:
         ModelError: It was fitted to another model.
     """
 
-    def __init__(self, monitor: Monitor, model: SpeechModel, listener: Listener | None = None) -> None:
+    def __init__(
+        self, monitor: Monitor, model: SpeechModel, listener: Listener | None = None, keeping: bool = True
+    ) -> None:
         monitor.check(model)
-        self.monitor, self.model, self.listener = monitor, model, listener
+        self.monitor, self.model, self.listener, self.keeping = monitor, model, listener, keeping
+        self.newest: dict[int, Progress] = {}
         self.scorer = Scorer(monitor)
         self._done: dict[tuple[int, int], Progress] = {}
         self._reader = Reader(model, monitor.layers, self._take)
@@ -331,26 +357,34 @@ class Watch:
         if self.listener:
             self.listener(block.row, progress)
 
+    def begin(self) -> None:
+        """Keep how windows go from here on, and forget what was kept."""
+        self.keeping = True
+        self._done.clear()
+
     def alarmed(self, row: int) -> bool:
-        """Whether a row of the batch is in alarm at its newest step that was looked at."""
+        """Whether a row of the batch is in alarm at one of the newest steps, which are looked at together."""
         progress = self.scorer.rows.get(row)
-        return progress is not None and progress.risks[-1] >= self.monitor.threshold
+        return progress is not None and max(progress.risks[-EVERY:]) >= self.monitor.threshold
 
     @contextmanager
     def over(self, clips: Sequence[Clip]) -> Iterator[None]:
         """Watch what is decoded inside the block, whoever decodes; row i hears clip i. Other filters come after the monitor's."""
         self.scorer = Scorer(self.monitor)
         frames = [frames_of(self.model, clip) for clip in clips]
-        with self._reader.following(frames) as follow, self.model.filtering(lambda _: follow, first=True):
-            yield
+        try:
+            with self._reader.following(frames) as follow, self.model.filtering(lambda _: follow, first=True):
+                yield
+        finally:
+            self.newest, self.scorer = self.scorer.rows, Scorer(self.monitor)  # an alarm ends with its batch
 
     @contextmanager
     def watching(self, features: Tensor, windows: Sequence[Window]) -> Iterator[Sequence[LogitFilter]]:
         """Watch one batch."""
         with self.over([window.clip for window in windows]):
             yield []
-        for row, window in enumerate(windows):
-            self._done[window.recording, window.number] = self.scorer.rows.get(row, Progress())
+        for row, window in enumerate(windows if self.keeping else ()):
+            self._done[window.recording, window.number] = self.newest.get(row, Progress())
 
     def take(self, recording: int) -> list[Progress]:
         """How the windows of a recording went, in order, and forget them."""

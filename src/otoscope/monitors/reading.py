@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from otoscope.activations import CACHE_NAMES
+from otoscope.errors import OptionError
 from otoscope.models.decoding import alignment_heads
 from otoscope.monitors.signals import Track
 
@@ -180,6 +181,11 @@ class Reader:
     def _begin(self, tokens: Tensor, frames: Sequence[int] | None) -> _Batch:
         assert self._encoded is not None
         rows = len(tokens)
+        if frames is not None and len(frames) != rows:
+            raise OptionError(
+                f"{rows} rows are written, and {len(frames)} recordings were named.",
+                "Watch recordings of one window, without fallback to other temperatures, or one recording at a time.",
+            )
         whole = self._encoded.shape[1]
         counts = [whole] * rows if frames is None else [min(n, whole) for n in frames]
         layers = self._cache.cross_attention_cache.layers

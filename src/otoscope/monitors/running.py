@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from otoscope.errors import AudioError
+from otoscope.errors import AudioError, OptionError
 from otoscope.models.transcribing import Source, transcribe_all
 from otoscope.models.transcripts import DecodeOptions, Segment, Token, Transcript
 from otoscope.monitors.monitor import Monitor, Progress, Watch
@@ -134,9 +134,12 @@ def watch_all(
 
     Raises:
         ModelError: The monitor was fitted to another model.
-        OptionError: None comes with otoscope for this one.
+        OptionError: None comes with otoscope for this one, or timestamps are asked for.
     """
+    if options is not None and options.timestamps:
+        raise OptionError("Monitors are fitted without timestamps.", "Decode without them.")
     watch = watch or Watch(monitor or Monitor.shipped(model), model)
+    watch.begin()
     transcripts = transcribe_all(model, sources, options, batch=batch, keep_going=keep_going, watcher=watch)
     for i, transcript in enumerate(transcripts):
         if isinstance(transcript, AudioError):
