@@ -28,6 +28,7 @@ NAMES = (
     "grounding",
     "training",
     "harvesting",
+    "monitoring",
     "serving",
     "parity_tiny_en",
     "parity_base",

@@ -1,6 +1,6 @@
 /*
 Generated from web/ by `npm run build`; do not edit.
-sources sha256: a1bc107285873c528f5d954ad924ef535b26e8bd0d5ce4a2aaf3f7829ce2ee14
+sources sha256: cadacff69fc25aa6b2a936c415231c74fd85da646d826fd9a55a40b1f4069c2b
 
 Contains preact:
 The MIT License (MIT)
