@@ -80,7 +80,10 @@ def make_command(
         ),
     ] = False,
     stop: Annotated[
-        bool, typer.Option("--stop", help="End a text at the monitor's alarm; goes with --in-alarm.")
+        bool,
+        typer.Option(
+            "--stop", help="End a text at the monitor's alarm; the repair then acts in alarm alone."
+        ),
     ] = False,
     in_alarm: Annotated[
         bool,
@@ -118,7 +121,7 @@ def make_command(
         edits=tuple(edit for text in gate or () for edit in _gates(loaded, text)),
         breaker=_breaker(breaker, copies, tokens),
         may_be_empty=may_be_empty,
-        when="alarm" if in_alarm else "always",
+        when="alarm" if in_alarm or stop else "always",
         stop=stop,
         false_alarms=false_alarms,
         made={"how": "by hand"},

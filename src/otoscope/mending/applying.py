@@ -16,6 +16,7 @@ from otoscope.mending.features import gated_features
 from otoscope.mending.repair import Repair
 from otoscope.models.whisper import SpeechModel, require_speech
 from otoscope.monitors.monitor import Monitor, Watch
+from otoscope.monitors.reading import EVERY
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -92,7 +93,8 @@ def mended(model: Model, repair: Repair, monitor: Monitor | None = None) -> Iter
     speech = require_speech(model)
     monitor = monitor or Monitor.shipped(speech)
     monitor = monitor if repair.false_alarms is None else monitor.at(repair.false_alarms)
-    watch = Watch(monitor, speech, keeping=False)
+    # A text of two words is over before a block of steps is full, and what is to be ended must be ended in time.
+    watch = Watch(monitor, speech, keeping=False, every=1 if repair.stop else EVERY)
     with repaired(model, repair, watch):
         yield watch
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +21,6 @@ from otoscope.progress import notice, track
 from otoscope.runs import ActivationStore, Run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from contextlib import AbstractContextManager
-
     from otoscope.models.decoding import LogitFilter
     from otoscope.models.whisper import SpeechModel
 
@@ -67,21 +65,15 @@ class _Collector:
         self.rows: dict[int, list[Block]] = {}
         self.done: dict[tuple[int, int], dict[str, np.ndarray]] = {}
 
-    def watching(
-        self, features: torch.Tensor, windows: Sequence[Window]
-    ) -> AbstractContextManager[Sequence[LogitFilter]]:
-        from contextlib import contextmanager
-
-        @contextmanager
-        def watch() -> Iterator[Sequence[LogitFilter]]:
-            self.rows = {}
-            reader = Reader(self.model, self.layers, self._take)
-            with reader.following([frames_of(self.model, w.clip) for w in windows]) as follow:
-                yield [follow]
-            for row, window in enumerate(windows):
-                self.done[window.recording, window.number] = _stored(self.rows.pop(row))
-
-        return watch()
+    @contextmanager
+    def watching(self, features: torch.Tensor, windows: Sequence[Window]) -> Iterator[Sequence[LogitFilter]]:
+        """Keep one batch; see `Watcher`."""
+        self.rows = {}
+        reader = Reader(self.model, self.layers, self._take)
+        with reader.following([frames_of(self.model, w.clip) for w in windows]) as follow:
+            yield [follow]
+        for row, window in enumerate(windows):
+            self.done[window.recording, window.number] = _stored(self.rows.pop(row))
 
     def _take(self, block: Block) -> None:
         if block.first < LONGEST:

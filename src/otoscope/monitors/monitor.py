@@ -337,20 +337,26 @@ class Watch:
         model: The model it was fitted to.
         listener: Told of every block at once.
         keeping: Keep how windows went, to be taken.
+        every: Steps that are looked at together: 1 rings soonest, more cost less.
 
     Raises:
         ModelError: It was fitted to another model.
     """
 
     def __init__(
-        self, monitor: Monitor, model: SpeechModel, listener: Listener | None = None, keeping: bool = True
+        self,
+        monitor: Monitor,
+        model: SpeechModel,
+        listener: Listener | None = None,
+        keeping: bool = True,
+        every: int = EVERY,
     ) -> None:
         monitor.check(model)
         self.monitor, self.model, self.listener, self.keeping = monitor, model, listener, keeping
         self.newest: dict[int, Progress] = {}
         self.scorer = Scorer(monitor)
         self._done: dict[tuple[int, int], Progress] = {}
-        self._reader = Reader(model, monitor.layers, self._take)
+        self._reader = Reader(model, monitor.layers, self._take, every)
 
     def _take(self, block: Block) -> None:
         progress = self.scorer.take(block)

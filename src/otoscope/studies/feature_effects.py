@@ -9,6 +9,7 @@ Which features to test can be screened: a gradient estimates at once, to first o
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -288,7 +289,7 @@ def _patient(
     )
 
 
-class _Patient:
+class _Patient(ABC):
     """A model whose feature is scaled."""
 
     def __init__(self, model: Model, dictionary: Dictionary, places: Places, layer: int | None) -> None:
@@ -337,9 +338,9 @@ class _Patient:
             out[layer] = torch.stack([changes, (dense != 0).sum(dim=0).float()]).double().cpu().numpy()
         return out
 
+    @abstractmethod
     def told(self, number: int, replace: Replacement) -> Tensor:
         """`(token,)` log-probability of each token of a window or text, with something else in a place."""
-        raise NotImplementedError
 
     def logprobs(self, number: int, replace: Replacement) -> np.ndarray:
         """The same without a gradient."""
