@@ -1,80 +1,36 @@
-/** The page: of one explained clip, or of features. */
+/** The page: finds out where it is shown, asks for its document, and draws it by its kind. */
 
-import "./page.css";
+import "./css/page.css";
 import { render } from "preact";
-import { useCallback, useLayoutEffect, useRef, useState } from "preact/hooks";
-import type { ExplainDoc } from "./contract.ts";
-import { readDocument } from "./host.ts";
-import { AblationPanel } from "./panels/ablation.tsx";
-import { AudioBench } from "./panels/audio.tsx";
-import { Chosen } from "./panels/chosen.tsx";
-import { EncoderLensPanel } from "./panels/encoder.tsx";
-import { FeaturesPage } from "./panels/features.tsx";
-import { Footer } from "./panels/footer.tsx";
-import { Header } from "./panels/header.tsx";
-import { LogitLensPanel } from "./panels/lens.tsx";
-import { hashOf, initialToken, tokenInHash } from "./state.ts";
+import type { Doc } from "./host.ts";
+import { HostContext } from "./host.ts";
+import { hostOfThisPage } from "./hosts/choose.ts";
+import { ExplainPage } from "./pages/explain.tsx";
+import { FeaturesPage } from "./pages/features.tsx";
 
-function Page({ doc }: { doc: ExplainDoc }) {
-  const count = doc.transcript.tokens.length;
-  const [token, setToken] = useState(() => initialToken(doc, location.hash));
-  // The choice as of now: a second key can come before the first one's is drawn.
-  const latest = useRef(token);
-  const choose = useCallback((next: number) => {
-    latest.current = next;
-    setToken(next);
-  }, []);
-  const select = useCallback((next: number) => {
-    if (next < 0 || next >= count) return;
-    choose(next);
-    location.hash = hashOf(next);
-  }, [count, choose]);
-  const step = useCallback((by: number) => select(latest.current + by), [select]);
-  useLayoutEffect(() => {
-    const onHash = () => choose(tokenInHash(location.hash, count) ?? latest.current);
-    addEventListener("hashchange", onHash);
-    return () => removeEventListener("hashchange", onHash);
-  }, [count, choose]);
-  useStepKeys(token, step);
-  const shared = { doc, token, select };
-  return (
-    <main data-token={token}>
-      <Header {...shared} />
-      <Chosen {...shared} />
-      <AudioBench {...shared} />
-      <LogitLensPanel {...shared} />
-      <EncoderLensPanel {...shared} />
-      <AblationPanel {...shared} />
-      <Footer doc={doc} />
-    </main>
-  );
-}
-
-/** Left and right arrows step through the tokens, and the focus follows where it was on a token. */
-function useStepKeys(token: number, step: (by: number) => void): void {
-  useLayoutEffect(() => {
-    const onKeyDown = (event: KeyboardEvent) => {
-      const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-      const target = event.target as HTMLElement;
-      if (!by || event.altKey || event.ctrlKey || event.metaKey || target.closest(".scroll, .bench")) return;
-      event.preventDefault();
-      step(by);
-    };
-    document.addEventListener("keydown", onKeyDown);
-    return () => document.removeEventListener("keydown", onKeyDown);
-  }, [step]);
-  useLayoutEffect(() => {
-    if (document.activeElement?.classList.contains("token")) {
-      document.querySelector<HTMLElement>(".token[aria-selected=true]")?.focus();
-    }
-  }, [token]);
+function PageOf({ doc }: { doc: Doc }) {
+  switch (doc.kind) {
+    case "explain":
+      return <ExplainPage doc={doc} />;
+    case "features":
+      return <FeaturesPage doc={doc} />;
+    default:
+      throw new Error("This page cannot show that kind of document.");
+  }
 }
 
 const place = document.getElementById("page") as HTMLElement;
 try {
-  const doc = await readDocument();
+  const host = hostOfThisPage();
+  const doc = await host.document();
+  if (doc.version !== 1) throw new Error("This page cannot show that version of the document.");
   place.replaceChildren();
-  render(doc.kind === "features" ? <FeaturesPage doc={doc} /> : <Page doc={doc} />, place);
+  render(
+    <HostContext.Provider value={host}>
+      <PageOf doc={doc} />
+    </HostContext.Provider>,
+    place,
+  );
 } catch (error) {
   place.textContent = `This page cannot be shown. ${error instanceof Error ? error.message : ""}`;
 }

@@ -3,7 +3,7 @@
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { ExplainDoc, WordInfo } from "../contract.ts";
 import { drawAttention, drawMel, drawWaveform, type Surface } from "../draw/rows.ts";
-import { resourceUrl } from "../host.ts";
+import { resourceUrl } from "../model/resources.ts";
 import { extent, unpack } from "../model/arrays.ts";
 import { probability, seconds } from "../model/numbers.ts";
 import { TimeAxis } from "../model/time.ts";

@@ -2,7 +2,7 @@
 
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { FeatureInfo, FeatureMoment, FeaturesDoc } from "../contract.ts";
-import { resourceUrl } from "../host.ts";
+import { resourceUrl } from "../model/resources.ts";
 import { unpack } from "../model/arrays.ts";
 import { called, chosenInHash, found, hashOfFeature } from "../model/features.ts";
 import { flowing, shortened, visible } from "../model/numbers.ts";
