@@ -4,11 +4,42 @@
  * How much each token depends on each component.
  *
  * `change` is (components, tokens) in nats: log p(token | component zeroed) - log p(token), with the written
- * tokens given to the decoder. Negative: the component helped.
+ * tokens given to the decoder. Negative: the component helped. `control_change` is (controls, tokens).
  */
 export interface Ablation {
   components: Array<Component>;
   change: PackedArray;
+  controls: Array<Control>;
+  control_change?: PackedArray;
+}
+
+/**
+ * What each source supplied to a target along all paths, through features that are nodes or not; all parts sum to `value`.
+ *
+ * `sound` has one number a segment, `tokens` one a token; `heads` are layer, head, segment and part of what cross-attention
+ * brought, the largest ones.
+ */
+export interface Account {
+  value: number;
+  sound: Array<number>;
+  tokens: Array<number>;
+  positions: number;
+  biases: number;
+  errors: number;
+  heads: Array<[number, number, number, number]>;
+}
+
+/**
+ * What supplied the logit of every token, every path of the decoder counted, by its frozen gates and attention.
+ *
+ * `sound` is (tokens, spans): what the encoder's output over each span supplied; `text` (tokens, tokens): what each token before
+ * did. `spans` follow one another; the last may be the padding, which begins at the clip's end.
+ */
+export interface Accounts {
+  spans: Array<[number, number]>;
+  sound: PackedArray;
+  text: PackedArray;
+  tokens: Array<TokenAccount>;
 }
 
 /**
@@ -22,6 +53,20 @@ export interface Alignment {
 }
 
 /**
+ * What was written onto one graph; everything is filed under node ids, so it outlives another pruning.
+ *
+ * `places` are where a person put the boxes of the subgraph, as shares of its width and height from the upper left; boxes of
+ * supernodes are filed under `supernode/` and the id of their first node.
+ */
+export interface Annotations {
+  labels: Record<string, string>;
+  pins: Array<string>;
+  supernodes: Array<Supernode>;
+  places: Record<string, [number, number]>;
+  note: string;
+}
+
+/**
  * A numeric array as it travels in JSON: row-major, little-endian, base64.
  *
  * `value = q * scale + offset` for every stored number `q`. Only "u8" needs the two; floats keep 1 and 0.
@@ -32,6 +77,16 @@ export interface PackedArray {
   scale: number;
   offset: number;
   data: string;
+}
+
+/** Why a head looked from one token at another: its score before softcap and mask, as parts of pairs of sources. */
+export interface AttentionScore {
+  layer: number;
+  head: number;
+  query: number;
+  key: number;
+  score: number;
+  pairs: Array<ScorePair>;
 }
 
 /** The explained window and where it lies in the recording. */
@@ -53,6 +108,41 @@ export interface Candidate {
   p: number;
 }
 
+/**
+ * The shortest stretch of sound that holds at least half of what the sound said for a token.
+ *
+ * `share` is what it holds, of all that the sound said for it; `heads` are those that brought it.
+ */
+export interface Carried {
+  start: number;
+  end: number;
+  share: number;
+  heads: Array<HeadShare>;
+}
+
+/**
+ * Whether predictions of the graph come true when nodes are taken away in the model.
+ *
+ * `direct`: correlation with everything frozen; `free`: with the model reacting, and its 95 % interval; `baselines` are simpler
+ * guides.
+ */
+export interface CheckLine {
+  what: string;
+  n: number;
+  direct?: number;
+  free?: number;
+  low?: number;
+  high?: number;
+  baselines: Record<string, number | null>;
+}
+
+/** What made the model write one token, and why it was traced. */
+export interface Circuit {
+  token: number;
+  why: "alarm" | "asked for" | "least certain";
+  graph: GraphData;
+}
+
 /** Something that was zeroed: a whole attention or MLP block, or one attention head of it. */
 export interface Component {
   id: string;
@@ -63,129 +153,40 @@ export interface Component {
   head?: number;
 }
 
+/** What heads of one attention part are compared with: a random subspace of a head's width, taken out of what the part writes. */
+export interface Control {
+  stack: "encoder" | "decoder";
+  layer: number;
+  part: "self_attn" | "cross_attn" | "attn";
+}
+
+/**
+ * An edge by the last head on its way. Heads, `residual` (no head) and `skip` (skip paths of the dictionary) sum to the edge;
+ * `others` is what the heads that are not listed carry together.
+ */
+export interface EdgeSplit {
+  source: number;
+  target: number;
+  heads: Array<HeadPart>;
+  others: number;
+  residual: number;
+  skip: number;
+  scores: Array<AttentionScore>;
+}
+
+/** Edges as three arrays of one length: what node supplies which node, and how much (`f32`; indices are exact to 2**24). */
+export interface Edges {
+  source: PackedArray;
+  target: PackedArray;
+  weight: PackedArray;
+}
+
 /** What the decoder writes when it listens to one encoder layer through the final layer norm. */
 export interface EncoderLensLayer {
   layer: number;
   text: string;
   is_final_text: boolean;
-}
-
-/** The logit lens of one token after one decoder layer. "Final" is the token that was written. */
-export interface LensLayer {
-  layer: number;
-  top: Array<Candidate>;
-  p_final: number;
-  rank_final: number;
-  entropy: number;
-}
-
-/**
- * The logit lens of one token.
- *
- * `saturation_layer` is the first layer from which on the written token stays on top; omitted when the last
- * layer itself ranks another token first (one that decoding suppressed).
- */
-export interface LensToken {
-  index: number;
-  saturation_layer?: number;
-  layers: Array<LensLayer>;
-}
-
-/** Every decoder layer read through the final layer norm and the unembedding. */
-export interface LogitLens {
-  layers: number;
-  tokens: Array<LensToken>;
-}
-
-/** Which model was opened, and how it ran. */
-export interface ModelInfo {
-  name: string;
-  family: string;
-  source: string;
-  sha256?: string;
-  dtype: string;
-  attention: string;
-  encoder_layers: number;
-  decoder_layers: number;
-  heads: number;
-  mended?: string;
-}
-
-/** A file carried inside a document. */
-export interface Resource {
-  media_type: string;
-  data: string;
-}
-
-/** Wall-clock time of one stage. */
-export interface Timing {
-  stage: string;
-  seconds: number;
-}
-
-/** One generated token; `p`, `logprob` and `entropy` are those of the step that wrote it. */
-export interface TokenInfo {
-  index: number;
-  id: number;
-  text: string;
-  p: number;
-  logprob: number;
-  entropy: number;
-  start?: number;
-  end?: number;
-}
-
-/** What the model wrote. */
-export interface TranscriptInfo {
-  text: string;
-  language?: string;
-  tokens: Array<TokenInfo>;
-  words: Array<WordInfo>;
-  no_speech_prob?: number;
-  avg_logprob?: number;
-  compression_ratio?: number;
-  reference?: string;
-  wer?: number;
-}
-
-/** One word and its tokens, `first_token` to `last_token` inclusive. */
-export interface WordInfo {
-  text: string;
-  start?: number;
-  end?: number;
-  p: number;
-  first_token: number;
-  last_token: number;
-}
-
-/**
- * One clip explained.
- *
- * `waveform` is (2, bins): the minimum and the maximum of each bin over the window's `audio.duration`. `mel`
- * is (mel bins, frames) as the model saw it, lowest bin first; frames past the clip's end may be left out.
- * `resources["audio"]` is the window as a WAV file.
- */
-export interface ExplainDoc {
-  kind: "explain";
-  version: 1;
-  title: string;
-  model: ModelInfo;
-  settings: Record<string, string | number | boolean | null>;
-  versions: Record<string, string>;
-  seed?: number;
-  audio: AudioInfo;
-  waveform: PackedArray;
-  mel: PackedArray;
-  transcript: TranscriptInfo;
-  alignment: Alignment;
-  logit_lens: LogitLens;
-  encoder_lens: Array<EncoderLensLayer>;
-  ablation: Ablation;
-  timings: Array<Timing>;
-  notes: Array<string>;
-  cautions: Array<string>;
-  resources: Record<string, Resource>;
-  selected_token?: number;
+  type?: string;
 }
 
 /**
@@ -234,125 +235,20 @@ export interface FeatureMoment {
   wave?: PackedArray;
 }
 
-/** How well a feature's peaks tell the recordings with a value of a label from the others, beside shuffled labels. */
-export interface LabelArea {
-  label: string;
-  value: string;
-  auc: number;
-  shuffled: number;
-  n: number;
-}
-
-/** Another feature of the layer that writes alike. */
-export interface Neighbour {
-  feature: number;
-  cosine: number;
-}
-
-/** A token and how much a feature adds to its logit directly, per unit of activation. */
-export interface TokenWeight {
-  text: string;
-  weight: number;
-}
-
 /**
- * Some features of a dictionary.
+ * One feature of the encoder over the time of the clip.
  *
- * `resources` holds the snippets of sound, as FLAC.
+ * `values` are activations, a column the one of largest size within `column_seconds`. `share` is its part of what the layer's
+ * features said for `token`; both are missing where a person asked for the feature.
  */
-export interface FeaturesDoc {
-  kind: "features";
-  version: 1;
-  title: string;
-  model: string;
-  place: string;
-  dictionary: string;
-  corpus: string;
-  items: number;
-  vectors: number;
-  features_in_all: number;
-  features: Array<FeatureInfo>;
-  settings: Record<string, string | number | boolean | null>;
-  versions: Record<string, string>;
-  notes: Array<string>;
-  resources: Record<string, Resource>;
-}
-
-/**
- * What each source supplied to a target along all paths, through features that are nodes or not; all parts sum to `value`.
- *
- * `sound` has one number a segment, `tokens` one a token; `heads` are layer, head, segment and part of what cross-attention
- * brought, the largest ones.
- */
-export interface Account {
-  value: number;
-  sound: Array<number>;
-  tokens: Array<number>;
-  positions: number;
-  biases: number;
-  errors: number;
-  heads: Array<[number, number, number, number]>;
-}
-
-/**
- * What was written onto one graph; everything is filed under node ids, so it outlives another pruning.
- *
- * `places` are where a person put the boxes of the subgraph, as shares of its width and height from the upper left; boxes of
- * supernodes are filed under `supernode/` and the id of their first node.
- */
-export interface Annotations {
-  labels: Record<string, string>;
-  pins: Array<string>;
-  supernodes: Array<Supernode>;
-  places: Record<string, [number, number]>;
-  note: string;
-}
-
-/** Why a head looked from one token at another: its score before softcap and mask, as parts of pairs of sources. */
-export interface AttentionScore {
+export interface FeatureRow {
   layer: number;
-  head: number;
-  query: number;
-  key: number;
-  score: number;
-  pairs: Array<ScorePair>;
-}
-
-/**
- * Whether predictions of the graph come true when nodes are taken away in the model.
- *
- * `direct`: correlation with everything frozen; `free`: with the model reacting, and its 95 % interval; `baselines` are simpler
- * guides.
- */
-export interface CheckLine {
-  what: string;
-  n: number;
-  direct?: number;
-  free?: number;
-  low?: number;
-  high?: number;
-  baselines: Record<string, number | null>;
-}
-
-/**
- * An edge by the last head on its way. Heads, `residual` (no head) and `skip` (skip paths of the dictionary) sum to the edge;
- * `others` is what the heads that are not listed carry together.
- */
-export interface EdgeSplit {
-  source: number;
-  target: number;
-  heads: Array<HeadPart>;
-  others: number;
-  residual: number;
-  skip: number;
-  scores: Array<AttentionScore>;
-}
-
-/** Edges as three arrays of one length: what node supplies which node, and how much (`f32`; indices are exact to 2**24). */
-export interface Edges {
-  source: PackedArray;
-  target: PackedArray;
-  weight: PackedArray;
+  feature: number;
+  dictionary: string;
+  column_seconds: number;
+  values: PackedArray;
+  token?: number;
+  share?: number;
 }
 
 /**
@@ -455,12 +351,33 @@ export interface GraphToken {
   end?: number;
 }
 
+/**
+ * Cross-attention of every head while each token was chosen.
+ *
+ * `matrix` is (heads, tokens, columns) as shares of `peak` (heads, tokens), the row's largest weight; a column is the mean over
+ * `column_seconds`. `padding` (heads, tokens) is the weight that lies on what follows the clip.
+ */
+export interface HeadAttention {
+  heads: Array<[number, number]>;
+  column_seconds: number;
+  matrix: PackedArray;
+  peak: PackedArray;
+  padding: PackedArray;
+}
+
 /** One head's part of an edge or an attention score's layer and head. */
 export interface HeadPart {
   layer: number;
   head: number;
   cross: boolean;
   part: number;
+}
+
+/** A head of cross-attention and its share of what it and the others brought for a token. */
+export interface HeadShare {
+  layer: number;
+  head: number;
+  share: number;
 }
 
 /**
@@ -474,6 +391,15 @@ export interface Inputs {
   rest: number;
   rest_mass: number;
   mass: number;
+}
+
+/** How well a feature's peaks tell the recordings with a value of a label from the others, beside shuffled labels. */
+export interface LabelArea {
+  label: string;
+  value: string;
+  auc: number;
+  shuffled: number;
+  n: number;
 }
 
 /**
@@ -493,10 +419,78 @@ export interface LeftOut {
   errors: number;
 }
 
+/** The logit lens of one token after one decoder layer. "Final" is the token that was written. */
+export interface LensLayer {
+  layer: number;
+  top: Array<Candidate>;
+  p_final: number;
+  rank_final: number;
+  entropy: number;
+}
+
+/**
+ * The logit lens of one token.
+ *
+ * `saturation_layer` is the first layer from which on the written token stays on top; omitted when the last
+ * layer itself ranks another token first (one that decoding suppressed).
+ */
+export interface LensToken {
+  index: number;
+  saturation_layer?: number;
+  layers: Array<LensLayer>;
+}
+
+/** Every decoder layer read through the final layer norm and the unembedding. */
+export interface LogitLens {
+  layers: number;
+  tokens: Array<LensToken>;
+}
+
 /** How to make the graph again: the command, and lines of Python that leave it in `graph`. */
 export interface Made {
   command: string;
   python: string;
+}
+
+/** Which model was opened, and how it ran. */
+export interface ModelInfo {
+  name: string;
+  family: string;
+  source: string;
+  sha256?: string;
+  dtype: string;
+  attention: string;
+  encoder_layers: number;
+  decoder_layers: number;
+  heads: number;
+  mended?: string;
+}
+
+/** Another feature of the layer that writes alike. */
+export interface Neighbour {
+  feature: number;
+  cosine: number;
+}
+
+/** A file carried inside a document. */
+export interface Resource {
+  media_type: string;
+  data: string;
+}
+
+/**
+ * How much each token is to be trusted, by a monitor that watched while it was written.
+ *
+ * `steps` has one risk a token and one for the end of the text. It is an alarm from `threshold` on, which was chosen so that a share
+ * `false_alarm_rate` of ordinary speech reaches it; `alarm` is the first step that did. `parts` are what the risk is made of.
+ */
+export interface Risk {
+  monitor: string;
+  steps: Array<number>;
+  parts: Record<string, Array<number>>;
+  threshold: number;
+  false_alarm_rate: number;
+  alarm?: number;
 }
 
 /** What two sources together supplied to an attention score, by ids or names. */
@@ -506,17 +500,140 @@ export interface ScorePair {
   part: number;
 }
 
+/** Nodes that a person takes for one thing. A node is in one supernode at most. */
+export interface Supernode {
+  label: string;
+  nodes: Array<string>;
+}
+
+/** Wall-clock time of one stage. */
+export interface Timing {
+  stage: string;
+  seconds: number;
+}
+
+/**
+ * Where the logit of one token comes from; all parts and the sound sum to `value`, its logit over the vocabulary's mean.
+ *
+ * `carried` is missing where no stretch of the clip holds half of it, as when the padding does.
+ */
+export interface TokenAccount {
+  value: number;
+  sound: number;
+  text: number;
+  prompt: number;
+  positions: number;
+  biases: number;
+  errors: number;
+  carried?: Carried;
+}
+
+/** One generated token; `p`, `logprob` and `entropy` are those of the step that wrote it. */
+export interface TokenInfo {
+  index: number;
+  id: number;
+  text: string;
+  p: number;
+  logprob: number;
+  entropy: number;
+  start?: number;
+  end?: number;
+}
+
+/** A token and how much a feature adds to its logit directly, per unit of activation. */
+export interface TokenWeight {
+  text: string;
+  weight: number;
+}
+
+/** What the model wrote. */
+export interface TranscriptInfo {
+  text: string;
+  language?: string;
+  tokens: Array<TokenInfo>;
+  words: Array<WordInfo>;
+  no_speech_prob?: number;
+  avg_logprob?: number;
+  compression_ratio?: number;
+  reference?: string;
+  wer?: number;
+}
+
+/** One word and its tokens, `first_token` to `last_token` inclusive. */
+export interface WordInfo {
+  text: string;
+  start?: number;
+  end?: number;
+  p: number;
+  first_token: number;
+  last_token: number;
+}
+
+/**
+ * One clip explained.
+ *
+ * `waveform` is (2, bins): the minimum and the maximum of each bin over the window's `audio.duration`. `mel`
+ * is (mel bins, frames) as the model saw it, lowest bin first; frames past the clip's end may be left out.
+ * `resources["audio"]` is the window as a WAV file.
+ */
+export interface ExplainDoc {
+  kind: "explain";
+  version: 1;
+  title: string;
+  model: ModelInfo;
+  settings: Record<string, string | number | boolean | null>;
+  versions: Record<string, string>;
+  seed?: number;
+  audio: AudioInfo;
+  waveform: PackedArray;
+  mel: PackedArray;
+  transcript: TranscriptInfo;
+  alignment: Alignment;
+  logit_lens: LogitLens;
+  encoder_lens: Array<EncoderLensLayer>;
+  ablation: Ablation;
+  timings: Array<Timing>;
+  notes: Array<string>;
+  cautions: Array<string>;
+  resources: Record<string, Resource>;
+  in_words: Array<string>;
+  left_out: Array<string>;
+  head_attention?: HeadAttention;
+  accounts?: Accounts;
+  risk?: Risk;
+  feature_rows: Array<FeatureRow>;
+  circuits: Array<Circuit>;
+  selected_token?: number;
+}
+
+/**
+ * Some features of a dictionary.
+ *
+ * `resources` holds the snippets of sound, as FLAC.
+ */
+export interface FeaturesDoc {
+  kind: "features";
+  version: 1;
+  title: string;
+  model: string;
+  place: string;
+  dictionary: string;
+  corpus: string;
+  items: number;
+  vectors: number;
+  features_in_all: number;
+  features: Array<FeatureInfo>;
+  settings: Record<string, string | number | boolean | null>;
+  versions: Record<string, string>;
+  notes: Array<string>;
+  resources: Record<string, Resource>;
+}
+
 /** The sound of a graph; `waveform` is (2, bins), `mel` (mel bins, frames), lowest bin first, as the model saw it. */
 export interface Sound {
   audio: AudioInfo;
   waveform: PackedArray;
   mel: PackedArray;
-}
-
-/** Nodes that a person takes for one thing. A node is in one supernode at most. */
-export interface Supernode {
-  label: string;
-  nodes: Array<string>;
 }
 
 /**

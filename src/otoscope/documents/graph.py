@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from otoscope.documents.annotations import Annotations
+from otoscope.documents.audio import AudioInfo
 from otoscope.documents.base import (
     Array,
     Document,
@@ -23,7 +24,6 @@ from otoscope.documents.base import (
     Seconds,
     Text,
 )
-from otoscope.documents.explain import AudioInfo
 from otoscope.documents.features import FeatureInfo, TokenWeight
 
 Layer = Annotated[int, Field(ge=-1)]
