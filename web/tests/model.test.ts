@@ -62,6 +62,7 @@ const part = (layer: number, head?: number): Component => ({
   ...(head === undefined ? {} : { head }),
 });
 const ablation: Ablation = {
+  controls: [],
   components: [part(0), part(1), part(0, 0), part(1, 1)],
   change: f32([-1, 0, -3, 4, 0, 0.5, 0, 0], [4, 2]),
 };

@@ -23,3 +23,8 @@ export function intensityTable(dark: boolean): Uint8ClampedArray {
 
 export const waveColour = (dark: boolean): string => (dark ? "#7fc4c0" : "#1f6f78");
 export const attentionColour = (dark: boolean): string => (dark ? "#e8b04a" : "#a85f00");
+export const forColour = (dark: boolean): string => (dark ? "#58aee8" : "#2470b0");
+export const againstColour = (dark: boolean): string => (dark ? "#ef8a4a" : "#c2570c");
+export const featureColour = (dark: boolean): string => (dark ? "#7fd0a0" : "#1f7a4a");
+export const riskColour = (dark: boolean): string => (dark ? "#e2a3d8" : "#8a3a80");
+export const lineColour = (dark: boolean): string => (dark ? "#a3adb6" : "#56616d");
