@@ -153,7 +153,7 @@ export interface Component {
   head?: number;
 }
 
-/** What heads of one attention part are compared with: a random subspace of a head's width, taken out of what the part writes. */
+/** What heads of an attention part are compared with: a random subspace of a head's width, taken out of what it writes. */
 export interface Control {
   stack: "encoder" | "decoder";
   layer: number;
@@ -287,7 +287,8 @@ export interface GraphFeature {
 }
 
 /**
- * A node. `position` is its token, `segment` its stretch of sound, and it has one of the two or neither.
+ * A node. `position` is its token, `segment` its stretch of sound, and it has one of the two or neither. `start` and
+ * `end` say when its sound is; of a target, when the word that it begins is said.
  *
  * `influence` is the share of the targets that reaches them through the node along all paths of the whole graph. `label` is made
  * by rule; what a person calls it is an annotation. `inputs` is missing where nothing was traced into it.
@@ -481,7 +482,7 @@ export interface Resource {
 /**
  * How much each token is to be trusted, by a monitor that watched while it was written.
  *
- * `steps` has one risk a token and one for the end of the text. It is an alarm from `threshold` on, which was chosen so that a share
+ * `steps` has one risk a token and one for the end of the text. It is an alarm from `threshold` on, chosen so that a share
  * `false_alarm_rate` of ordinary speech reaches it; `alarm` is the first step that did. `parts` are what the risk is made of.
  */
 export interface Risk {
@@ -633,7 +634,7 @@ export interface FeaturesDoc {
 export interface Sound {
   audio: AudioInfo;
   waveform: PackedArray;
-  mel: PackedArray;
+  mel?: PackedArray;
 }
 
 /**

@@ -74,7 +74,7 @@ class Accounts(Part):
 class Risk(Part):
     """How much each token is to be trusted, by a monitor that watched while it was written.
 
-    `steps` has one risk a token and one for the end of the text. It is an alarm from `threshold` on, which was chosen so that a share
+    `steps` has one risk a token and one for the end of the text. It is an alarm from `threshold` on, chosen so that a share
     `false_alarm_rate` of ordinary speech reaches it; `alarm` is the first step that did. `parts` are what the risk is made of.
     """
 

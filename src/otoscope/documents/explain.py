@@ -154,7 +154,7 @@ class Component(Part):
 
 
 class Control(Part):
-    """What heads of one attention part are compared with: a random subspace of a head's width, taken out of what the part writes."""
+    """What heads of an attention part are compared with: a random subspace of a head's width, taken out of what it writes."""
 
     stack: Literal["encoder", "decoder"]
     layer: Index

@@ -92,7 +92,8 @@ def _sound(doc: ExplainDoc, token: int, name: str) -> Iterator[str]:
     if account.carried is None:
         yield "No single stretch of the clip holds half of what the sound said for it."
         return
-    yield f"{_stretch(doc, account.carried)} holds {account.carried.share:.0%} of what the sound said for it{_by(account.carried)}."
+    held = f"holds {account.carried.share:.0%} of what the sound said for it"
+    yield f"{_stretch(doc, account.carried)} {held}{_by(account.carried)}."
 
 
 def _stretch(doc: ExplainDoc, carried: Carried) -> str:
@@ -169,8 +170,8 @@ def left_out(doc: ExplainDoc, skipped: Sequence[str] = ()) -> list[str]:
     lines = list(skipped)
     if doc.accounts is not None:
         lines.append(
-            "The account of the sound takes the encoder as given: what counts is where its output lies, and it may have moved what "
-            "it heard. Attention and gates are frozen, so that it says what was read and not what would happen without it."
+            "The account of the sound takes the encoder as given: what counts is where its output lies, and it may have moved "
+            "what it heard. Attention and gates are frozen, so that it says what was read and not what would happen without it."
         )
     for circuit in doc.circuits:
         kept, name = circuit.graph.left_out, doc.transcript.tokens[circuit.token].text.strip()
@@ -183,6 +184,7 @@ def left_out(doc: ExplainDoc, skipped: Sequence[str] = ()) -> list[str]:
         lines.append(f"Circuits of {len(doc.circuits)} of {count} tokens were traced (--circuits, --token).")
     if doc.ablation.controls:
         lines.append(
-            "Heads are compared with random subspaces of their size, whole blocks and MLPs with nothing; one clip gives no interval."
+            "Heads are compared with random subspaces of their size, whole blocks and MLPs with nothing; "
+            "one clip gives no interval."
         )
     return lines

@@ -58,6 +58,7 @@ from otoscope.patching.scene import Scene
 from otoscope.progress import track
 from otoscope.studies.explain_pictures import head_attention, pictures
 from otoscope.studies.explain_sound import Listening, Told, sound_accounts
+from otoscope.studies.graph_page import graph_data
 from otoscope.versions import versions
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class Stages:
     ablation: bool = True
     controls: bool = True
     accounts: bool = True
-    circuits: int = 0
+    circuits: int = 1
     circuit_nodes: int = 150
 
 
@@ -146,8 +147,8 @@ def explain_clip(
         batch: Rows at once; None: `model.batch`.
         seed: Of the random subspaces that zeroed heads are compared with.
         monitor: What watches while the text is written; None: nothing; `shipped`: the one that comes with otoscope, if one does.
-        features: Layer and number (0-based) of features of the encoder to draw under the sound; empty: those of its last layer that
-            said most for the first traced token.
+        features: Layer and number (0-based) of features of the encoder to draw under the sound; empty: those of its last layer
+            that said most for the first traced token.
         dictionary: They are its; None: the encoder's own neurons.
         dictionary_name: What it is called.
         stages: What is computed; None: everything.
@@ -301,7 +302,7 @@ def _risk(watch: Watch) -> Risk | None:
 def _wanted(
     transcript: Transcript, risk: Risk | None, token: int | None, count: int
 ) -> dict[int, Literal["alarm", "asked for", "least certain"]]:
-    """Tokens to trace and why: the one in alarm, the one that was asked for, then the least certain ones of the least certain words."""
+    """Tokens to trace and why: the one in alarm, the one that was asked for, then those of the least certain words."""
     wanted: dict[int, Literal["alarm", "asked for", "least certain"]] = {}
     written = transcript.tokens
     if risk is not None and risk.alarm is not None and risk.alarm < len(written):
@@ -346,8 +347,6 @@ def _circuits(
     if told is None:  # what cannot be accounted for cannot be traced either
         skipped.append("No circuit was traced, for the same reason.")
         return []
-    from otoscope.studies.graph_page import graph_data
-
     settings = SpeechSettings(nodes=stages.circuit_nodes)
     return [
         Circuit(token=token, why=why, graph=graph_data(trace_speech(model, said, token, settings=settings)))

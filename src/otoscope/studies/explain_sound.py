@@ -1,7 +1,7 @@
 """Which sound made each word: the account of every written token, and features of the encoder under the sound.
 
-One pass of the decoder over the whole text serves all tokens: it is causal, so that each token's account is what a pass up to that
-token would give. The encoder's output is taken from the clip that was heard; the encoder does not run again.
+One pass of the decoder over the whole text serves all tokens: it is causal, so that each token's account is what a pass up to
+that token would give. The encoder's output is taken from the clip that was heard; the encoder does not run again.
 """
 
 from __future__ import annotations

@@ -23,8 +23,13 @@ function prepare({ canvas, axis, height }: Surface): CanvasRenderingContext2D {
   return context;
 }
 
-/** `peaks` is (2, bins), minima then maxima, spread evenly over `duration` seconds. */
-export function drawWaveform(surface: Surface, peaks: Float32Array, duration: number, loudest: number): void {
+/** `peaks` is (2, bins), minima then maxima, spread evenly over `duration` seconds; without one, over what is in view. */
+export function drawWaveform(
+  surface: Surface,
+  peaks: Float32Array,
+  duration = surface.axis.t1,
+  loudest = Math.max(0.001, ...extent(peaks).map(Math.abs)),
+): void {
   const context = prepare(surface);
   const bins = peaks.length / 2;
   const { axis } = surface;
@@ -61,6 +66,11 @@ export function melPicture(mel: Float32Array, bands: number, dark: boolean): Off
   const picture = new OffscreenCanvas(frames, bands);
   (picture.getContext("2d") as OffscreenCanvasRenderingContext2D).putImageData(image, 0, 0);
   return picture;
+}
+
+/** `mel` (bands, frames), lowest band first, where it is drawn once; what is drawn often keeps its picture. */
+export function drawMel(surface: Surface, mel: Float32Array, bands: number, hop: number): void {
+  drawPicture(surface, melPicture(mel, bands, surface.dark), hop);
 }
 
 /** The part of a picture that is in view; one pixel of it lasts `hop` seconds. */

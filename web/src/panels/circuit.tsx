@@ -1,7 +1,9 @@
 /** The circuit of the chosen token, where one was traced. */
 
+import "../css/graph.css";
 import type { Circuit, ExplainDoc } from "../contract.ts";
 import { shortened } from "../model/numbers.ts";
+import { GraphPanel } from "./graph/panel.tsx";
 import { Panel, type PanelProps, Quoted } from "./common.tsx";
 
 const WHY: Record<Circuit["why"], string> = {
@@ -20,7 +22,7 @@ export function CircuitPanel({ doc, token, select }: PanelProps) {
       title="Circuit"
       lead="Which sounds, words and features supplied the token’s logit, and through which others: a graph of this one run, with attention and gates as they were."
     >
-      {circuit ? <Shown circuit={circuit} /> : <NotTraced doc={doc} token={token} />}
+      {circuit ? <Shown key={token} doc={doc} circuit={circuit} /> : <NotTraced doc={doc} token={token} />}
       {others.length > 0 && (
         <p class="note">
           {circuit ? "Traced, too: " : "Traced: "}
@@ -35,7 +37,7 @@ export function CircuitPanel({ doc, token, select }: PanelProps) {
   );
 }
 
-function Shown({ circuit }: { circuit: Circuit }) {
+function Shown({ doc, circuit }: { doc: ExplainDoc; circuit: Circuit }) {
   const { graph } = circuit;
   return (
     <>
@@ -43,8 +45,9 @@ function Shown({ circuit }: { circuit: Circuit }) {
         Traced because {WHY[circuit.why]}: {graph.left_out.shown_features} of {graph.left_out.active_features} active features
         are shown, {graph.left_out.shown_edges} of {graph.left_out.traced_edges} edges.
       </p>
+      <GraphPanel graph={graph} sound={doc} resources={doc.resources} story={false} />
       <details>
-        <summary>In words</summary>
+        <summary>The circuit in words</summary>
         <pre class="in-words">
           <bdi>{graph.summary.join("\n")}</bdi>
         </pre>
