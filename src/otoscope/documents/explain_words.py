@@ -70,30 +70,27 @@ def _rival(doc: ExplainDoc, token: int) -> str:
     best = max(others, key=lambda c: c.p, default=None)
     if best is None or best.p < _CLOSE:
         return ""
-    return f"; {best.text.strip() or repr(best.text)} was close (p = {best.p:.2f})"
+    return f"; “{best.text.strip() or best.text}” was close (p = {best.p:.2f})"
 
 
 def _sound(doc: ExplainDoc, token: int, name: str) -> Iterator[str]:
     if doc.accounts is None:
         return
     account = doc.accounts.tokens[token]
-    of = (
-        ""
-        if doc.transcript.tokens[token].text.strip() == name
-        else f" (token {doc.transcript.tokens[token].text!r})"
-    )
+    if account.carried is None:
+        yield "No single stretch of the clip holds half of what the sound said for it."
+    else:
+        held = f"holds {account.carried.share:.0%} of what the sound said for it"
+        yield f"{_stretch(doc, account.carried)} {held}{_by(account.carried)}."
+    written = doc.transcript.tokens[token].text
+    of = "Its logit" if written.strip() == name else f"The logit of its token {written!r}"
     parts = {
         "the sound": account.sound,
         "the words before": account.text,
         "what it says in any case": account.biases,
     }
     told = ", ".join(f"{value:.1f} from {source}" for source, value in parts.items())
-    yield f"Its {account.value:.1f} logits{of}: {told}."
-    if account.carried is None:
-        yield "No single stretch of the clip holds half of what the sound said for it."
-        return
-    held = f"holds {account.carried.share:.0%} of what the sound said for it"
-    yield f"{_stretch(doc, account.carried)} {held}{_by(account.carried)}."
+    yield f"{of}, {account.value:.1f}, has {told}."
 
 
 def _stretch(doc: ExplainDoc, carried: Carried) -> str:

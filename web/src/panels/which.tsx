@@ -114,6 +114,7 @@ function Before({ doc, token, book, select }: { doc: ExplainDoc; token: number; 
       Of the words before:{" "}
       {before.map(({ token: one, value }) => (
         <span key={one} class="said-before">
+          {" "}
           <button type="button" class="link" data-token={one} onClick={() => select(one)}>
             <Quoted text={doc.transcript.tokens[one]?.text ?? ""} />
           </button>{" "}
