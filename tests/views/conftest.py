@@ -6,6 +6,7 @@ import io
 import os
 import shutil
 import wave
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -172,7 +173,7 @@ def _under_the_sound(rng, pieces, edges, duration, alarm):
             "padding": Array.pack(np.full((len(heads), count), 0.1), "f16"),
         },
         "accounts": {
-            "spans": list(zip(cuts[:-1], cuts[1:], strict=True)),
+            "spans": list(pairwise(cuts)),
             "sound": Array.pack(sound, "f16"),
             "text": Array.pack(text, "f16"),
             "tokens": tokens,
