@@ -1,6 +1,6 @@
 /*
 Generated from web/ by `npm run build`; do not edit.
-sources sha256: 7a89cd9edae0d215c83e77c9792306f3d77e346865527504bc43df8943481190
+sources sha256: 5ec9da058b5062bc7a3f3a891bd551d7bcd642c56121f4bdd3d9d8772d9e7ad2
 
 Contains preact:
 The MIT License (MIT)
