@@ -9,7 +9,7 @@ export class Graph {
   readonly target: Int32Array;
   readonly weight: Float32Array;
   /** Signed: weight over the absolute sum of the target's input, shown or not. */
-  readonly share: Float32Array;
+  readonly share: Float64Array;
   /** Edges into and out of each node, the strongest share first. */
   readonly into: readonly Int32Array[];
   readonly from: readonly Int32Array[];
@@ -22,7 +22,7 @@ export class Graph {
     this.source = Int32Array.from(unpack(data.edges.source));
     this.target = Int32Array.from(unpack(data.edges.target));
     this.weight = unpack(data.edges.weight);
-    this.share = this.weight.map((weight, edge) => weight / (data.nodes[this.target[edge]!]?.inputs?.mass || Infinity));
+    this.share = Float64Array.from(this.weight, (weight, edge) => weight / (data.nodes[this.target[edge]!]?.inputs?.mass || Infinity));
     this.into = grouped(this.target, this.count, this.share);
     this.from = grouped(this.source, this.count, this.share);
     this.start = new Float64Array(this.count);
@@ -50,7 +50,7 @@ export class Graph {
   }
 }
 
-function grouped(ends: Int32Array, count: number, share: Float32Array): Int32Array[] {
+function grouped(ends: Int32Array, count: number, share: Float64Array): Int32Array[] {
   const sizes = new Int32Array(count);
   for (const end of ends) sizes[end]!++;
   const groups = Array.from(sizes, (size) => new Int32Array(size));
