@@ -25,7 +25,7 @@ from otoscope.circuits.heads import split_by_head
 from otoscope.circuits.pruning import edge_influence
 from otoscope.circuits.qk import qk_attribution
 from otoscope.circuits.summary import node_words, written_vector
-from otoscope.documents.features import TokenWeight
+from otoscope.documents.features import FeatureInfo, TokenWeight
 from otoscope.documents.graph import AttentionScore, EdgeSplit, GraphFeature, HeadPart, ScorePair
 from otoscope.errors import OptionError
 from otoscope.progress import track
@@ -179,8 +179,8 @@ def _about(
     first: Mapping[Place, int],
     examples: Sequence[Examples],
     resources: dict[str, Resource],
-) -> dict[Place, object]:
-    found: dict[Place, object] = {}
+) -> dict[Place, FeatureInfo]:
+    found: dict[Place, FeatureInfo] = {}
     for collected in examples:
         stack, layers = collected.about["places"]["stack"], set(collected.about["places"]["layers"])
         _require_the_same(graph, collected, stack)
