@@ -1,6 +1,6 @@
 /*
 Generated from web/ by `npm run build`; do not edit.
-sources sha256: ba02e507d5752fe14837d8c06bfac955c4329736acaf6e92357cf900b9d4777d
+sources sha256: 96ebd7f7e1f1737e2342a2120e55db1e8ea991f022bceed128c6f511e4978fb3
 
 Contains preact:
 The MIT License (MIT)
