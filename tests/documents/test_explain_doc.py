@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from otoscope.documents.base import Array
 from otoscope.documents.explain import ExplainDoc
+from otoscope.documents.explain_words import in_words
 from otoscope.errors import OutputError
 
 FLOATS = st.floats(-1000, 1000, width=32)
@@ -192,6 +193,67 @@ def test_the_summary_names_the_head_that_the_least_certain_word_hangs_on_and_wha
     )
     assert "It hangs most on DL0H1 self-attn (-1.25 nats" in doc.summary()
     assert doc.summary().endswith("Probably there is no speech here.")
+
+
+def account(**changes):
+    return {
+        "value": 9.0, "sound": 6.0, "text": 1.0, "prompt": 0.0, "positions": 0.0, "biases": 2.0, "errors": 0.0,
+        "carried": {"start": 0.4, "end": 0.6, "share": 0.7, "heads": [{"layer": 0, "head": 1, "share": 0.9}]},
+    } | changes  # fmt: skip
+
+
+def under_the_sound(**changes):
+    """The parts that lie under the sound, of two tokens and three spans."""
+    return {
+        "accounts": {
+            "spans": [(0.0, 0.4), (0.4, 1.0), (1.0, 30.0)],
+            "sound": Array.pack(np.ones((2, 3))),
+            "text": Array.pack(np.zeros((2, 2))),
+            "tokens": [account(), account()],
+        },
+        "risk": {
+            "monitor": "monitor of m", "steps": [0.1, 0.8, 0.2], "parts": {}, "threshold": 0.6,
+            "false_alarm_rate": 0.05, "alarm": 1,
+        },
+    } | changes  # fmt: skip
+
+
+def test_the_summary_says_which_sound_carried_the_word_in_alarm():
+    doc = ExplainDoc.model_validate(fields(**under_the_sound()))
+    words = in_words(doc)
+    assert words[1].startswith("Least certain word: b")
+    assert words[2].startswith("The sound at 0.40–0.60 s, holds 70% of what the sound said for it")
+    assert "head 1 of decoder layer 0 (90%)" in words[2]
+    assert "9.0, has 6.0 from the sound, 1.0 from the words before" in words[3]
+    assert words[-1] == "Alarm at ' b': risk 0.80, an alarm from 0.60 on."
+
+
+def test_the_word_to_look_at_is_the_one_in_alarm_before_the_least_certain():
+    risk = under_the_sound()["risk"] | {"steps": [0.8, 0.1, 0.1], "alarm": 0}
+    doc = ExplainDoc.model_validate(fields(risk=risk))
+    assert in_words(doc)[1].startswith("Word to look at: a")
+
+
+def test_a_document_that_an_earlier_release_wrote_still_loads():
+    old = json.loads(ExplainDoc.model_validate(fields()).dumps())
+    for new in ("in_words", "left_out", "feature_rows", "circuits"):
+        old.pop(new)
+    old["ablation"].pop("controls")
+    assert ExplainDoc.model_validate(old).accounts is None
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "complaint"),
+    [
+        ("accounts", {"sound": Array.pack(np.ones((2, 2)))}, "accounts are not"),
+        ("accounts", {"tokens": [account()]}, "one a token"),
+        ("risk", {"steps": [0.1]}, "risk.steps"),
+    ],
+)
+def test_rows_under_the_sound_have_a_place_for_every_token(part, change, complaint):
+    under = under_the_sound()
+    with pytest.raises(ValidationError, match=complaint):
+        ExplainDoc.model_validate(fields(**{part: under[part] | change}))
 
 
 def test_a_clip_without_a_word_is_a_document_too():

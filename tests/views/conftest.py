@@ -6,6 +6,7 @@ import io
 import os
 import shutil
 import wave
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -30,8 +31,11 @@ HOSTILE = [
 LAYERS, HEADS, TOP = 4, 6, 5
 
 
-def made_up(tokens=None, text=TEXT, title="jfk.flac · whisper-tiny.en", seed=0, duration=11.0):
-    """A document as `explain` would make it for an 11 s clip, with `tokens` as the written tokens' texts."""
+def made_up(tokens=None, text=TEXT, title="jfk.flac · whisper-tiny.en", seed=0, duration=11.0, alarm=None):
+    """A document as `explain` would make it for an 11 s clip, with `tokens` as the written tokens' texts.
+
+    With `alarm` the monitor rings at that token.
+    """
     rng = np.random.default_rng(seed)
     tokens = text.replace(",", " ,").replace(".", " .").split() if tokens is None else tokens
     pieces = [word if word in ",." else f" {word}" for word in tokens]
@@ -64,6 +68,7 @@ def made_up(tokens=None, text=TEXT, title="jfk.flac · whisper-tiny.en", seed=0,
     ]
     components = _components()
     change = rng.standard_normal((len(components), count)) * rng.gamma(0.4, 0.5, (len(components), 1))
+    attention = [c for c in components if "head" not in c and c["part"] != "mlp"]
     wav = _tone(duration)
     return ExplainDoc.model_validate(
         {
@@ -110,14 +115,90 @@ def made_up(tokens=None, text=TEXT, title="jfk.flac · whisper-tiny.en", seed=0,
                 {"layer": 2, "text": text, "is_final_text": True},
                 {"layer": 3, "text": text, "is_final_text": True},
             ],
-            "ablation": {"components": components, "change": Array.pack(change, "f32")},
+            "ablation": {
+                "components": components,
+                "change": Array.pack(change, "f32"),
+                "controls": [
+                    {k: c[k] for k in ("stack", "layer", "part")} for c in attention for _ in range(2)
+                ],
+                "control_change": Array.pack(np.full((2 * len(attention), count), -0.1), "f32"),
+            },
             "timings": [{"stage": "decode", "seconds": 0.8}, {"stage": "ablation", "seconds": 12.3}],
             "notes": ["Zeroing takes the model to states it was never trained in."],
+            "in_words": [f"whisper-tiny.en wrote: {text}", "Least certain word: fellow (p = 0.31)"],
+            "left_out": ["The encoder was not opened."],
+            **_under_the_sound(np.random.default_rng(seed + 1), pieces, edges, duration, alarm),
             "resources": {
                 "audio": {"media_type": "audio/wav", "data": base64.b64encode(_wav(wav)).decode()},
             },
         }
     )
+
+
+def _under_the_sound(rng, pieces, edges, duration, alarm):
+    """Attention of every head, the account of every token (carried by its own time), risk, and two features."""
+    count, heads = len(pieces), [(layer, head) for layer in range(LAYERS) for head in range(HEADS)]
+    if not count:
+        return {}
+    cuts = [0.0, *edges, duration, 30.0]
+    sound = np.abs(rng.normal(0, 0.1, (count, len(cuts) - 1))) - 0.05
+    sound[np.arange(count), np.arange(count) + 1] = 3.0
+    text = np.tril(rng.normal(0, 0.3, (count, count)), -1)
+    tokens = []
+    for i in range(count):
+        parts = {
+            "sound": sound[i].sum(),
+            "text": text[i].sum(),
+            "prompt": 0.5,
+            "positions": -0.2,
+            "biases": 4.0,
+        }
+        share = 3.0 / np.maximum(sound[i], 0).sum()
+        carried = {"start": edges[i], "end": edges[i + 1], "share": share}
+        carried["heads"] = [{"layer": 2, "head": 1, "share": 0.4}]
+        tokens.append(parts | {"value": sum(parts.values()), "errors": 0.0, "carried": carried})
+    steps = np.clip(rng.beta(2, 20, count + 1), 0, 1)
+    if alarm is not None:
+        steps[alarm] = 0.9
+    columns = int(duration / 0.02)
+    place = (edges[:-1] + edges[1:])[None, :, None] / 2 + rng.normal(0, 0.2, (len(heads), 1, 1))
+    matrix = np.exp(-(((np.arange(columns) * 0.02 - place) / 0.15) ** 2))
+    times = np.arange(columns) * 0.02
+    return {
+        "head_attention": {
+            "heads": heads,
+            "column_seconds": 0.02,
+            "matrix": Array.pack(matrix, "u8"),
+            "peak": Array.pack(np.full((len(heads), count), 0.4)),
+            "padding": Array.pack(np.full((len(heads), count), 0.1), "f16"),
+        },
+        "accounts": {
+            "spans": list(pairwise(cuts)),
+            "sound": Array.pack(sound, "f16"),
+            "text": Array.pack(text, "f16"),
+            "tokens": tokens,
+        },
+        "risk": {
+            "monitor": "monitor of whisper-tiny.en",
+            "steps": steps.tolist(),
+            "parts": {"invented": steps.tolist(), "loop": (steps / 9).tolist()},
+            "threshold": 0.6,
+            "false_alarm_rate": 0.05,
+            "alarm": alarm,
+        },
+        "feature_rows": [
+            {
+                "layer": 3,
+                "feature": number,
+                "dictionary": "neurons",
+                "column_seconds": 0.02,
+                "token": 0,
+                "share": 0.2,
+            }
+            | {"values": Array.pack(np.sin(times * number) ** 2, "u8")}
+            for number in (7, 42)
+        ],
+    }
 
 
 def _components():

@@ -12,7 +12,7 @@ def chosen(page):
 @pytest.mark.parametrize("bypass_csp", [False, True])
 def test_every_panel_shows_and_nothing_goes_out(open_page, doc, bypass_csp):
     page = open_page(doc, bypass_csp=bypass_csp)
-    for panel in ("audio", "logit-lens", "encoder-lens", "ablation"):
+    for panel in ("which-sound", "audio", "logit-lens", "encoder-lens", "ablation", "circuit"):
         assert page.get_by_test_id(panel).is_visible()
     assert "The model wrote “And so, my fellow Americans" in page.locator("h1").inner_text()
     assert page.locator(".token").count() == len(doc.transcript.tokens)
@@ -47,7 +47,7 @@ def test_the_selected_tokens_span_lies_at_its_time(open_page, doc):
     page = open_page(doc, "#token=5")
     token, rows = doc.transcript.tokens[5], page.locator(".rows").bounding_box()
     span = page.get_by_test_id("span").bounding_box()
-    scale = rows["width"] / doc.audio.duration
+    scale = rows["width"] / float(page.locator(".rows").get_attribute("data-seconds"))
     assert span["x"] - rows["x"] == pytest.approx(token.start * scale, abs=1.5)
     assert span["width"] == pytest.approx((token.end - token.start) * scale, abs=1.5)
 
@@ -115,18 +115,24 @@ def test_choosing_a_word_plays_just_that_word(open_page, doc):
     assert word.end <= time < word.end + 0.3
 
 
+def pixel(page, row, seconds, y):
+    """Colour of a row at a time and a share of its height, all of the axis in view."""
+    return page.evaluate(
+        """([row, seconds, y]) => {
+          const at = document.querySelector(`[data-row="${row}"] canvas`);
+          const x = seconds / document.querySelector('.rows').dataset.seconds;
+          const [left, top] = [x * at.width, y * at.height].map(Math.floor);
+          return [...at.getContext('2d').getImageData(left, top, 1, 1).data];
+        }""",
+        [row, seconds, y],
+    )
+
+
 def test_the_pictures_show_what_the_document_holds(open_page, doc):
     page = open_page(doc, "#token=5", color_scheme="light", device_scale_factor=1)
     loud, quiet, silent = (
-        page.evaluate(
-            """([canvas, x, y]) => {
-              const at = document.querySelectorAll('canvas')[canvas];
-              const [left, top] = [x * at.width, y * at.height].map(Math.floor);
-              return [...at.getContext('2d').getImageData(left, top, 1, 1).data];
-            }""",
-            [canvas, seconds / doc.audio.duration, y],
-        )
-        for canvas, seconds, y in [(1, 0.227, 0.99), (1, 0.455, 0.99), (2, 8.0, 0.9)]
+        pixel(page, row, seconds, y)
+        for row, seconds, y in [("log-mel", 0.227, 0.99), ("log-mel", 0.455, 0.99), ("attention", 8.0, 0.9)]
     )
     assert sum(loud[:3]) < sum(quiet[:3]) - 200  # strong is dark on light paper
     assert silent[3] == 0  # no attention far from the token
@@ -137,6 +143,10 @@ def test_hostile_labels_are_shown_as_text(open_page, make_doc, label):
     hostile = doc.model_copy(
         update={
             "notes": [label],
+            "in_words": ["", label],
+            "left_out": [label],
+            "feature_rows": [one.model_copy(update={"dictionary": label}) for one in doc.feature_rows],
+            "risk": doc.risk.model_copy(update={"monitor": label}),
             "settings": {label: label},
             "model": doc.model.model_copy(update={"name": label, "family": label}),
             "encoder_lens": [one.model_copy(update={"text": label}) for one in doc.encoder_lens],
@@ -144,7 +154,7 @@ def test_hostile_labels_are_shown_as_text(open_page, make_doc, label):
     )
     page = open_page(hostile, "#token=0", viewport={"width": 900, "height": 800})
     assert page.locator("img").count() == 0
-    assert page.locator("footer li bdi").first.text_content() == label
+    assert page.locator("footer > ul li bdi").first.text_content() == label
     assert label.strip() in page.locator(".token").first.text_content()
     assert page.evaluate("document.documentElement.scrollWidth") <= 900
 

@@ -2,9 +2,9 @@
 
 import { createContext } from "preact";
 import { useContext } from "preact/hooks";
-import type { ExplainDoc, FeaturesDoc } from "./contract.ts";
+import type { ExplainDoc, FeaturesDoc, GraphDoc } from "./contract.ts";
 
-export type Doc = ExplainDoc | FeaturesDoc;
+export type Doc = ExplainDoc | FeaturesDoc | GraphDoc;
 
 export type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
 

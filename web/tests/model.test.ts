@@ -1,10 +1,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { Ablation, Component, ExplainDoc, PackedArray } from "../src/contract.ts";
+import type { Ablation, Accounts, Component, ExplainDoc, PackedArray } from "../src/contract.ts";
+import { AccountBook } from "../src/model/accounts.ts";
 import { Changes, heads, wholeComponents } from "../src/model/ablation.ts";
 import { extent, halfToNumber, unpack } from "../src/model/arrays.ts";
 import { change, probability, shortened, visible } from "../src/model/numbers.ts";
-import { TimeAxis } from "../src/model/time.ts";
+import { shownEnd, TimeAxis } from "../src/model/time.ts";
 import { hashOf, initialToken, tokenInHash } from "../src/state.ts";
 
 const f32 = (values: number[], shape: number[]): PackedArray => ({
@@ -62,6 +63,7 @@ const part = (layer: number, head?: number): Component => ({
   ...(head === undefined ? {} : { head }),
 });
 const ablation: Ablation = {
+  controls: [],
   components: [part(0), part(1), part(0, 0), part(1, 1)],
   change: f32([-1, 0, -3, 4, 0, 0.5, 0, 0], [4, 2]),
 };
@@ -103,4 +105,24 @@ test("without an address the page opens at the document's choice, else at the le
   assert.equal(initialToken({ ...doc, selected_token: 2 }, "#token=0"), 0);
   assert.equal(initialToken({ transcript: { tokens: [{ p: 0.5 }], words: [] } } as unknown as ExplainDoc, ""), 0);
   assert.equal(initialToken({ transcript: { tokens: [], words: [] } } as unknown as ExplainDoc, ""), -1);
+});
+
+test("an account pools spans into words, pauses and padding, and its shares are of what speaks for the token", () => {
+  const doc = {
+    audio: { duration: 1 },
+    transcript: { words: [{ text: " a", start: 0.2, end: 0.6 }] },
+  } as unknown as ExplainDoc;
+  const spans: [number, number][] = [[0, 0.2], [0.2, 0.4], [0.4, 0.6], [0.6, 1], [1, 30]];
+  const accounts: Accounts = { spans, sound: f32([0, 2, 1, -1, 1], [1, 5]), text: f32([0], [1, 1]), tokens: [] };
+  const found = new AccountBook(accounts, doc).stretches(0);
+  assert.deepEqual(found.map(({ kind, label }) => [kind, label]), [["pause", ""], ["word", "a"], ["pause", ""], ["padding", ""]]);
+  assert.deepEqual(found.map(({ value }) => value), [0, 3, -1, 1]);
+  assert.deepEqual(found.map(({ share }) => share), [0, 0.75, 0, 0.25]);
+});
+
+test("the axis ends a little after the clip where there is padding, and a part of it keeps its times", () => {
+  assert.equal(shownEnd(30, 30), 30);
+  assert.ok(shownEnd(11, 30) > 11 && shownEnd(11, 30) <= 11.6);
+  const part = new TimeAxis(0, 10, 1000).part(500, 100);
+  assert.deepEqual([part.t0, part.t1, part.width], [5, 6, 100]);
 });

@@ -9,6 +9,7 @@ and weights of one tape, and every contraction is a dense matrix product.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -129,6 +130,12 @@ class Sweep:
         self._start: Tensor | None = None
         self._carried = [sources.frames.carried(a) for a in tape.cross] if sources.frames else []
 
+    def all_paths(self) -> Sweep:
+        """The same, through all features by their frozen gates."""
+        made = copy(self)
+        made.through = True
+        return made
+
     def rows(self, seeds: Seeds, out: Tensor | None = None) -> Tensor:
         """The full rows of a batch of targets.
 
@@ -178,8 +185,8 @@ class Sweep:
         found, self._start = self._start, None
         return found[:, order.argsort()]
 
-    def heads(self, seeds: Seeds) -> Tensor:
-        """What each head of cross-attention brought targets from each segment: `(n, layer, head, segment)`.
+    def rows_and_heads(self, seeds: Seeds) -> tuple[Tensor, Tensor]:
+        """Full rows, and what each head of cross-attention brought from each segment, `(n, layer, head, segment)`, in one sweep.
 
         Raises:
             GraphError: The stack attends to no other.
@@ -189,10 +196,9 @@ class Sweep:
         order = torch.argsort(seeds.depth, descending=True, stable=True)
         heads, count = self.tape.cross[0].wiring.heads, self.sources.frames.count
         self._by_head = seeds.vector.new_zeros(len(seeds), self.tape.layers, heads, count)
-        with torch.no_grad():
-            self._descend(seeds[order], seeds.vector.new_zeros(len(seeds), self.sources.columns))
+        rows = self.rows(seeds)
         found, self._by_head = self._by_head, None
-        return found[order.argsort()]
+        return rows, found[order.argsort()]
 
     def _descend(self, seeds: Seeds, out: Tensor) -> None:
         g = seeds.vector.new_zeros(0, 0, seeds.vector.shape[1])

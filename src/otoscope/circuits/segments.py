@@ -77,6 +77,19 @@ class Segments:
         spans = [*self.spans[:segment], *(_span(p, frame_seconds) for p in parts), *self.spans[segment + 1 :]]
         return _of_groups(groups, spans, labels, self.kind, len(self.index))
 
+    def finer(self, seconds: float, frame_seconds: float) -> Segments:
+        """The same, with every segment but the padding cut into pieces of at most so many seconds."""
+        size = max(1, round(seconds / frame_seconds))
+        groups: list[list[int]] = []
+        labels: list[str] = []
+        for segment, label in enumerate(self.labels):
+            frames = self.frames(segment).tolist()
+            step = len(frames) if label == PADDING else size
+            groups += [frames[at : at + step] for at in range(0, len(frames), step)]
+            labels += [label] * (len(groups) - len(labels))
+        spans = [_span(group, frame_seconds) for group in groups]
+        return _of_groups(groups, spans, labels, self.kind, len(self.index))
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return {"kind": self.kind, "spans": [list(s) for s in self.spans], "labels": list(self.labels)}

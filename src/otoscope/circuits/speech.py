@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from otoscope.circuits.hearing import EncoderSources, EncoderSweep
 from otoscope.circuits.segments import SIMILAR, Segments, named_segments, of_similarity
 from otoscope.circuits.sources import find_sources
 from otoscope.circuits.stem import Patches, Stem, stem_output
-from otoscope.circuits.tape import Tape, record_speech
+from otoscope.circuits.tape import Tape, record_hearing, record_speech
 from otoscope.circuits.targets import Target, target_seeds, token_target
 from otoscope.circuits.totals import totals
 from otoscope.circuits.tracer import Store, Tracer, TraceSettings
@@ -59,6 +59,7 @@ class Heard:
         features: Log-mel spectrogram `(1, mel, column)`.
         prompt: Decoder prompt, token ids.
         duration: Seconds of the whole recording.
+        encoded: The encoder's output `(1, frame, d)`; None: it runs again.
     """
 
     clip: Clip
@@ -66,6 +67,7 @@ class Heard:
     features: Tensor
     prompt: tuple[int, ...]
     duration: float
+    encoded: Tensor | None = None
 
     @property
     def ids(self) -> list[int]:
@@ -185,6 +187,7 @@ class SpeechTracer(Tracer):
         encoder_dictionary: Encoder features; None: the model's own neurons.
         settings: How to trace.
         about: What the record of a graph tells beside, JSON-ready.
+        encoded: The encoder's output `(1, frame, d)`, where it is known; the encoder runs again only if it is opened.
 
     Raises:
         OptionError: The tokens are empty or more than the decoder takes.
@@ -204,6 +207,7 @@ class SpeechTracer(Tracer):
         encoder_dictionary: Dictionary | None = None,
         settings: SpeechSettings | None = None,
         about: dict[str, Any] | None = None,
+        encoded: Tensor | None = None,
     ) -> None:
         self.model: Model = model
         self.settings, self.ids, self.segments = settings or SpeechSettings(), ids, segments
@@ -217,7 +221,7 @@ class SpeechTracer(Tracer):
         self.encoder_dictionary.check(model, "encoder")
         self._refuse_too_much(len(ids))
         with torch.no_grad():
-            self.tape: Tape = record_speech(model, features, ids)
+            self.tape: Tape = record_speech(model, features, ids, encoded)
             self.sources = find_sources(self.tape, self.dictionary, segments=segments.index)
         self.sweep = Sweep(self.tape, self.dictionary, self.sources)
         self.targets: tuple[Target, ...] = ()
@@ -228,6 +232,8 @@ class SpeechTracer(Tracer):
     def encoder(self) -> EncoderSweep:
         """The sweep through the encoder; it is made when it is first needed."""
         if self._encoder is None:
+            if self.tape.heard is None:
+                self.tape = replace(self.tape, heard=record_hearing(self.model, self.features)[0])  # type: ignore[arg-type]
             assert self.tape.heard is not None
             with torch.no_grad():
                 sources = EncoderSources.of(self.tape.heard, self.encoder_dictionary, self.segments.index)
@@ -256,8 +262,7 @@ class SpeechTracer(Tracer):
 
     def at_output(self, seeds: Seeds, *, through: bool = False) -> Tensor:
         """The adjoint of targets at what is given, `(key, n, d)`; through all features by their gates, or along edges."""
-        sweep = Sweep(self.tape, self.dictionary, self.sources, through=True) if through else self.sweep
-        return sweep.heard(seeds)
+        return (self.sweep.all_paths() if through else self.sweep).heard(seeds)
 
     def hear(self, rows: int) -> Tensor:
         """Run the encoder on so many copies of the sound, hooks and all: what the other stack is given `(row, key, d)`."""
@@ -393,8 +398,7 @@ class SpeechTracer(Tracer):
     def _other(self, column: int) -> tuple[int, int, int, int]:
         frames = self.sources.frames
         if frames is not None and frames.first <= column < self.sources.biases:
-            assert self.tape.heard is not None
-            return (FRAME, self.tape.heard.layers, column - frames.first, NONE)
+            return (FRAME, self.encoder_dictionary.layers, column - frames.first, NONE)
         return super()._other(column)
 
     def _encoder_features(self, columns: np.ndarray, spans: np.ndarray) -> Nodes:
@@ -486,6 +490,10 @@ def trace_speech(
         "language": heard.transcript.language,
         "prompt_tokens": len(heard.prompt),
         "token_indices": [index for index, _ in pairs],
+        "words": [
+            {"start": t.start, "end": t.end, "first_token": w.first_token, "last_token": w.last_token}
+            for w, t in zip(heard.transcript.words, words, strict=True)
+        ],
         "audio": {
             "source": clip.source,
             "start": clip.start,
@@ -495,7 +503,7 @@ def trace_speech(
         },
     }
     tracer = SpeechTracer(
-        model, heard.features, ids, segments, dictionary, encoder_dictionary, settings, about
+        model, heard.features, ids, segments, dictionary, encoder_dictionary, settings, about, heard.encoded
     )
     written = [*heard.transcript.ids, model.end_token]
     return tracer.graph(

@@ -205,16 +205,17 @@ def record(model: Model, ids: Tensor) -> Tape:
     return _recorded(model, stack_wiring(model), lambda: model.forward(inputs), ids)
 
 
-def record_speech(model: SpeechModel, features: Tensor, ids: Tensor) -> Tape:
+def record_speech(model: SpeechModel, features: Tensor, ids: Tensor, encoded: Tensor | None = None) -> Tape:
     """Run Whisper once, teacher-forced, and keep what the linear replacement of both stacks needs.
 
     Args:
         model: The recogniser.
         features: Log-mel spectrogram `(1, mel, column)`.
         ids: Decoder tokens `(pos,)`, prompt included.
+        encoded: The encoder's output `(1, frame, d)`, where it is known already; the encoder does not run again then.
 
     Returns:
-        The decoder's tape; `heard` is the encoder's.
+        The decoder's tape; `heard` is the encoder's, or None where it did not run.
 
     Raises:
         OptionError: The model runs in half precision.
@@ -222,15 +223,28 @@ def record_speech(model: SpeechModel, features: Tensor, ids: Tensor) -> Tape:
         GraphError: A stream is not the sum of its parts.
     """
     _require_precision(model)
-    encoded = []
-
-    def hear() -> None:
-        encoded.append(model.encode(features))
-
-    heard = _recorded(model, stack_wiring(model, "encoder"), hear, ids.new_zeros(0))
-    feed = {"encoder_outputs": (encoded[0],), "decoder_input_ids": ids[None]}
-    written = _recorded(model, stack_wiring(model), lambda: model.forward(feed), ids, encoded[0][0])
+    heard = None
+    if encoded is None:
+        heard, encoded = record_hearing(model, features)
+    feed = {"encoder_outputs": (encoded,), "decoder_input_ids": ids[None]}
+    written = _recorded(model, stack_wiring(model), lambda: model.forward(feed), ids, encoded[0])
     return replace(written, heard=heard)
+
+
+def record_hearing(model: SpeechModel, features: Tensor) -> tuple[Tape, Tensor]:
+    """Run Whisper's encoder once on a log-mel spectrogram `(1, mel, column)`: its tape, and its output `(1, frame, d)`.
+
+    Raises:
+        OptionError: The model runs in half precision.
+        ModelError: Its weights give values that are not finite, or a norm is not a norm that can be frozen.
+        GraphError: The stream is not the sum of its parts.
+    """
+    _require_precision(model)
+    encoded: list[Tensor] = []
+    none = torch.zeros(0, dtype=torch.long, device=features.device)
+    wiring = stack_wiring(model, "encoder")
+    tape = _recorded(model, wiring, lambda: encoded.append(model.encode(features)), none)
+    return tape, encoded[0]
 
 
 def record_audio(model: AudioLanguageModel, inputs: dict[str, Tensor]) -> Tape:

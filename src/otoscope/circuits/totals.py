@@ -7,17 +7,19 @@ replacement model, and as little of a promise about what happens when a source i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from otoscope.circuits.adjoint import Sweep
 from otoscope.circuits.targets import target_seeds
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from otoscope.circuits.adjoint import Sweep
+    from otoscope.circuits.targets import Target
     from otoscope.circuits.tracer import Tracer
 
 
@@ -82,18 +84,30 @@ class Totals:
         ]
 
 
-def totals(tracer: Tracer) -> Totals:
-    """The account of a tracer's targets."""
+_BATCH = 2**27
+"""Bytes that the full rows of one batch of targets may take."""
+
+
+def totals(tracer: Tracer, targets: Sequence[Target] | None = None) -> Totals:
+    """The account of some targets; None: of those that the tracer's last graph was made for."""
+    chosen, sweep = list(tracer.targets if targets is None else targets), tracer.sweep.all_paths()
+    size = max(1, _BATCH // (tracer.sources.columns * tracer.tape.embed.element_size()))
+    batches = [_totals(tracer, sweep, chosen[at : at + size]) for at in range(0, len(chosen), size)]
+    return Totals(*(torch.cat([getattr(each, f.name) for each in batches]) for f in fields(Totals)))
+
+
+def _totals(tracer: Tracer, sweep: Sweep, targets: Sequence[Target]) -> Totals:
     s, tape = tracer.sources, tracer.tape
-    sweep = Sweep(tape, tracer.dictionary, s, through=True)
-    seeds = target_seeds(tape, tracer.targets)
-    rows = sweep.rows(seeds)
+    seeds = target_seeds(tape, targets)
+    if s.frames:
+        rows, heads = sweep.rows_and_heads(seeds)
+    else:
+        rows, heads = sweep.rows(seeds), torch.zeros(len(seeds), tape.layers, 1, 0)
     sound = tracer.sound_of(rows)
     tokens = rows[:, s.tokens : s.tokens + len(tape)] * tracer.is_text
     positions = rows.new_zeros(len(rows))
     if s.positions is not None:
         positions = rows[:, s.positions : s.positions + len(tape)].sum(dim=1)
     biases, errors = rows[:, s.biases :].sum(dim=1), rows[:, s.features : s.tokens].sum(dim=1)
-    heads = sweep.heads(seeds) if s.frames else torch.zeros(len(rows), tape.layers, 1, 0)
     value = sound.sum(dim=1) + tokens.sum(dim=1) + positions + biases + errors
     return Totals(value, sound, tokens, positions, biases, errors, heads)

@@ -56,6 +56,8 @@ Base64 = Annotated[str, AfterValidator(_base64_only)]
 Index = Annotated[int, Field(ge=0)]
 """A 0-based index."""
 
+Count = Annotated[int, Field(ge=1)]
+
 Probability = Annotated[float, BeforeValidator(_within(0, 1)), Field(ge=0, le=1)]
 LogProbability = Annotated[float, BeforeValidator(_within(-math.inf, 0)), Field(le=0)]
 Entropy = Annotated[float, BeforeValidator(_within(0, math.inf)), Field(ge=0)]

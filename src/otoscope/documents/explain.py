@@ -12,8 +12,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from otoscope.documents.audio import AudioInfo
 from otoscope.documents.base import (
     Array,
+    Count,
     Document,
     Entropy,
     Index,
@@ -25,9 +27,10 @@ from otoscope.documents.base import (
     Seconds,
     Text,
 )
+from otoscope.documents.bench import Accounts, FeatureRow, HeadAttention, Risk
+from otoscope.documents.explain_words import in_words
+from otoscope.documents.graph import GraphData
 from otoscope.files import atomic_write
-
-Count = Annotated[int, Field(ge=1)]
 
 
 class ModelInfo(Part):
@@ -43,19 +46,6 @@ class ModelInfo(Part):
     decoder_layers: Count
     heads: Count
     mended: Text | None = None  # the repair that was in force
-
-
-class AudioInfo(Part):
-    """The explained window and where it lies in the recording."""
-
-    file: Text
-    duration: Seconds  # of the explained window, without padding
-    sampling_rate: Count = 16_000
-    window_seconds: Seconds = 30.0  # what the model was given, padding included
-    mel_hop_seconds: Seconds = 0.01
-    frame_seconds: Seconds = 0.02  # one encoder position
-    start: Seconds = 0.0  # of the window in the recording
-    recording_duration: Seconds  # longer than `duration` when only a window is explained
 
 
 class TokenInfo(Part):
@@ -149,6 +139,7 @@ class EncoderLensLayer(Part):
     layer: Index
     text: Text
     is_final_text: bool  # the same text as the ordinary transcript
+    type: Text | None = None  # see `otoscope.outcomes.OutputType`; correct is near the ordinary transcript
 
 
 class Component(Part):
@@ -162,15 +153,33 @@ class Component(Part):
     head: Index | None = None
 
 
+class Control(Part):
+    """What heads of an attention part are compared with: a random subspace of a head's width, taken out of what it writes."""
+
+    stack: Literal["encoder", "decoder"]
+    layer: Index
+    part: Literal["self_attn", "cross_attn", "attn"]
+
+
 class Ablation(Part):
     """How much each token depends on each component.
 
     `change` is (components, tokens) in nats: log p(token | component zeroed) - log p(token), with the written
-    tokens given to the decoder. Negative: the component helped.
+    tokens given to the decoder. Negative: the component helped. `control_change` is (controls, tokens).
     """
 
     components: list[Component]
     change: Array
+    controls: list[Control] = Field(default_factory=list)
+    control_change: Array | None = None
+
+
+class Circuit(Part):
+    """What made the model write one token, and why it was traced."""
+
+    token: Index
+    why: Literal["alarm", "asked for", "least certain"]
+    graph: GraphData
 
 
 class Timing(Part):
@@ -207,6 +216,13 @@ class ExplainDoc(Document):
     notes: list[Text]  # what the page does not show, and what to beware of
     cautions: list[Text] = Field(default_factory=list)  # what is odd about this very clip, said first
     resources: dict[Text, Resource]
+    in_words: list[Text] = Field(default_factory=list)  # the explanation in short, a sentence or two each
+    left_out: list[Text] = Field(default_factory=list)  # what was not computed or is not shown, and why
+    head_attention: HeadAttention | None = None
+    accounts: Accounts | None = None
+    risk: Risk | None = None
+    feature_rows: list[FeatureRow] = Field(default_factory=list)
+    circuits: list[Circuit] = Field(default_factory=list)
     selected_token: Index | None = None  # shown first; without it the least certain one
 
     @model_validator(mode="after")
@@ -222,6 +238,12 @@ class ExplainDoc(Document):
             self.ablation.change.shape == (len(self.ablation.components), count),
             "ablation.change is not (components, tokens)",
         )
+        controls = self.ablation.control_change
+        _require(
+            (controls.shape if controls else (0, count)) == (len(self.ablation.controls), count),
+            "ablation.control_change is not (controls, tokens)",
+        )
+        self._rows_agree(count)
         for tokens, name in ((self.transcript.tokens, "transcript"), (self.logit_lens.tokens, "logit_lens")):
             _require(
                 [token.index for token in tokens] == list(range(count)), f"{name}.tokens are misnumbered"
@@ -236,11 +258,31 @@ class ExplainDoc(Document):
         )
         return self
 
+    def _rows_agree(self, count: int) -> None:
+        """What is drawn under the sound has a place for every token."""
+        if self.head_attention is not None:
+            heads = (len(self.head_attention.heads), count)
+            shapes = [self.head_attention.matrix.shape[:2], self.head_attention.peak.shape]
+            _require(all(shape == heads for shape in shapes), "head_attention is not (heads, tokens, ...)")
+        if self.accounts is not None:
+            spans = len(self.accounts.spans)
+            _require(
+                self.accounts.sound.shape == (count, spans) and self.accounts.text.shape == (count, count),
+                "accounts are not (tokens, spans) and (tokens, tokens)",
+            )
+            _require(len(self.accounts.tokens) == count, "accounts.tokens are not one a token")
+        if self.risk is not None:
+            _require(
+                len(self.risk.steps) in (count, count + 1),
+                "risk.steps are not one a token and one for the end",
+            )
+        _require(all(one.token <= count for one in self.circuits), "a circuit is of no token")
+
     def to_data(self) -> dict[str, Any]:
         """The results for programs: plain JSON values with six significant digits.
 
-        Pictures and sound (waveform, mel, alignment matrix, resources) are left out; `ablation.change` is a
-        list of lists, (components, tokens).
+        Pictures and sound (waveform, mel, attention, rows of features, edges of circuits, resources) are left out; other
+        arrays, such as `ablation.change` (components, tokens), are nested lists.
         """
         drawn = {
             "waveform": True,
@@ -248,10 +290,12 @@ class ExplainDoc(Document):
             "resources": True,
             "selected_token": True,
             "alignment": {"matrix"},
+            "head_attention": {"matrix"},
+            "feature_rows": {"__all__": {"values"}},
+            "circuits": {"__all__": {"graph": {"edges", "annotations"}}},
         }
         data = self.model_dump(mode="json", exclude_none=True, exclude=drawn)
-        data["ablation"]["change"] = self.ablation.change.unpack().tolist()
-        return _rounded(data)
+        return _rounded(_listed(data))
 
     def to_json(self, path: Path | str) -> None:
         """Write `to_data()` to a file, indented.
@@ -264,32 +308,22 @@ class ExplainDoc(Document):
             file.write("\n")
 
     def summary(self) -> str:
-        """A few lines of plain text: what was written, the least certain word and its head, what is odd."""
-        transcript = self.transcript
-        mended = f", mended by {self.model.mended}," if self.model.mended else ""
-        lines = [self.title, f"{self.model.name}{mended} wrote: {transcript.text.strip() or '(nothing)'}"]
-        if transcript.words:
-            word = min(transcript.words, key=lambda word: word.p)
-            lines.append(f"Least certain word: {word.text.strip()} (p = {word.p:.2f})")
-            lines += self._hangs_on(word)
-        if transcript.wer is not None:
-            lines.append(f"Word error rate: {transcript.wer:.1%}")
-        return "\n".join([*lines, *self.cautions])
-
-    def _hangs_on(self, word: WordInfo) -> list[str]:
-        """The head without which a word is least probable."""
-        heads = [i for i, component in enumerate(self.ablation.components) if component.head is not None]
-        if not heads:
-            return []
-        change = self.ablation.change.unpack()[:, word.first_token : word.last_token + 1].sum(axis=1)
-        most = min(heads, key=lambda i: change[i])
-        label = self.ablation.components[most].label
-        return [f"It hangs most on {label} ({change[most]:+.2f} nats with that head zeroed)"]
+        """A few lines of plain text: what was written, which word to doubt and why, what is odd."""
+        return "\n".join([self.title, *(self.in_words or in_words(self)), *self.cautions])
 
 
 def _require(condition: bool, complaint: str) -> None:
     if not condition:
         raise ValueError(complaint)
+
+
+def _listed(value: Any) -> Any:
+    """The same JSON value with packed arrays as nested lists."""
+    if isinstance(value, dict) and value.keys() == Array.model_fields.keys():
+        return Array.model_validate(value).unpack().tolist()
+    if isinstance(value, dict):
+        return {key: _listed(item) for key, item in value.items()}
+    return [_listed(item) for item in value] if isinstance(value, list) else value
 
 
 def _rounded(value: Any) -> Any:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from otoscope.patching.components import Component
+from otoscope.activations import Edit
+from otoscope.patching.components import Component, attention_parts
 from otoscope.patching.scene import Scene
 from otoscope.progress import track
 
@@ -31,10 +32,48 @@ def ablate(scene: Scene, chosen: Sequence[Component], first: int, batch: int) ->
     Returns:
         `(component, token)`, float32, on the CPU, in the order of `chosen`.
     """
-    edits = [[component.zeroed()] for component in chosen]
-    out = torch.empty(len(chosen), len(scene.tokens) - first)
-    with track("Zeroing components", len(chosen), "components") as task:
-        for chunk in scene.chunks(edits, batch):
-            out[chunk] = scene.logprobs([edits[i] for i in chunk], first).cpu()
+    return _under(scene, [component.zeroed() for component in chosen], first, batch, "Zeroing components")
+
+
+def attention_blocks(chosen: Sequence[Component]) -> list[Component]:
+    """The whole attention blocks among components: those with heads to compare."""
+    return [c for c in chosen if c.head is None and c.part in attention_parts(c.stack)]
+
+
+def take_random(
+    scene: Scene, blocks: Sequence[Component], first: int, batch: int, draws: int, seed: int
+) -> Tensor:
+    """The control of zeroed heads: a random subspace as wide as a head, taken out of what an attention block writes.
+
+    Args:
+        scene: The input and its text.
+        blocks: Whole attention blocks.
+        first: Position of the first token that is looked at.
+        batch: Rows at once.
+        draws: Subspaces of each block.
+        seed: Of the draws.
+
+    Returns:
+        `(block * draws, token)` log-probabilities, float32, on the CPU, the draws of a block together.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    edits = []
+    for block in blocks:
+        point = scene.model.points[f"{block.id}.hook_z"]
+        heads = point.heads or 1
+        width = scene.model.config.d_model
+        for _ in range(draws):
+            basis = torch.randn(width // heads, width, generator=generator)
+            edits.append(Edit.project_out(block.point, basis))
+    return _under(scene, edits, first, batch, "Taking out random subspaces")
+
+
+def _under(scene: Scene, edits: Sequence[Edit], first: int, batch: int, label: str) -> Tensor:
+    """`(edit, token)` log-probability of every token under each edit alone."""
+    rows = [[edit] for edit in edits]
+    out = torch.empty(len(rows), len(scene.tokens) - first)
+    with track(label, len(rows), "components") as task:
+        for chunk in scene.chunks(rows, batch):
+            out[chunk] = scene.logprobs([rows[i] for i in chunk], first).cpu()
             task.advance(len(chunk))
     return out

@@ -15,8 +15,9 @@ from otoscope.files import atomic_write
 if TYPE_CHECKING:
     from otoscope.documents.explain import ExplainDoc
     from otoscope.documents.features import FeaturesDoc
+    from otoscope.documents.graph import GraphDoc
 
-    Shown = ExplainDoc | FeaturesDoc
+    Shown = ExplainDoc | FeaturesDoc | GraphDoc
 
 _COMPRESS_ABOVE = 64_000  # characters; smaller documents stay readable in the file
 

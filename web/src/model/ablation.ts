@@ -22,10 +22,26 @@ export interface Arranged {
 export class Changes {
   readonly tokens: number;
   private readonly values: Float32Array;
+  private readonly random: Float32Array | undefined;
 
   constructor(readonly ablation: Ablation) {
     this.tokens = ablation.change.shape[1] ?? 0;
     this.values = unpack(ablation.change);
+    this.random = ablation.control_change && unpack(ablation.control_change);
+  }
+
+  /** What random subspaces of a head's width do in the head's place: their mean change, and the largest either way. */
+  control(component: Component, token: number): { mean: number; most: number } | undefined {
+    if (!this.random || component.head === undefined) return undefined;
+    const { random } = this;
+    const changes = this.ablation.controls.flatMap((one, row) =>
+      one.stack === component.stack && one.layer === component.layer && one.part === component.part
+        ? [random[row * this.tokens + token] ?? 0]
+        : [],
+    );
+    if (changes.length === 0) return undefined;
+    const mean = changes.reduce((sum, value) => sum + value, 0) / changes.length;
+    return { mean, most: Math.max(...changes.map(Math.abs)) };
   }
 
   at(row: number, token: number): number {

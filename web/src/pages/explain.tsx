@@ -1,14 +1,22 @@
 /** One explained clip. */
 
-import { useCallback, useLayoutEffect, useRef, useState } from "preact/hooks";
+import "../css/explain.css";
+import { useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { ExplainDoc } from "../contract.ts";
+import { Linked, tokenAt } from "../linked.ts";
+import { AccountBook } from "../model/accounts.ts";
+import { resourceUrl } from "../model/resources.ts";
 import { AblationPanel } from "../panels/ablation.tsx";
 import { AudioBench } from "../panels/audio.tsx";
+import { useSpaceKey } from "../panels/bench/keys.ts";
 import { Chosen } from "../panels/chosen.tsx";
+import { CircuitPanel } from "../panels/circuit.tsx";
 import { EncoderLensPanel } from "../panels/encoder.tsx";
 import { Footer } from "../panels/footer.tsx";
 import { Header } from "../panels/header.tsx";
 import { LogitLensPanel } from "../panels/lens.tsx";
+import { usePlayer } from "../panels/player.ts";
+import { WhichSound } from "../panels/which.tsx";
 import { hashOf, initialToken, tokenInHash } from "../state.ts";
 
 export function ExplainPage({ doc }: { doc: ExplainDoc }) {
@@ -32,15 +40,26 @@ export function ExplainPage({ doc }: { doc: ExplainDoc }) {
     return () => removeEventListener("hashchange", onHash);
   }, [count, choose]);
   useStepKeys(token, step);
+  const onTime = useRef<(time: number) => void>(() => undefined);
+  const player = usePlayer((time) => onTime.current(time));
+  const url = useMemo(() => resourceUrl(doc, "audio"), [doc]);
+  useSpaceKey(player.toggle);
+  const linked = useMemo(() => new Linked((time) => tokenAt(doc, time)), [doc]);
+  const main = useRef<HTMLElement>(null);
+  useEffect(() => linked.watch(main.current as HTMLElement), [linked]);
+  const book = useMemo(() => doc.accounts && new AccountBook(doc.accounts, doc), [doc]);
   const shared = { doc, token, select };
   return (
-    <main data-token={token}>
+    <main data-token={token} ref={main}>
+      <audio ref={player.element} src={url} preload="auto" />
       <Header {...shared} />
       <Chosen {...shared} />
-      <AudioBench {...shared} />
+      <WhichSound {...shared} book={book} player={player} />
+      <AudioBench {...shared} book={book} player={player} url={url} linked={linked} onTime={onTime} />
       <LogitLensPanel {...shared} />
       <EncoderLensPanel {...shared} />
       <AblationPanel {...shared} />
+      <CircuitPanel {...shared} />
       <Footer doc={doc} />
     </main>
   );

@@ -1,6 +1,6 @@
 /** How much the chosen token depends on each block and each head. */
 
-import { useId, useMemo } from "preact/hooks";
+import { useId, useMemo, useState } from "preact/hooks";
 import type { Component, ExplainDoc } from "../contract.ts";
 import { type Arranged, Changes, heads, type Part, type Stack, wholeComponents } from "../model/ablation.ts";
 import { change } from "../model/numbers.ts";
@@ -32,39 +32,54 @@ interface Props {
   doc: ExplainDoc;
   token: number;
   changes: Changes;
+  minus: boolean; // the mean of the control is taken off heads
 }
 
-function Measurements(props: Props) {
+function Measurements(props: Omit<Props, "minus">) {
+  const [minus, setMinus] = useState(false);
+  const compared = props.doc.ablation.control_change !== undefined;
   return (
     <>
-      <Legend reach={props.changes.reach(props.token)} />
+      <Legend reach={props.changes.reach(props.token)} compared={compared} />
+      {compared && (
+        <label class="choice">
+          <input type="checkbox" checked={minus} onChange={(event) => setMinus(event.currentTarget.checked)} /> Subtract the
+          control from heads
+        </label>
+      )}
       <div class={props.doc.model.heads > 6 ? "stacks wide" : "stacks"}>
-        <OfStack {...props} stack="decoder" />
-        <OfStack {...props} stack="encoder" />
+        <OfStack {...props} minus={minus} stack="decoder" />
+        <OfStack {...props} minus={minus} stack="encoder" />
       </div>
       <Strongest {...props} />
     </>
   );
 }
 
-function Legend({ reach }: { reach: number }) {
+function Legend({ reach, compared }: { reach: number; compared: boolean }) {
   return (
     <p class="legend" data-testid="ablation-legend">
       <span>less probable without it, {change(-reach)}</span>
       <span class="ramp both" aria-hidden="true" />
       <span>{change(reach)} nats, more probable without it</span>
+      {compared && (
+        <>
+          <span class="swatch marked" aria-hidden="true" />
+          <span>a head that changes more than the control: random subspaces of its size, taken out of what its block writes</span>
+        </>
+      )}
       <span class="hint">The scale ends at this token's largest change.</span>
     </p>
   );
 }
 
-function OfStack({ doc, token, changes, stack }: Props & { stack: Stack }) {
+function OfStack({ doc, token, changes, stack, minus }: Props & { stack: Stack }) {
   const found = useMemo(
     () => ({ whole: wholeComponents(doc.ablation, stack), heads: heads(doc.ablation, stack) }),
     [doc, stack],
   );
   if (found.whole.layers.length + found.heads.length === 0) return null;
-  const rows = (arranged: Arranged) => gridRows(arranged, changes, token);
+  const rows = (arranged: Arranged) => gridRows(arranged, changes, token, minus);
   return (
     <div class="stack">
       <h3>{stack === "encoder" ? "Encoder" : "Decoder"}</h3>
@@ -101,15 +116,23 @@ function OfStack({ doc, token, changes, stack }: Props & { stack: Stack }) {
   );
 }
 
-function gridRows(arranged: Arranged, changes: Changes, token: number): GridRow[] {
+function gridRows(arranged: Arranged, changes: Changes, token: number, minus: boolean): GridRow[] {
   const reach = changes.reach(token);
   return arranged.layers.map((layer) => ({
     head: layer,
     cells: arranged.columns.map((column) => {
       const found = arranged.cell(layer, column);
       if (!found) return undefined;
-      const value = changes.at(found.row, token);
-      return { text: change(value), tint: value / reach, told: `${spelledOut(found.component)}: ${change(value)} nats` };
+      const control = changes.control(found.component, token);
+      const own = changes.at(found.row, token);
+      const value = minus && control ? own - control.mean : own;
+      const beside = control ? `; control ${change(control.mean)}${minus ? ", subtracted" : ""}` : "";
+      return {
+        text: change(value),
+        tint: Math.max(-1, Math.min(1, value / reach)),
+        marked: control !== undefined && Math.abs(own) > control.most && Math.abs(own) >= 0.01,
+        told: `${spelledOut(found.component)}: ${change(value)} nats${beside}`,
+      };
     }),
   }));
 }
@@ -118,7 +141,7 @@ function spelledOut({ stack, layer, part, head }: Component): string {
   return `${stack} layer ${layer}, ${NAMES[part]}${head === undefined ? "" : `, head ${head}`}`;
 }
 
-function Strongest({ doc, token, changes }: Props) {
+function Strongest({ doc, token, changes }: Omit<Props, "minus">) {
   const strongest = useMemo(() => changes.strongest(10), [changes]);
   const reach = changes.reach(token);
   const name = useId();

@@ -1,80 +1,113 @@
-/** The audio bench: waveform, mel, words and attention over one time axis, with playback. */
+/** The audio bench: everything that is known over time, on one axis, with playback. */
 
-import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
-import type { ExplainDoc, WordInfo } from "../contract.ts";
-import { drawAttention, drawMel, drawWaveform, type Surface } from "../draw/rows.ts";
-import { resourceUrl } from "../model/resources.ts";
+import { useEffect, useMemo, useRef } from "preact/hooks";
+import type { ExplainDoc } from "../contract.ts";
+import { drawPicture, drawWaveform, melPicture } from "../draw/rows.ts";
+import type { Linked } from "../linked.ts";
+import type { AccountBook } from "../model/accounts.ts";
 import { extent, unpack } from "../model/arrays.ts";
-import { probability, seconds } from "../model/numbers.ts";
-import { TimeAxis } from "../model/time.ts";
-import { Panel, type PanelProps, Quoted, useDark } from "./common.tsx";
-import { tintStyle } from "./grid.tsx";
-import { type Player, type Span, usePlayer } from "./player.ts";
+import { seconds } from "../model/numbers.ts";
+import { shownEnd, type Span, type TimeAxis } from "../model/time.ts";
+import { AttentionNote, AttentionRow, HeadChoice, useLooking } from "./bench/attention.tsx";
+import { onBenchKey } from "./bench/keys.ts";
+import { Row } from "./bench/row.tsx";
+import { type Selecting, useSelecting } from "./bench/selection.ts";
+import { AccountRow, Alarms, FeatureRows, RiskRow } from "./bench/under.tsx";
+import { useView, type View } from "./bench/view.ts";
+import { type TimedWord, Tokens, Words } from "./bench/words.tsx";
+import { Panel, type PanelProps, useDark } from "./common.tsx";
+import type { Player } from "./player.ts";
 
-const PIXELS_PER_SECOND = 84; // at least: words stay readable and long windows scroll
+interface Props extends PanelProps {
+  book: AccountBook | undefined;
+  player: Player;
+  url: string | undefined;
+  linked: Linked;
+  onTime: { current: (time: number) => void }; // called while the sound plays
+}
 
-export function AudioBench(props: PanelProps) {
-  const { doc, token, select } = props;
-  const scroller = useRef<HTMLDivElement>(null);
+export function AudioBench(props: Props) {
+  const { doc, token, select, player, linked } = props;
+  const end = shownEnd(doc.audio.duration, doc.audio.window_seconds);
+  const view = useView(end);
+  const { axis, seen } = view;
+  const looking = useLooking(doc);
+  const selecting = useSelecting(view, player, doc.audio.duration);
   const cursor = useRef<HTMLDivElement>(null);
   const clock = useRef<HTMLSpanElement>(null);
-  const axis = useAxis(scroller, doc.audio.duration);
-  const url = useMemo(() => resourceUrl(doc, "audio"), [doc]);
   const span = spanOf(doc, token);
-  const player = usePlayer((time) => {
+  const carried = doc.accounts?.tokens[token]?.carried;
+  const place = (time: number) => {
     if (cursor.current) cursor.current.style.transform = `translateX(${axis.x(time)}px)`;
     if (clock.current) clock.current.textContent = time.toFixed(2);
-    const audio = player.element.current;
-    if (audio && !audio.paused) reveal(scroller.current, axis.x(time), axis.x(time));
-  });
+  };
+  props.onTime.current = (time) => {
+    place(time);
+    if (player.element.current?.paused === false) view.reveal({ start: time, end: time });
+  };
   const choose = (word: TimedWord) => {
     select(word.first_token);
     player.play(word);
   };
-  useSpaceKey(player);
   useEffect(() => {
-    if (span) reveal(scroller.current, axis.x(span.start), axis.x(span.end));
-  }, [token, axis]);
-  useEffect(() => {
-    if (cursor.current) {
-      cursor.current.style.transform = `translateX(${axis.x(player.element.current?.currentTime ?? 0)}px)`;
-    }
-  }, [axis]);
+    if (span) view.reveal(span);
+  }, [token]);
+  useEffect(() => place(player.now()), [axis]);
+  const words = useMemo(
+    () => <Words doc={doc} axis={axis} token={token} choose={choose} />,
+    [doc, axis, token], // scrolling moves them without drawing them again
+  );
+  const strip = useMemo(() => <Tokens doc={doc} axis={axis} token={token} select={select} />, [doc, axis, token]);
 
   return (
     <Panel name="audio" title="Sound" lead={<Lead doc={doc} />}>
-      <audio ref={player.element} src={url} preload="auto" />
-      <div class="controls">
-        <button type="button" disabled={!url} aria-pressed={player.playing} onClick={player.toggle}>
-          {player.playing ? "Pause" : "Play"}
-        </button>
-        <button type="button" disabled={!url || !span} onClick={() => span && player.play(span)}>
-          Play the token
-        </button>
-        <span class="clock">
-          <span ref={clock} data-testid="clock">
-            0.00
-          </span>{" "}
-          / {seconds(doc.audio.duration)}
-        </span>
-      </div>
-      <div class="bench" ref={scroller} tabIndex={0} role="group" aria-label="Time axis; scrolls when it is long">
-        <div class="rows" style={{ width: `${axis.width}px` }} onClick={(event) => seekTo(event, axis, player)}>
-          {span && (
-            <div
-              class="span"
-              data-testid="span"
-              style={{ left: `${axis.x(span.start)}px`, width: `${axis.x(span.end) - axis.x(span.start)}px` }}
-            />
-          )}
-          <Pictures doc={doc} axis={axis} />
-          <Words doc={doc} axis={axis} token={token} choose={choose} />
-          <AttentionRow doc={doc} axis={axis} token={token} />
+      <Controls {...props} span={span} selecting={selecting} view={view} clock={clock}>
+        <HeadChoice {...looking} />
+      </Controls>
+      <div
+        class="bench"
+        ref={view.scroller}
+        tabIndex={0}
+        role="group"
+        aria-label="Time axis. Arrows move the cursor, with shift they select; + and − zoom, 0 shows all; space plays."
+        onScroll={view.follow}
+        onKeyDown={(event) => onBenchKey(event, view, player, selecting, doc.audio.duration)}
+      >
+        <div
+          class="rows"
+          data-timed
+          data-seconds={end}
+          style={{ width: `${axis.width}px` }}
+          onPointerDown={selecting.onPointerDown}
+          onPointerMove={(event) => {
+            linked.at(axis.t(event.clientX - event.currentTarget.getBoundingClientRect().left));
+            selecting.onPointerMove(event);
+          }}
+          onPointerUp={selecting.onPointerUp}
+          onPointerLeave={() => linked.nothing()}
+        >
+          <Marked axis={axis} span={span} name="span" />
+          <Marked axis={axis} span={carried} name="carried" />
+          <Marked axis={axis} span={selecting.selection} name="selection" />
+          <Meant linked={linked} doc={doc} axis={axis} />
+          <Pictures doc={doc} seen={seen} />
+          {words}
+          {strip}
+          <AccountRow doc={doc} seen={seen} token={token} book={props.book} />
+          <AttentionRow {...looking} token={token} seen={seen} />
+          <RiskRow doc={doc} seen={seen} />
+          <FeatureRows doc={doc} seen={seen} />
           <Ticks axis={axis} />
+          <Alarms doc={doc} axis={axis} />
+          {end > doc.audio.duration + 0.01 && (
+            <div class="padding" data-testid="padding" style={{ left: `${axis.x(doc.audio.duration)}px` }}>
+              <span>padding</span>
+            </div>
+          )}
           <div class="cursor" ref={cursor} />
         </div>
       </div>
-      <AttentionNote doc={doc} token={token} />
+      <AttentionNote doc={doc} token={token} choice={looking.choice} />
     </Panel>
   );
 }
@@ -92,119 +125,125 @@ function Lead({ doc }: { doc: ExplainDoc }) {
           {seconds(audio.recording_duration)}.
         </>
       )}
-      {padding > 0.01 && <> After it the model heard {seconds(padding)} of padding, not shown.</>}
+      {padding > 0.01 && <> After it the model heard {seconds(padding)} of padding.</>} Drag over the rows to select a span.
     </>
   );
 }
 
-function Pictures({ doc, axis }: { doc: ExplainDoc; axis: TimeAxis }) {
-  const peaks = useMemo(() => unpack(doc.waveform), [doc]);
-  const mel = useMemo(() => unpack(doc.mel), [doc]);
-  const hop = doc.audio.mel_hop_seconds;
-  const bands = doc.mel.shape[0] ?? 0;
+interface ControlsProps extends Props {
+  span: Span | undefined;
+  selecting: Selecting;
+  view: View;
+  clock: { current: HTMLSpanElement | null };
+  children: preact.ComponentChildren;
+}
+
+function Controls({ doc, player, url, span, selecting, view, clock, children }: ControlsProps) {
+  const { selection } = selecting;
+  return (
+    <div class="controls">
+      <button type="button" class="main" disabled={!url} aria-pressed={player.playing} onClick={() => player.toggle(selection)}>
+        {player.playing ? "Pause" : "Play"}
+      </button>
+      <button type="button" disabled={!url || !span} onClick={() => span && player.play(span)}>
+        Play the token
+      </button>
+      {selection && (
+        <>
+          <button type="button" disabled={!url} onClick={() => player.play(selection)}>
+            Play {selection.start.toFixed(2)}–{seconds(selection.end)}
+          </button>
+          <button type="button" aria-pressed={selecting.looping} onClick={() => selecting.setLooping(!selecting.looping)}>
+            Loop
+          </button>
+          <button type="button" onClick={() => selecting.select(undefined)}>
+            Clear
+          </button>
+        </>
+      )}
+      <span class="clock">
+        <span ref={clock} data-testid="clock">
+          0.00
+        </span>{" "}
+        / {seconds(doc.audio.duration)}
+      </span>
+      <span class="zoom" role="group" aria-label="Zoom of the time axis">
+        <button type="button" aria-label="Zoom out" onClick={() => view.zoom(0.5)}>
+          −
+        </button>
+        <button type="button" aria-label="Zoom in" onClick={() => view.zoom(2)}>
+          +
+        </button>
+        <button type="button" onClick={view.fit}>
+          All
+        </button>
+        <button type="button" disabled={!selection && !span} onClick={() => view.show((selection ?? span) as Span)}>
+          {selection ? "Selection" : "Token"}
+        </button>
+      </span>
+      {children}
+    </div>
+  );
+}
+
+function Marked({ axis, span, name }: { axis: TimeAxis; span: Span | undefined; name: string }) {
+  if (!span) return null;
+  const left = axis.x(span.start);
+  return <div class={`mark ${name}`} data-testid={name} style={{ left: `${left}px`, width: `${axis.x(span.end) - left}px` }} />;
+}
+
+/** Where the pointer is, on every row; or where the token is that it is on elsewhere. */
+function Meant({ linked, doc, axis }: { linked: Linked; doc: ExplainDoc; axis: TimeAxis }) {
+  const line = useRef<HTMLDivElement>(null);
+  const band = useRef<HTMLDivElement>(null);
+  useEffect(
+    () =>
+      linked.follow(({ time, token }) => {
+        if (!line.current || !band.current) return;
+        line.current.hidden = time === undefined;
+        line.current.style.transform = `translateX(${axis.x(time ?? 0)}px)`;
+        line.current.dataset.time = time === undefined ? "" : `${time.toFixed(2)} s`;
+        const span = token === undefined ? undefined : spanOf(doc, token);
+        band.current.hidden = !span;
+        if (!span) return;
+        band.current.style.left = `${axis.x(span.start)}px`;
+        band.current.style.width = `${axis.x(span.end) - axis.x(span.start)}px`;
+      }),
+    [linked, doc, axis],
+  );
   return (
     <>
-      <Row name="waveform" height={72} axis={axis} draw={(surface) => drawWaveform(surface, peaks)} keys={[doc]} />
-      <Row
-        name={`log-mel, ${bands} bands`}
-        height={128}
-        axis={axis}
-        draw={(surface) => drawMel(surface, mel, bands, hop)}
-        keys={[doc]}
-      />
+      <div class="mark meant-span" ref={band} data-testid="meant-span" hidden />
+      <div class="meant-time" ref={line} data-testid="meant-time" hidden />
     </>
   );
 }
 
-interface RowProps {
-  name: string;
-  height: number;
-  axis: TimeAxis;
-  draw: (surface: Surface) => void;
-  keys: unknown[];
-}
-
-function Row({ name, height, axis, draw, keys }: RowProps) {
-  const canvas = useRef<HTMLCanvasElement>(null);
+function Pictures({ doc, seen }: { doc: ExplainDoc; seen: TimeAxis }) {
   const dark = useDark();
-  useLayoutEffect(() => {
-    if (canvas.current) draw({ canvas: canvas.current, axis, height, dark });
-  }, [axis, dark, height, ...keys]);
+  const peaks = useMemo(() => unpack(doc.waveform), [doc]);
+  const loudest = useMemo(() => Math.max(0.001, ...extent(peaks).map(Math.abs)), [peaks]);
+  const bands = doc.mel.shape[0] ?? 0;
+  const picture = useMemo(() => melPicture(unpack(doc.mel), bands, dark), [doc, dark]);
   return (
-    <div class="row">
-      <span class="row-name">{name}</span>
-      <canvas ref={canvas} role="img" aria-label={`${name} over time`} />
-    </div>
-  );
-}
-
-interface WordsProps {
-  doc: ExplainDoc;
-  axis: TimeAxis;
-  token: number;
-  choose: (word: TimedWord) => void;
-}
-
-type TimedWord = WordInfo & Span;
-
-function Words({ doc, axis, token, choose }: WordsProps) {
-  const words = doc.transcript.words.filter(
-    (word): word is TimedWord => word.start !== undefined && word.end !== undefined,
-  );
-  return (
-    <div class="words" role="group" aria-label="Words; choosing one plays it">
-      {words.map((word, i) => {
-        const chosen = word.first_token <= token && token <= word.last_token;
-        const left = axis.x(word.start);
-        const room = axis.x(words[i + 2]?.start ?? axis.t1) - left; // every other word hangs lower
-        return (
-          <button
-            key={i}
-            type="button"
-            class={chosen ? "word current" : "word"}
-            aria-pressed={chosen}
-            style={{
-              left: `${left}px`,
-              minWidth: `${Math.min(axis.x(word.end) - left, room)}px`,
-              maxWidth: `${Math.max(room - 2, 4)}px`,
-              ...tintStyle(1 - word.p),
-            }}
-            title={`${word.text.trim()}  ${word.start.toFixed(2)}–${word.end.toFixed(2)} s, p = ${probability(word.p)}`}
-            onClick={() => choose(word)}
-          >
-            <bdi>{word.text.trim()}</bdi>
-          </button>
-        );
-      })}
-    </div>
-  );
-}
-
-function AttentionRow({ doc, axis, token }: { doc: ExplainDoc; axis: TimeAxis; token: number }) {
-  const matrix = useMemo(() => unpack(doc.alignment.matrix), [doc]);
-  if (token < 0) return null;
-  const positions = doc.alignment.matrix.shape[1] ?? 0;
-  const row = matrix.subarray(token * positions, (token + 1) * positions);
-  return (
-    <Row
-      name={`attention of token ${token}, peak ${extent(row)[1].toFixed(2)}`}
-      height={56}
-      axis={axis}
-      draw={(surface) => drawAttention(surface, row, doc.audio.frame_seconds)}
-      keys={[doc, token]}
-    />
-  );
-}
-
-function AttentionNote({ doc, token }: { doc: ExplainDoc; token: number }) {
-  const one = doc.transcript.tokens[token];
-  if (!one) return null;
-  const heads = doc.alignment.heads.map(([layer, head]) => `${layer}.${head}`).join(", ");
-  return (
-    <p class="note">
-      Cross-attention onto the sound while <Quoted text={one.text} /> was written, mean of the alignment heads (layer.head) {heads}.
-      Word and token times come from it. Attention is not proof of cause.
-    </p>
+    <>
+      <Row
+        name="waveform"
+        label="waveform"
+        height={72}
+        seen={seen}
+        draw={(surface) => drawWaveform(surface, peaks, doc.audio.duration, loudest)}
+        keys={[doc]}
+      />
+      <Row
+        name="log-mel"
+        label={`log-mel, ${bands} bands`}
+        height={120}
+        seen={seen}
+        draw={(surface) => drawPicture(surface, picture, doc.audio.mel_hop_seconds)}
+        keys={[picture]}
+      />
+    </>
   );
 }
 
@@ -213,58 +252,14 @@ function Ticks({ axis }: { axis: TimeAxis }) {
     <div class="ticks" aria-hidden="true">
       {axis.ticks(70).map((time) => (
         <span key={time} style={{ left: `${axis.x(time)}px` }}>
-          {Number(time.toFixed(1))} s
+          {Number(time.toFixed(2))} s
         </span>
       ))}
     </div>
   );
 }
 
-function useAxis(scroller: { current: HTMLDivElement | null }, duration: number): TimeAxis {
-  const [room, setRoom] = useState(960);
-  useLayoutEffect(() => {
-    const box = scroller.current;
-    if (!box) return undefined;
-    const measure = () => setRoom(box.clientWidth);
-    measure();
-    const observer = new ResizeObserver(measure);
-    observer.observe(box);
-    return () => observer.disconnect();
-  }, []);
-  return useMemo(() => {
-    const length = Math.max(duration, 0.01);
-    return new TimeAxis(0, length, Math.max(room, Math.round(length * PIXELS_PER_SECOND), 1));
-  }, [room, duration]);
-}
-
-function spanOf(doc: ExplainDoc, token: number): Span | undefined {
+export function spanOf(doc: ExplainDoc, token: number): Span | undefined {
   const one = doc.transcript.tokens[token];
   return one?.start !== undefined && one.end !== undefined ? { start: one.start, end: one.end } : undefined;
-}
-
-/** Scroll as little as shows both ends of a span. */
-function reveal(box: HTMLDivElement | null, left: number, right: number): void {
-  if (!box || box.scrollWidth <= box.clientWidth) return;
-  const outside = left < box.scrollLeft || right > box.scrollLeft + box.clientWidth;
-  if (outside) box.scrollLeft = left - box.clientWidth * 0.15;
-}
-
-function seekTo(event: MouseEvent, axis: TimeAxis, player: Player): void {
-  if ((event.target as HTMLElement).closest("button")) return;
-  const rows = event.currentTarget as HTMLElement;
-  player.seek(axis.t(event.clientX - rows.getBoundingClientRect().left));
-}
-
-/** Space plays and pauses, unless what has the focus uses it itself. */
-function useSpaceKey(player: Player): void {
-  useEffect(() => {
-    const onKeyDown = (event: KeyboardEvent) => {
-      const taken = (event.target as HTMLElement).closest("button:not(.token), summary, [role=grid], a, input");
-      if (event.key !== " " || taken) return;
-      event.preventDefault();
-      player.toggle();
-    };
-    document.addEventListener("keydown", onKeyDown);
-    return () => document.removeEventListener("keydown", onKeyDown);
-  }, [player.toggle]);
 }

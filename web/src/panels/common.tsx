@@ -11,7 +11,7 @@ export interface PanelProps {
   select: (token: number) => void;
 }
 
-export function Panel(props: { title: string; lead: ComponentChildren; children: ComponentChildren; name: string }) {
+export function Panel(props: { title: ComponentChildren; lead: ComponentChildren; children: ComponentChildren; name: string }) {
   const id = useId();
   return (
     <section class={`panel ${props.name}`} aria-labelledby={id} data-testid={props.name}>

@@ -19,13 +19,29 @@ export function EncoderLensPanel({ doc }: PanelProps) {
           <li key={rung.layer} class={rung.is_final_text ? "same" : ""}>
             <span class="rung">layer {rung.layer}</span>
             <Written rung={rung} />
-            {i === 0 && <span class="flag">the ordinary transcript</span>}
-            {i > 0 && rung.is_final_text && <span class="flag">already the same text</span>}
+            <Kind rung={rung} last={i === 0} />
           </li>
         ))}
       </ol>
     </Panel>
   );
+}
+
+const KINDS: Record<string, string> = {
+  empty: "nothing",
+  punctuation: "punctuation only",
+  event: "a sound event",
+  loop: "a loop",
+  ungrounded: "other words",
+  correct: "nearly the transcript",
+};
+
+/** What kind of text a layer gives, beside the ordinary transcript. */
+function Kind({ rung, last }: { rung: EncoderLensLayer; last: boolean }) {
+  if (last) return <span class="flag">the ordinary transcript</span>;
+  if (rung.is_final_text) return <span class="flag">already the same text</span>;
+  const kind = rung.type === undefined ? undefined : (KINDS[rung.type] ?? shortened(rung.type, 40));
+  return kind ? <span class={`flag kind ${rung.type === "correct" ? "" : "other"}`}>{kind}</span> : null;
 }
 
 function Written({ rung }: { rung: EncoderLensLayer }) {

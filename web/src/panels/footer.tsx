@@ -1,11 +1,24 @@
 /** How to read the numbers, what the page does not show, and how long it took. */
 
 import type { ExplainDoc } from "../contract.ts";
+import { shortened } from "../model/numbers.ts";
 
 export function Footer({ doc }: { doc: ExplainDoc }) {
   const total = doc.timings.reduce((sum, timing) => sum + timing.seconds, 0);
   return (
     <footer>
+      {doc.left_out.length > 0 && (
+        <section data-testid="left-out">
+          <h2>What this leaves out</h2>
+          <ul>
+            {doc.left_out.map((line, i) => (
+              <li key={i}>
+                <bdi>{shortened(line, 1000)}</bdi>
+              </li>
+            ))}
+          </ul>
+        </section>
+      )}
       <h2>Reading this page</h2>
       <ul>
         <li>Tokens, layers, heads and ranks are numbered from 0; rank 0 is the most probable token.</li>

@@ -24,6 +24,7 @@ interface Props {
   narrow?: boolean;
   current?: number; // the selected column
   pick?: (column: number) => void;
+  tokens?: boolean; // columns are tokens, and are marked with them
 }
 
 const STEPS: Record<string, [number, number]> = {
@@ -102,7 +103,7 @@ export function Grid(props: Props) {
             <tr>
               <td class="corner">{props.corner}</td>
               {props.columns.map((column, c) => (
-                <th scope="col" key={c} class={c === props.current ? "current" : ""}>
+                <th scope="col" key={c} data-token={props.tokens ? c : undefined} class={c === props.current ? "current" : ""}>
                   {column}
                 </th>
               ))}
@@ -119,6 +120,7 @@ export function Grid(props: Props) {
                       class={cellClass(cell, props, c)}
                       style={tintStyle(cell.tint)}
                       data-at={`${r},${c}`}
+                      data-token={props.tokens ? c : undefined}
                       tabIndex={r === reachable[0] && c === reachable[1] ? 0 : -1}
                       aria-label={cell.told}
                       aria-selected={c === props.current}

@@ -16,6 +16,7 @@ export function Header(props: PanelProps) {
       <h1>
         <Answer doc={doc} />
       </h1>
+      <InShort doc={doc} />
       <Tokens {...props} />
       <Reference doc={doc} />
       <Facts doc={doc} />
@@ -26,7 +27,7 @@ export function Header(props: PanelProps) {
 function Answer({ doc }: { doc: ExplainDoc }) {
   const { text } = doc.transcript;
   if (!text.trim()) return <>The model wrote nothing.</>;
-  const least = leastCertain(doc);
+  const least = doc.in_words.length > 0 ? undefined : leastCertain(doc);
   return (
     <>
       The model wrote “<bdi>{shortened(text.trim(), 240)}</bdi>”
@@ -42,6 +43,21 @@ function Answer({ doc }: { doc: ExplainDoc }) {
         </span>
       ))}
     </>
+  );
+}
+
+/** What was found, in words; the first line is what the heading says already. */
+function InShort({ doc }: { doc: ExplainDoc }) {
+  const [, ...lines] = doc.in_words;
+  if (lines.length === 0) return null;
+  return (
+    <ul class="in-short" aria-label="In short">
+      {lines.map((line, i) => (
+        <li key={i}>
+          <bdi>{shortened(line, 600)}</bdi>
+        </li>
+      ))}
+    </ul>
   );
 }
 

@@ -4,6 +4,7 @@ import { useMemo } from "preact/hooks";
 import type { LensLayer, LensToken, TokenInfo } from "../contract.ts";
 import { probability, shortened, visible } from "../model/numbers.ts";
 import { Panel, type PanelProps, Quoted } from "./common.tsx";
+import { Trajectory } from "./trajectory.tsx";
 import { Grid, type GridRow, tintStyle } from "./grid.tsx";
 
 export function LogitLensPanel(props: PanelProps) {
@@ -16,6 +17,7 @@ export function LogitLensPanel(props: PanelProps) {
     >
       {lens ? (
         <>
+          <Trajectory lens={lens} />
           <OfToken lens={lens} token={props.doc.transcript.tokens[props.token] as TokenInfo} />
           <Overview {...props} />
         </>
@@ -106,6 +108,7 @@ function Overview({ doc, token, select }: PanelProps) {
       <Grid
         label="Logit lens, layers by tokens"
         scale="amount"
+        tokens
         corner="layer"
         columns={columns}
         rows={rows}

@@ -1,24 +1,27 @@
-/** One native audio element: play all, play a span, and a cursor that others can follow. */
+/** One native audio element: play all, play a span once or over and over, and a cursor that others can follow. */
 
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
-
-export interface Span {
-  start: number;
-  end: number;
-}
+import type { Span } from "../model/time.ts";
 
 export interface Player {
   element: { current: HTMLAudioElement | null };
   playing: boolean;
-  toggle: () => void;
+  now: () => number;
+  /** Play or pause; `within` is played alone where one is given. */
+  toggle: (within?: Span) => void;
   seek: (seconds: number) => void;
   play: (span: Span) => void;
+  /** Whether the span that is played begins again at its end. */
+  loop: (on: boolean) => void;
 }
+
+const SHORTEST = 0.05; // seconds of a span that can be heard
 
 /** `follow` is called with the current time whenever it changes, at every frame while playing. */
 export function usePlayer(follow: (seconds: number) => void): Player {
   const element = useRef<HTMLAudioElement>(null);
-  const stopAt = useRef(Infinity);
+  const span = useRef<Span | undefined>(undefined);
+  const looping = useRef(false);
   const following = useRef(follow);
   const [playing, setPlaying] = useState(false);
   following.current = follow;
@@ -27,9 +30,14 @@ export function usePlayer(follow: (seconds: number) => void): Player {
     const audio = element.current;
     if (!audio) return undefined;
     const update = () => {
-      if (audio.currentTime >= stopAt.current) {
-        audio.pause();
-        stopAt.current = Infinity;
+      const within = span.current;
+      if (within && audio.currentTime >= within.end) {
+        if (looping.current) {
+          audio.currentTime = within.start;
+        } else if (!audio.paused) {
+          span.current = undefined;
+          audio.pause();
+        }
       }
       following.current(audio.currentTime);
     };
@@ -48,7 +56,14 @@ export function usePlayer(follow: (seconds: number) => void): Player {
       cancelAnimationFrame(frame);
       update();
     };
-    const listeners = { play: started, pause: stopped, ended: stopped, seeked: update, timeupdate: update };
+    // A span that reaches to the end of the sound ends with it.
+    const ended = () => {
+      const within = span.current;
+      if (!within || !looping.current) return stopped();
+      audio.currentTime = within.start;
+      void audio.play().catch(stopped);
+    };
+    const listeners = { play: started, pause: stopped, ended, seeked: update, timeupdate: update };
     for (const [name, listener] of Object.entries(listeners)) audio.addEventListener(name, listener);
     return () => {
       cancelAnimationFrame(frame);
@@ -58,24 +73,31 @@ export function usePlayer(follow: (seconds: number) => void): Player {
 
   const actions = useMemo(() => {
     const begin = (audio: HTMLAudioElement) => void audio.play().catch(() => setPlaying(false));
+    const play = ({ start, end }: Span) => {
+      const audio = element.current;
+      if (!audio) return;
+      audio.currentTime = start;
+      span.current = { start, end: Math.max(end, start + SHORTEST) };
+      begin(audio);
+    };
     return {
-      toggle() {
+      play,
+      now: () => element.current?.currentTime ?? 0,
+      toggle(within?: Span) {
         const audio = element.current;
-        stopAt.current = Infinity;
-        if (audio?.paused) begin(audio);
-        else audio?.pause();
+        if (!audio) return;
+        if (!audio.paused) return audio.pause();
+        if (within) return play(within);
+        span.current = undefined;
+        begin(audio);
       },
       seek(seconds: number) {
-        stopAt.current = Infinity;
+        span.current = undefined;
         if (element.current) element.current.currentTime = seconds;
         following.current(seconds);
       },
-      play({ start, end }: Span) {
-        const audio = element.current;
-        if (!audio) return;
-        audio.currentTime = start;
-        stopAt.current = Math.max(end, start + 0.05);
-        begin(audio);
+      loop(on: boolean) {
+        looping.current = on;
       },
     };
   }, []);
