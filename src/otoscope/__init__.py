@@ -32,6 +32,8 @@ _DOORS = {
     "transcribe": "otoscope.models.transcribing",
     "transcribe_all": "otoscope.models.transcribing",
     "explain": "otoscope.studies.explain:explain_clip",
+    "Intervention": "otoscope.documents.intervention",
+    "intervene": "otoscope.studies.intervening",
     "items": "otoscope.corpora",
     "probe": "otoscope.probes.corpus:probe_corpus",
     "save_page": "otoscope.views.page",
@@ -42,9 +44,9 @@ _DOORS = {
 }
 
 __all__ = [
-    "ActivationCache", "Clip", "DecodeOptions", "Edit", "HookPoint", "OtoscopeError", "Transcript", "__version__",
-    "explain", "items", "load_model", "mix", "probe", "read", "sample", "save_page", "silence", "trace", "trace_audio",
-    "trace_speech", "transcribe", "transcribe_all", "white_noise",
+    "ActivationCache", "Clip", "DecodeOptions", "Edit", "HookPoint", "Intervention", "OtoscopeError", "Transcript",
+    "__version__", "explain", "intervene", "items", "load_model", "mix", "probe", "read", "sample", "save_page",
+    "silence", "trace", "trace_audio", "trace_speech", "transcribe", "transcribe_all", "white_noise",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -55,12 +57,14 @@ if TYPE_CHECKING:
     from otoscope.circuits.speech import trace_speech
     from otoscope.circuits.tracer import trace
     from otoscope.corpora import items
+    from otoscope.documents.intervention import Intervention
     from otoscope.errors import OtoscopeError
     from otoscope.models.loading import load_model
     from otoscope.models.transcribing import transcribe, transcribe_all
     from otoscope.models.transcripts import DecodeOptions, Transcript
     from otoscope.probes.corpus import probe_corpus as probe
     from otoscope.studies.explain import explain_clip as explain
+    from otoscope.studies.intervening import intervene
     from otoscope.views.page import save_page
 
 

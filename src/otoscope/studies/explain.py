@@ -131,7 +131,7 @@ def explain_clip(
             task.advance()
         tokens = torch.tensor([*decoded.prompt, *decoded.ids], device=model.device)
         with watch.stage("logit lens"):
-            lens = _logit_lens(model, heard.encoded, tokens, len(decoded.prompt))
+            lens = lens_info(model, heard.encoded, tokens, len(decoded.prompt))
             task.advance()
         with watch.stage("encoder lens"):
             layers = _encoder_lens(model, heard, decoded, transcript, options)
@@ -156,7 +156,7 @@ def explain_clip(
             start=clip.start,
             recording_duration=whole,
         ),
-        transcript=_transcript_info(transcript, reference, clip.start),
+        transcript=transcript_info(transcript, reference, clip.start),
         logit_lens=lens,
         encoder_lens=layers,
         ablation=ablation,
@@ -204,7 +204,8 @@ def _check_token(token: int | None, transcript: Transcript) -> None:
         raise OptionError(f"Token {token} does not exist.", remedy)
 
 
-def _logit_lens(model: SpeechModel, encoded: Tensor, tokens: Tensor, prompt: int) -> LogitLens:
+def lens_info(model: SpeechModel, encoded: Tensor, tokens: Tensor, prompt: int) -> LogitLens:
+    """The logit lens of every token after the first `prompt` of `tokens`, which are given to the decoder."""
     layers = model.config.decoder_layers
     if len(tokens) == prompt:
         return LogitLens(layers=layers, tokens=[])
@@ -267,7 +268,7 @@ def _ablate(model: SpeechModel, heard: Heard, tokens: Tensor, prompt: int, batch
 # The document ------------------------------------------------------------------------------------------------------------
 
 
-def _transcript_info(transcript: Transcript, reference: str | None, offset: float) -> TranscriptInfo:
+def transcript_info(transcript: Transcript, reference: str | None, offset: float) -> TranscriptInfo:
     """What the document says of the transcript; its times count from the start of the window."""
     wer = None
     if reference is not None:

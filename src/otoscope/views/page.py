@@ -15,8 +15,9 @@ from otoscope.files import atomic_write
 if TYPE_CHECKING:
     from otoscope.documents.explain import ExplainDoc
     from otoscope.documents.features import FeaturesDoc
+    from otoscope.documents.intervention import Outcome
 
-    Shown = ExplainDoc | FeaturesDoc
+    Shown = ExplainDoc | FeaturesDoc | Outcome
 
 _COMPRESS_ABOVE = 64_000  # characters; smaller documents stay readable in the file
 

@@ -1,6 +1,6 @@
 /*
 Generated from web/ by `npm run build`; do not edit.
-sources sha256: 7a89cd9edae0d215c83e77c9792306f3d77e346865527504bc43df8943481190
+sources sha256: fb2fa554803fe5c6a1e3922e0c0cefa7261f5cc40ea3f4fc7e5b9f19253b910c
 
 Contains preact:
 The MIT License (MIT)
