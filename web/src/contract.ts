@@ -166,6 +166,7 @@ export interface WordInfo {
  * `resources["audio"]` is the window as a WAV file.
  */
 export interface ExplainDoc {
+  note?: string;
   kind: "explain";
   version: 1;
   title: string;
@@ -261,6 +262,7 @@ export interface TokenWeight {
  * `resources` holds the snippets of sound, as FLAC.
  */
 export interface FeaturesDoc {
+  note?: string;
   kind: "features";
   version: 1;
   title: string;
@@ -526,6 +528,7 @@ export interface Supernode {
  * features.
  */
 export interface GraphDoc {
+  note?: string;
   kind: "graph";
   version: 1;
   title: string;

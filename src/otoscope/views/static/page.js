@@ -1,6 +1,6 @@
 /*
 Generated from web/ by `npm run build`; do not edit.
-sources sha256: 5ec9da058b5062bc7a3f3a891bd551d7bcd642c56121f4bdd3d9d8772d9e7ad2
+sources sha256: 1f660f3de7ce95c6c346eef51d629683cf8cded859d37a8e49546cd120c5bbae
 
 Contains preact:
 The MIT License (MIT)
