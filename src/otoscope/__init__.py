@@ -37,6 +37,7 @@ _DOORS = {
     "items": "otoscope.corpora",
     "probe": "otoscope.probes.corpus:probe_corpus",
     "save_page": "otoscope.views.page",
+    "read_document": "otoscope.views.page_reading",
     "trace": "otoscope.circuits.tracer",
     "trace_audio": "otoscope.circuits.audio_language",
     "trace_speech": "otoscope.circuits.speech",
@@ -45,8 +46,8 @@ _DOORS = {
 
 __all__ = [
     "ActivationCache", "Clip", "DecodeOptions", "Edit", "HookPoint", "Intervention", "OtoscopeError", "Transcript",
-    "__version__", "explain", "intervene", "items", "load_model", "mix", "probe", "read", "sample", "save_page",
-    "silence", "trace", "trace_audio", "trace_speech", "transcribe", "transcribe_all", "white_noise",
+    "__version__", "explain", "intervene", "items", "load_model", "mix", "probe", "read", "read_document", "sample",
+    "save_page", "silence", "trace", "trace_audio", "trace_speech", "transcribe", "transcribe_all", "white_noise",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from otoscope.studies.explain import explain_clip as explain
     from otoscope.studies.intervening import intervene
     from otoscope.views.page import save_page
+    from otoscope.views.page_reading import read_document
 
 
 def __getattr__(name: str) -> Any:

@@ -166,6 +166,7 @@ export interface WordInfo {
  * `resources["audio"]` is the window as a WAV file.
  */
 export interface ExplainDoc {
+  note?: string;
   kind: "explain";
   version: 1;
   title: string;
@@ -261,6 +262,7 @@ export interface TokenWeight {
  * `resources` holds the snippets of sound, as FLAC.
  */
 export interface FeaturesDoc {
+  note?: string;
   kind: "features";
   version: 1;
   title: string;
@@ -272,6 +274,268 @@ export interface FeaturesDoc {
   vectors: number;
   features_in_all: number;
   features: Array<FeatureInfo>;
+  settings: Record<string, string | number | boolean | null>;
+  versions: Record<string, string>;
+  notes: Array<string>;
+  resources: Record<string, Resource>;
+}
+
+/**
+ * What each source supplied to a target along all paths, through features that are nodes or not; all parts sum to `value`.
+ *
+ * `sound` has one number a segment, `tokens` one a token; `heads` are layer, head, segment and part of what cross-attention
+ * brought, the largest ones.
+ */
+export interface Account {
+  value: number;
+  sound: Array<number>;
+  tokens: Array<number>;
+  positions: number;
+  biases: number;
+  errors: number;
+  heads: Array<[number, number, number, number]>;
+}
+
+/**
+ * What was written onto one graph; everything is filed under node ids, so it outlives another pruning.
+ *
+ * `places` are where a person put the boxes of the subgraph, as shares of its width and height from the upper left; boxes of
+ * supernodes are filed under `supernode/` and the id of their first node.
+ */
+export interface Annotations {
+  labels: Record<string, string>;
+  pins: Array<string>;
+  supernodes: Array<Supernode>;
+  places: Record<string, [number, number]>;
+  note: string;
+}
+
+/** Why a head looked from one token at another: its score before softcap and mask, as parts of pairs of sources. */
+export interface AttentionScore {
+  layer: number;
+  head: number;
+  query: number;
+  key: number;
+  score: number;
+  pairs: Array<ScorePair>;
+}
+
+/**
+ * Whether predictions of the graph come true when nodes are taken away in the model.
+ *
+ * `direct`: correlation with everything frozen; `free`: with the model reacting, and its 95 % interval; `baselines` are simpler
+ * guides.
+ */
+export interface CheckLine {
+  what: string;
+  n: number;
+  direct?: number;
+  free?: number;
+  low?: number;
+  high?: number;
+  baselines: Record<string, number | null>;
+}
+
+/**
+ * An edge by the last head on its way. Heads, `residual` (no head) and `skip` (skip paths of the dictionary) sum to the edge;
+ * `others` is what the heads that are not listed carry together.
+ */
+export interface EdgeSplit {
+  source: number;
+  target: number;
+  heads: Array<HeadPart>;
+  others: number;
+  residual: number;
+  skip: number;
+  scores: Array<AttentionScore>;
+}
+
+/** Edges as three arrays of one length: what node supplies which node, and how much (`f32`; indices are exact to 2**24). */
+export interface Edges {
+  source: PackedArray;
+  target: PackedArray;
+  weight: PackedArray;
+}
+
+/**
+ * One graph: targets, nodes, edges, and what is known about them.
+ *
+ * `dictionary` is that of the stack that writes, `encoder_dictionary` of the one that hears, where it was opened.
+ */
+export interface GraphData {
+  model: string;
+  dictionary: string;
+  encoder_dictionary?: string;
+  text: string;
+  streams: Array<GraphStream>;
+  tokens: Array<GraphToken>;
+  segments: Array<GraphSegment>;
+  targets: Array<GraphTarget>;
+  nodes: Array<GraphNode>;
+  edges: Edges;
+  splits: Array<EdgeSplit>;
+  features: Array<GraphFeature>;
+  left_out: LeftOut;
+  checks: Array<CheckLine>;
+  summary: Array<string>;
+  made: Made;
+  annotations: Annotations;
+}
+
+/** What is known of a feature apart from this graph; `about` where examples were collected. */
+export interface GraphFeature {
+  stream: string;
+  layer: number;
+  feature: number;
+  promotes: Array<TokenWeight>;
+  suppresses: Array<TokenWeight>;
+  about?: FeatureInfo;
+}
+
+/**
+ * A node. `position` is its token, `segment` its stretch of sound, and it has one of the two or neither.
+ *
+ * `influence` is the share of the targets that reaches them through the node along all paths of the whole graph. `label` is made
+ * by rule; what a person calls it is an annotation. `inputs` is missing where nothing was traced into it.
+ */
+export interface GraphNode {
+  id: string;
+  kind: "feature" | "error" | "token" | "position" | "bias" | "target" | "frame" | "projector";
+  stream: string;
+  layer: number;
+  position?: number;
+  segment?: number;
+  feature?: number;
+  activation?: number;
+  start?: number;
+  end?: number;
+  label: string;
+  influence: number;
+  inputs?: Inputs;
+}
+
+/** A stretch of sound over which frames are pooled into one node. */
+export interface GraphSegment {
+  label: string;
+  start: number;
+  end: number;
+  kind: "word" | "pause" | "padding" | "piece";
+}
+
+/** A stack of layers: the one that writes, or the one that hears. */
+export interface GraphStream {
+  name: string;
+  layers: number;
+  hears: boolean;
+}
+
+/**
+ * What is explained: the logit of a token over the mean of the vocabulary, or over that of another token.
+ *
+ * `position` is the token at which it is read; `written` the number of the written token that it is, where one was written.
+ */
+export interface GraphTarget {
+  node: number;
+  text: string;
+  p?: number;
+  weight: number;
+  position: number;
+  written?: number;
+  against?: string;
+  account?: Account;
+}
+
+/**
+ * A token that the writing stack was given; `start` and `end` are those of its word, where it was heard.
+ *
+ * `prompt`: it was given by the decoder's prompt, not written.
+ */
+export interface GraphToken {
+  text: string;
+  prompt: boolean;
+  start?: number;
+  end?: number;
+}
+
+/** One head's part of an edge or an attention score's layer and head. */
+export interface HeadPart {
+  layer: number;
+  head: number;
+  cross: boolean;
+  part: number;
+}
+
+/**
+ * What a node sums over: its edges and `rest`, signed, make `value`.
+ *
+ * `mass` is the sum of absolute sizes over edges and everything else (`rest_mass`), so that an edge's share of the input is
+ * `weight / mass`, and shares of edges and rest sum to 1 in size, however few edges are kept.
+ */
+export interface Inputs {
+  value: number;
+  rest: number;
+  rest_mass: number;
+  mass: number;
+}
+
+/**
+ * What the graph does not show, so that it can say so.
+ *
+ * `rest` is the share of the influence that ends in features that are no nodes, `errors` in what the dictionary misses.
+ */
+export interface LeftOut {
+  active_features: number;
+  traced_features: number;
+  shown_features: number;
+  traced_edges: number;
+  shown_edges: number;
+  node_share: number;
+  edge_share: number;
+  rest: number;
+  errors: number;
+}
+
+/** How to make the graph again: the command, and lines of Python that leave it in `graph`. */
+export interface Made {
+  command: string;
+  python: string;
+}
+
+/** What two sources together supplied to an attention score, by ids or names. */
+export interface ScorePair {
+  query: string;
+  key: string;
+  part: number;
+}
+
+/** The sound of a graph; `waveform` is (2, bins), `mel` (mel bins, frames), lowest bin first, as the model saw it. */
+export interface Sound {
+  audio: AudioInfo;
+  waveform: PackedArray;
+  mel: PackedArray;
+}
+
+/** Nodes that a person takes for one thing. A node is in one supernode at most. */
+export interface Supernode {
+  label: string;
+  nodes: Array<string>;
+}
+
+/**
+ * One graph on a page of its own, with its sound, and another one to compare it with.
+ *
+ * `resources["audio"]` is the window as a WAV file, `resources["other-audio"]` that of the other graph; the rest are snippets of
+ * features.
+ */
+export interface GraphDoc {
+  note?: string;
+  kind: "graph";
+  version: 1;
+  title: string;
+  graph: GraphData;
+  sound?: Sound;
+  other?: GraphData;
+  other_sound?: Sound;
   settings: Record<string, string | number | boolean | null>;
   versions: Record<string, string>;
   notes: Array<string>;
@@ -336,6 +600,7 @@ export interface Written {
  * decoder. `python` and `command` do the same again.
  */
 export interface Outcome {
+  note?: string;
   kind: "intervention";
   version: 1;
   title: string;

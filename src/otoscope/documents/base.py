@@ -69,7 +69,12 @@ class Part(BaseModel):
 
 
 class Document(Part):
-    """Base of everything a page can show. Subclasses add a literal `kind` and `version`."""
+    """Base of everything a page can show. Subclasses add a literal `kind` and `version`.
+
+    `note` is what a person wrote beside the whole of it.
+    """
+
+    note: Text | None = None
 
     def dumps(self) -> str:
         """The complete document as JSON text, unknown values omitted."""

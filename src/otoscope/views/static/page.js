@@ -1,6 +1,6 @@
 /*
 Generated from web/ by `npm run build`; do not edit.
-sources sha256: fb2fa554803fe5c6a1e3922e0c0cefa7261f5cc40ea3f4fc7e5b9f19253b910c
+sources sha256: 4d9ec88c9d37b63c236b83a45bc082a2bb12b07369dfcb3f6950800ebd5293ff
 
 Contains preact:
 The MIT License (MIT)
