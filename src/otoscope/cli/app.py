@@ -11,6 +11,7 @@ from otoscope.cli.corpus import corpus
 from otoscope.cli.doctor import doctor
 from otoscope.cli.explain import explain
 from otoscope.cli.features import features
+from otoscope.cli.intervene import intervene
 from otoscope.cli.lens import lens
 from otoscope.cli.mend import mend
 from otoscope.cli.models import models
@@ -30,6 +31,7 @@ app.command()(lens)
 app.command()(probe)
 app.command()(patch)
 app.command()(trace)
+app.command()(intervene)
 app.command()(study)
 app.add_typer(models)
 app.add_typer(corpus)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -279,6 +279,11 @@ class Outcome(Document):
     def changed(self) -> bool:
         """Whether another text was written."""
         return self.before.transcript.text != self.after.transcript.text
+
+    def to_data(self) -> dict[str, Any]:
+        """The results for programs: plain JSON values; `change` is a list."""
+        data = self.model_dump(mode="json", exclude_none=True)
+        return data | {"change": self.change.unpack().tolist(), "changed": self.changed}
 
     def summary(self) -> str:
         """A few lines of plain text: before, after, risk and control."""
