@@ -18,6 +18,7 @@ from otoscope.cli.models import models
 from otoscope.cli.monitor import monitor
 from otoscope.cli.patch import patch
 from otoscope.cli.probe import probe
+from otoscope.cli.serve import serve
 from otoscope.cli.study import study
 from otoscope.cli.trace import trace
 from otoscope.cli.transcribe import transcribe
@@ -33,6 +34,7 @@ app.command()(patch)
 app.command()(trace)
 app.command()(intervene)
 app.command()(study)
+app.command()(serve)
 app.add_typer(models)
 app.add_typer(corpus)
 app.add_typer(features)

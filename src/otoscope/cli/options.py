@@ -37,7 +37,9 @@ Mend = Annotated[
 
 Silence = Annotated[
     list[str] | None,
-    typer.Option("--silence", metavar="T0-T1", help="Silence a span of the sound, in seconds; several times."),
+    typer.Option(
+        "--silence", metavar="T0-T1", help="Silence a span of the sound, in seconds; several times."
+    ),
 ]
 Zero = Annotated[
     list[str] | None,

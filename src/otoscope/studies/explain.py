@@ -75,7 +75,8 @@ class _Stopwatch:
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         start = time.perf_counter()
-        yield
+        with track(name.capitalize()):
+            yield
         self.timings.append(Timing(stage=name, seconds=round(time.perf_counter() - start, 3)))
 
 

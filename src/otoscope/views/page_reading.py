@@ -56,6 +56,15 @@ def document_text(path: Path | str) -> bytes:
     return _inflated(text, path) if found[1] else text
 
 
+def is_page(path: Path | str) -> bool:
+    """Whether a file says that it is a page of otoscope; it may still be damaged."""
+    try:
+        with Path(path).open("rb") as file:
+            return _GENERATOR in file.read(_HEAD)
+    except OSError:
+        return False
+
+
 def _bytes_of(path: Path) -> bytes:
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe must not hold us up
