@@ -206,6 +206,23 @@ def _wav(samples):
 
 
 @functools.cache
+def spoken_into_the_microphone():
+    """A WAV file that Chromium's made-up microphone plays again and again."""
+    import atexit
+    import tempfile
+
+    import soundfile
+
+    from otoscope.audio import read, sample
+
+    folder = tempfile.TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    path = f"{folder.name}/spoken.wav"
+    soundfile.write(path, read(sample("jfk")).samples, 16_000)
+    return path
+
+
+@functools.cache
 def chromium():
     """The path of a Chromium on this machine, or None."""
     named = os.environ.get("OTOSCOPE_CHROMIUM")
@@ -230,6 +247,7 @@ def browser():
         "--no-first-run",
         "--use-fake-device-for-media-stream",
         "--use-fake-ui-for-media-stream",
+        f"--use-file-for-fake-audio-capture={spoken_into_the_microphone()}",
     ]
     with sync_playwright() as playwright:
         running = playwright.chromium.launch(executable_path=chromium(), args=flags)
@@ -290,13 +308,28 @@ def visit(browser):
     assert complaints == []
 
 
-@pytest.fixture
-def open_page(visit, tmp_path):
-    """Open a document's page from disk."""
+@pytest.fixture(scope="session")
+def pages_server(tmp_path_factory):
+    """A server over a folder of its own, for pages that are shown on both hosts."""
+    pytest.importorskip("starlette")
+    from tests.views.served import serving
+
+    with serving(tmp_path_factory.mktemp("runs")) as served:
+        yield served
+
+
+@pytest.fixture(params=["file", "server"])
+def open_page(request, visit, tmp_path):
+    """Open a document's page, from disk and on a server."""
 
     def opened(doc, fragment="", **options):
-        save_page(doc, tmp_path / "page.html")
-        page = visit((tmp_path / "page.html").as_uri() + fragment, ["file:"], **options)
+        if request.param == "file":
+            save_page(doc, tmp_path / "page.html")
+            page = visit((tmp_path / "page.html").as_uri() + fragment, ["file:"], **options)
+        else:
+            served = request.getfixturevalue("pages_server")
+            save_page(doc, served.folder / "page.html")
+            page = visit(served.page_of("page.html", fragment), [f"http://{served.address}/"], **options)
         page.locator("main, #page:not(:has(.loading))").first.wait_for()
         return page
 

@@ -2,11 +2,14 @@
 
 import "./css/page.css";
 import { render } from "preact";
-import type { Doc } from "./host.ts";
+import type { Doc, Host } from "./host.ts";
 import { HostContext } from "./host.ts";
 import { hostOfThisPage } from "./hosts/choose.ts";
+import { shortened } from "./model/numbers.ts";
 import { ExplainPage } from "./pages/explain.tsx";
 import { FeaturesPage } from "./pages/features.tsx";
+import { servedPage } from "./pages/served.tsx";
+import { PersonsNote, RunBar } from "./panels/runs/bar.tsx";
 
 function PageOf({ doc }: { doc: Doc }) {
   switch (doc.kind) {
@@ -19,18 +22,32 @@ function PageOf({ doc }: { doc: Doc }) {
   }
 }
 
+/** What stands above a document: on a server's own page of it a bar, elsewhere what a person noted on it. */
+function Above({ doc, host }: { doc: Doc; host: Host }) {
+  const whole = host.kind === "server" && location.pathname.startsWith("/run/");
+  return whole ? <RunBar doc={doc} /> : <PersonsNote note={doc.note} />;
+}
+
+async function shown(host: Host) {
+  const own = host.kind === "server" ? await servedPage(location.pathname) : undefined;
+  if (own) return own;
+  const doc = await host.document();
+  if (doc.version !== 1) throw new Error("This page cannot show that version of the document.");
+  if (host.kind === "server") document.title = `${shortened(doc.title, 100)} · otoscope`;
+  return (
+    <>
+      <Above doc={doc} host={host} />
+      <PageOf doc={doc} />
+    </>
+  );
+}
+
 const place = document.getElementById("page") as HTMLElement;
 try {
   const host = hostOfThisPage();
-  const doc = await host.document();
-  if (doc.version !== 1) throw new Error("This page cannot show that version of the document.");
+  const page = await shown(host);
   place.replaceChildren();
-  render(
-    <HostContext.Provider value={host}>
-      <PageOf doc={doc} />
-    </HostContext.Provider>,
-    place,
-  );
+  render(<HostContext.Provider value={host}>{page}</HostContext.Provider>, place);
 } catch (error) {
   place.textContent = `This page cannot be shown. ${error instanceof Error ? error.message : ""}`;
 }

@@ -38,11 +38,22 @@ def parse_document(text: str | bytes) -> Document:
     Raises:
         DocumentError: It is no JSON, no document of a known kind and version, or holds what no document does.
     """
+    return document_of(parse_values(text))
+
+
+def parse_values(text: str | bytes) -> dict[str, Any]:
+    """The JSON values of a document, not checked yet.
+
+    Raises:
+        DocumentError: It is no JSON object.
+    """
     try:
         data = json.loads(text)
     except (ValueError, RecursionError):
-        raise DocumentError("The document is no JSON.", "Make it again.") from None
-    return document_of(data)
+        data = None
+    if not isinstance(data, dict):
+        raise DocumentError("The document is no JSON object.", "Make it again.")
+    return data
 
 
 def document_of(data: Any) -> Document:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from otoscope.views.server_runs import Shelf, UnknownRunError, id_of
 from otoscope.views.server_shell import FILES, render_shell
 from otoscope.views.server_work import Parcel, Workshop, checked_options, checked_sound
 
+_log = logging.getLogger("uvicorn.error")
 _LOOK = 0.15  # seconds between two looks at a job whose progress is streamed
 
 
@@ -78,7 +80,7 @@ class Server:
         self.shelf, self.workshop, self.queue, self.gate = shelf, workshop, queue, gate
         self.limits = limits or Limits()
         shells = [Route(path, self._guarded(self._shell, secret=False)) for path in
-                  ("/", "/run/{id}", "/beside/{id}", "/compare/{one}/{other}")]  # fmt: skip
+                  ("/", "/run/{id}", "/folder/{id}", "/beside/{id}", "/compare/{one}/{other}")]  # fmt: skip
         self.app = Starlette(
             routes=[
                 *shells,
@@ -120,6 +122,12 @@ class Server:
                 answer = _refused(_status(error), error.reason, error.remedy)
             except ClientDisconnect:
                 answer = Response(status_code=400)
+            except Exception as error:
+                _log.exception("An error that was not expected.")
+                reason = f"otoscope met an error it did not expect: {type(error).__name__}."
+                answer = _refused(
+                    500, reason, "This is a bug; please report it with what the terminal shows."
+                )
             answer.headers.update(
                 {name: value for name, value in HEADERS.items() if name not in answer.headers}
             )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import threading
 import time
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from otoscope.documents.base import Document
-from otoscope.documents.kinds import document_of
+from otoscope.documents.kinds import document_of, parse_values
 from otoscope.errors import DocumentError
 from otoscope.runs.annotations import AnnotationStore
 from otoscope.runs.notes import Notes
@@ -147,7 +146,7 @@ class Shelf:
         if entry.form != "folder":
             raise DocumentError(f"{entry.path} is a page.", "Open it as one.")
         path = self.folder / entry.path
-        described = _json_of(path)
+        described = parse_values(path.read_bytes())
         files = sorted((f.name, f.stat().st_size) for f in path.parent.iterdir() if f.is_file())
         return {
             "settings": described.get("settings", {}),
@@ -173,7 +172,7 @@ class Shelf:
 
     def _written_onto(self, entry: Entry) -> dict[str, Any]:
         """The values of a page's document with notes and annotations in their places."""
-        data = json.loads(document_text(self.folder / entry.path))
+        data = parse_values(document_text(self.folder / entry.path))
         note = self.notes.read().get(_about(entry))
         if note is not None:
             data["note"] = note.text
@@ -238,22 +237,16 @@ def _entry(folder: Path, path: str, stamp: Stamp) -> Entry | None:
             text = document_text(folder / path)
         else:
             return None
-        told = summary(json.loads(text))
+        told = summary(parse_values(text))
     except DocumentError as error:
-        return Entry(**asdict(entry) | {"broken": error.reason, "digest": entry.id})
-    except (OSError, ValueError, RecursionError):
-        return None if of_folder else Entry(**asdict(entry) | {"broken": "The document is no JSON."})
+        broken = {"broken": error.reason, "digest": entry.id}
+        return None if of_folder else Entry(**asdict(entry) | broken)
+    except OSError:
+        return None
     if told is None:
         return None
     told["title"] = told.get("title") or entry.title
     return Entry(**asdict(entry) | told | {"digest": hashlib.sha256(text).hexdigest()})
-
-
-def _json_of(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        raise DocumentError(f"{path.name} cannot be read.", "Look at the file.") from None
 
 
 def _put(data: dict[str, Any], place: str, value: dict[str, Any]) -> None:

@@ -41,7 +41,7 @@ def _flags(data: dict[str, Any]) -> list[str]:
     if _is_number(silent) and silent > _SILENT:
         flags.append("perhaps no speech")
     if _is_number(wrong) and wrong > 0:
-        flags.append(f"{100 * wrong:.0f} % words wrong")
+        flags.append(f"word error rate {100 * wrong:.0f} %")
     cautions = data.get("cautions")
     if isinstance(cautions, list) and cautions:
         flags.append("caution" if len(cautions) == 1 else f"{len(cautions)} cautions")

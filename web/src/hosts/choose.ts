@@ -2,7 +2,8 @@
 
 import type { Host } from "../host.ts";
 import { fileHost } from "./file.ts";
+import { serverHost } from "./server.ts";
 
 export function hostOfThisPage(): Host {
-  return fileHost();
+  return document.documentElement.dataset.host === "server" ? serverHost() : fileHost();
 }
