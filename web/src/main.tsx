@@ -7,6 +7,7 @@ import { HostContext } from "./host.ts";
 import { hostOfThisPage } from "./hosts/choose.ts";
 import { ExplainPage } from "./pages/explain.tsx";
 import { FeaturesPage } from "./pages/features.tsx";
+import { InterventionPage } from "./pages/intervention.tsx";
 
 function PageOf({ doc }: { doc: Doc }) {
   switch (doc.kind) {
@@ -14,6 +15,8 @@ function PageOf({ doc }: { doc: Doc }) {
       return <ExplainPage doc={doc} />;
     case "features":
       return <FeaturesPage doc={doc} />;
+    case "intervention":
+      return <InterventionPage doc={doc} />;
     default:
       throw new Error("This page cannot show that kind of document.");
   }

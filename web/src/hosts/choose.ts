@@ -2,7 +2,8 @@
 
 import type { Host } from "../host.ts";
 import { fileHost } from "./file.ts";
+import { isFramed, notebookHost } from "./notebook.ts";
 
 export function hostOfThisPage(): Host {
-  return fileHost();
+  return isFramed() ? notebookHost() : fileHost();
 }
