@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from otoscope.cli.options import Common, Feature, Silence, Zero, require_different, with_common
+from otoscope.cli.options import (
+    ChangedFeatures,
+    Common,
+    SilencedSpans,
+    ZeroedComponents,
+    require_different,
+    with_common,
+)
 from otoscope.cli.show import say, table, write_json
 from otoscope.errors import OptionError
 from otoscope.files import require_writable
@@ -22,9 +29,9 @@ _SIGNS = {"same": "  ", "replaced": "~ ", "added": "+ ", "removed": "− "}
 def intervene(
     clip: Annotated[Path, typer.Argument(metavar="CLIP", help="A recording.")],
     *,
-    silence: Silence = None,
-    zero: Zero = None,
-    feature: Feature = None,
+    silence: SilencedSpans = None,
+    zero: ZeroedComponents = None,
+    feature: ChangedFeatures = None,
     model: Annotated[str, typer.Option(help="An alias, a hub id or a model directory.")] = "whisper-tiny.en",
     dictionary: Annotated[
         str, typer.Option(help="What features of the decoder are: a folder, or neurons, the model's own.")

@@ -35,13 +35,13 @@ Mend = Annotated[
     Path | None, typer.Option("--mend", metavar="DIR", help="Apply a repair that `otoscope mend` made.")
 ]
 
-Silence = Annotated[
+SilencedSpans = Annotated[
     list[str] | None,
     typer.Option(
         "--silence", metavar="T0-T1", help="Silence a span of the sound, in seconds; several times."
     ),
 ]
-Zero = Annotated[
+ZeroedComponents = Annotated[
     list[str] | None,
     typer.Option(
         "--zero",
@@ -49,7 +49,7 @@ Zero = Annotated[
         help="Zero a block, or a head of it: decoder_blocks.2.mlp, decoder_blocks.2.cross_attn.3; several times.",
     ),
 ]
-Feature = Annotated[
+ChangedFeatures = Annotated[
     list[str] | None,
     typer.Option(
         "--feature",

@@ -6,6 +6,8 @@ import base64
 import binascii
 import math
 from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -79,6 +81,36 @@ class Document(Part):
     def dumps(self) -> str:
         """The complete document as JSON text, unknown values omitted."""
         return self.model_dump_json(exclude_none=True)
+
+    def save(self, path: Path | str) -> None:
+        """Write the page that shows it: one HTML file, which opens offline.
+
+        Raises:
+            OutputError: The file cannot be written.
+        """
+        asked("page").save_page(self, path)
+
+    def widget(self, model: Any = None) -> Any:
+        """The page in a cell of a notebook, with a model behind it.
+
+        Args:
+            model: The model that the document was made with, so that the page can run it; None: the page only shows.
+
+        Returns:
+            The widget. Its `state` is what is chosen on the page, as in the page's address; it can be read and set.
+
+        Raises:
+            OptionError: anywidget is not installed.
+        """
+        return asked("widget").page_widget(self, model)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        return asked("notebook").mimebundle(self)
+
+
+def asked(view: str) -> Any:
+    """A module of the views, looked up by name when something is to be drawn: nothing else here knows who draws it."""
+    return import_module(f"otoscope.views.{view}")
 
 
 class Array(Part):

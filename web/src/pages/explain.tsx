@@ -8,6 +8,8 @@ import { Chosen } from "../panels/chosen.tsx";
 import { EncoderLensPanel } from "../panels/encoder.tsx";
 import { Footer } from "../panels/footer.tsx";
 import { Header } from "../panels/header.tsx";
+import { Experiment } from "../panels/experiment.tsx";
+import { IntervenePanel } from "../panels/intervene.tsx";
 import { LogitLensPanel } from "../panels/lens.tsx";
 import { hashOf, initialToken, tokenInHash } from "../state.ts";
 
@@ -23,7 +25,7 @@ export function ExplainPage({ doc }: { doc: ExplainDoc }) {
   const select = useCallback((next: number) => {
     if (next < 0 || next >= count) return;
     choose(next);
-    location.hash = hashOf(next);
+    location.hash = hashOf(next, location.hash);
   }, [count, choose]);
   const step = useCallback((by: number) => select(latest.current + by), [select]);
   useLayoutEffect(() => {
@@ -34,6 +36,7 @@ export function ExplainPage({ doc }: { doc: ExplainDoc }) {
   useStepKeys(token, step);
   const shared = { doc, token, select };
   return (
+    <Experiment>
     <main data-token={token}>
       <Header {...shared} />
       <Chosen {...shared} />
@@ -41,8 +44,10 @@ export function ExplainPage({ doc }: { doc: ExplainDoc }) {
       <LogitLensPanel {...shared} />
       <EncoderLensPanel {...shared} />
       <AblationPanel {...shared} />
+      <IntervenePanel {...shared} />
       <Footer doc={doc} />
     </main>
+    </Experiment>
   );
 }
 

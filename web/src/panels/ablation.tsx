@@ -3,9 +3,11 @@
 import { useId, useMemo } from "preact/hooks";
 import type { Component, ExplainDoc } from "../contract.ts";
 import { type Arranged, Changes, heads, type Part, type Stack, wholeComponents } from "../model/ablation.ts";
+import { type Change, spellComponent } from "../model/experiment.ts";
 import { change } from "../model/numbers.ts";
 import { Panel, type PanelProps, Quoted } from "./common.tsx";
-import { Grid, type GridRow, tintStyle } from "./grid.tsx";
+import { type ExperimentHandle, useExperiment } from "./experiment.tsx";
+import { type Cell, Grid, type GridRow, tintStyle } from "./grid.tsx";
 
 const NAMES: Record<Part, string> = {
   self_attn: "self-attention",
@@ -64,7 +66,8 @@ function OfStack({ doc, token, changes, stack }: Props & { stack: Stack }) {
     [doc, stack],
   );
   if (found.whole.layers.length + found.heads.length === 0) return null;
-  const rows = (arranged: Arranged) => gridRows(arranged, changes, token);
+  const experiment = useExperiment();
+  const rows = (arranged: Arranged) => gridRows(arranged, changes, token, experiment);
   return (
     <div class="stack">
       <h3>{stack === "encoder" ? "Encoder" : "Decoder"}</h3>
@@ -101,7 +104,7 @@ function OfStack({ doc, token, changes, stack }: Props & { stack: Stack }) {
   );
 }
 
-function gridRows(arranged: Arranged, changes: Changes, token: number): GridRow[] {
+function gridRows(arranged: Arranged, changes: Changes, token: number, experiment: ExperimentHandle | null): GridRow[] {
   const reach = changes.reach(token);
   return arranged.layers.map((layer) => ({
     head: layer,
@@ -109,9 +112,22 @@ function gridRows(arranged: Arranged, changes: Changes, token: number): GridRow[
       const found = arranged.cell(layer, column);
       if (!found) return undefined;
       const value = changes.at(found.row, token);
-      return { text: change(value), tint: value / reach, told: `${spelledOut(found.component)}: ${change(value)} nats` };
+      const told = `${spelledOut(found.component)}: ${change(value)} nats`;
+      return { text: change(value), tint: value / reach, told, ...offered(found.component, told, experiment) };
     }),
   }));
+}
+
+/** Choosing a cell puts its component into the list of changes, or takes it out again. */
+function offered(component: Component, told: string, experiment: ExperimentHandle | null): Partial<Cell> {
+  if (!experiment) return {};
+  const zeroed: Change = { kind: "zero", text: spellComponent(component) };
+  const marked = experiment.has(zeroed);
+  return {
+    marked,
+    told: `${told}; ${marked ? "in the list of changes" : "choose it to zero it below"}`,
+    press: () => (marked ? experiment.remove([zeroed]) : experiment.add([zeroed])),
+  };
 }
 
 function spelledOut({ stack, layer, part, head }: Component): string {
