@@ -178,11 +178,7 @@ def test_two_runs_are_compared_and_follow_each_other(open_served, three):
     assert right.locator("main").get_attribute("data-token") == "1"
     left.locator("body").hover()
     page.mouse.wheel(0, 2500)
-    frame = (
-        page.frames[-1]
-        if page.frames[-1].url.startswith(f"http://{three.address}/beside/{id_of('base.html')}")
-        else page.frames[-2]
-    )
+    frame = next(one for one in page.frames if f"/beside/{id_of('base.html')}" in one.url)
     frame.wait_for_function("() => document.scrollingElement.scrollTop > 300")
 
 
@@ -268,7 +264,7 @@ def test_a_dropped_recording_that_is_called_off_leaves_nothing(open_served, serv
 @pytest.mark.slow
 def test_the_microphone_is_recorded_and_explained(open_served, served):
     page = open_served()
-    page.get_by_role("button", name="Record").click()
+    page.get_by_role("button", name="Record", exact=True).click()
     page.wait_for_function(
         "() => /Recording 0:0[4-9]/.test(document.querySelector('.recording')?.textContent ?? '')"
     )
@@ -282,9 +278,9 @@ def test_the_microphone_is_recorded_and_explained(open_served, served):
 
 def test_a_recording_that_is_discarded_goes_nowhere(open_served, served):
     page = open_served()
-    page.get_by_role("button", name="Record").click()
+    page.get_by_role("button", name="Record", exact=True).click()
     page.get_by_role("button", name="Discard").click()
-    page.get_by_role("button", name="Record").wait_for()
+    page.get_by_role("button", name="Record", exact=True).wait_for()
     assert page.get_by_test_id("jobs").count() == 0
 
 
@@ -310,5 +306,5 @@ def test_a_silenced_span_changes_the_text_beside_the_original(
     page = open_served(f"/run/{id_of('short.html')}")
     panel = page.get_by_test_id("intervene")
     panel.locator(".offers button").first.click()
-    panel.get_by_role("button", name="Run").first.click()
+    panel.get_by_role("button", name="Write again").click()
     panel.get_by_test_id("outcome").wait_for(timeout=120_000)

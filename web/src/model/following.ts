@@ -19,7 +19,7 @@ export function follow(windows: [Window, Window], docs: [Doc, Doc]): Following {
       const wanted = there(hash);
       if (other.location.hash === wanted) return undefined;
       echoes.set(other, wanted);
-      other.location.replace(wanted || "#");
+      go(other, wanted);
       return undefined;
     };
     leader.addEventListener("hashchange", onHash, { signal });
@@ -32,8 +32,13 @@ export function follow(windows: [Window, Window], docs: [Doc, Doc]): Following {
   link(a, b, (hash) => matchingHash(hash, one, two));
   link(b, a, (hash) => matchingHash(hash, two, one));
   const first = a.document.querySelector<HTMLElement>("main[data-token]")?.dataset.token;
-  if (first && !a.location.hash) b.location.replace(matchingHash(`#token=${first}`, one, two)); // begin together
+  if (first && !a.location.hash) go(b, matchingHash(`#token=${first}`, one, two)); // begin together
   return { end: () => ending.abort() };
+}
+
+/** Changes a window's own part of its address; an address that is not whole would be taken for one of this page. */
+function go(there: Window, hash: string): void {
+  there.location.replace(new URL(hash || "#", there.location.href));
 }
 
 /** The address of one document that means in another what it means there: a token is found by its time. */
