@@ -9,6 +9,7 @@ import wave
 
 import numpy as np
 import pytest
+from tests.views.framed import in_notebook
 
 from otoscope.documents.base import Array
 from otoscope.documents.explain import ExplainDoc
@@ -317,7 +318,7 @@ def visit(browser):
 
 @pytest.fixture(scope="session")
 def pages_server(tmp_path_factory):
-    """A server over a folder of its own, for pages that are shown on both hosts."""
+    """A server over a folder of its own, for pages that are shown on every host."""
     pytest.importorskip("starlette")
     from tests.views.served import serving
 
@@ -325,18 +326,20 @@ def pages_server(tmp_path_factory):
         yield served
 
 
-@pytest.fixture(params=["file", "server"])
+@pytest.fixture(params=["file", "server", "notebook"])
 def open_page(request, visit, tmp_path):
-    """Open a document's page, from disk and on a server."""
+    """Open a document's page: from disk, on a server and in the frame of a notebook."""
 
     def opened(doc, fragment="", **options):
         if request.param == "file":
             save_page(doc, tmp_path / "page.html")
             page = visit((tmp_path / "page.html").as_uri() + fragment, ["file:"], **options)
-        else:
+        elif request.param == "server":
             served = request.getfixturevalue("pages_server")
             save_page(doc, served.folder / "page.html")
             page = visit(served.page_of("page.html", fragment), [f"http://{served.address}/"], **options)
+        else:
+            page = in_notebook(doc, fragment, visit, tmp_path, **options)
         page.locator("main, #page:not(:has(.loading))").first.wait_for()
         return page
 

@@ -6,7 +6,6 @@ import base64
 import binascii
 import math
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,6 +14,7 @@ import numpy.typing as npt
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from otoscope.errors import OutputError
+from otoscope.showing import asked
 
 ArrayDtype = Literal["u8", "f16", "f32"]
 JsonScalar = str | int | float | bool | None
@@ -106,11 +106,6 @@ class Document(Part):
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         return asked("notebook").mimebundle(self)
-
-
-def asked(view: str) -> Any:
-    """A module of the views, looked up by name when something is to be drawn: nothing else here knows who draws it."""
-    return import_module(f"otoscope.views.{view}")
 
 
 class Array(Part):

@@ -7,7 +7,7 @@ other components of the same kind, other active features of the same layer.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
@@ -162,7 +162,7 @@ class Run:
         prompt = len(written.decoded.prompt)
         if len(ids) == prompt:
             return torch.zeros(0)
-        with self.lab.under(self.plan):
+        with self.lab.under(self.plan, ["decoder"]):
             logits = DecoderSession(self.lab.model, self.encoded).step(ids[None, :-1])[0, prompt - 1 :]
         return logits.float().log_softmax(-1).gather(-1, ids[prompt:, None])[:, 0].cpu()
 
@@ -170,7 +170,7 @@ class Run:
         """What the features of a layer read, `(frame or pos, d)`."""
         mlp = stack_wiring(self.lab.model, stack).blocks[layer].mlp
         point = mlp.input_point if dictionary.reads == "mlp_in" else mlp.stream_point
-        with self.lab.under(self.plan), self.lab.model.capturing([point]) as cache:
+        with self.lab.under(self.plan, [stack]), self.lab.model.capturing([point]) as cache:
             if stack == "encoder":
                 self.lab.model.encode(self.lab.model.features(self.plan.clip))
             else:
@@ -182,7 +182,8 @@ class Run:
     def told(self) -> Written:
         """What the document says of it."""
         ids = torch.tensor([*self.decoded.prompt, *self.decoded.ids], device=self.encoded.device)
-        with self.lab.under(self.plan):
+        # Nothing runs where nothing was written, and an edit that never takes place is an error.
+        with self.lab.under(self.plan, ["decoder"] if self.decoded.ids else []):
             lens = lens_info(self.lab.model, self.encoded, ids, len(self.decoded.prompt))
         return Written(
             transcript=transcript_info(self.transcript, None, self.lab.clip.start),
@@ -278,11 +279,19 @@ class Lab:
         return tuple(sorted({frame for frame in frames if frame < limit})) or None
 
     @contextmanager
-    def under(self, plan: Plan) -> Iterator[None]:
-        """The model inside the block is changed as planned; the sound is not touched here."""
+    def under(self, plan: Plan, stacks: Sequence[str] = ("encoder", "decoder")) -> Iterator[None]:
+        """The model inside the block is changed as planned; the sound is not touched here.
+
+        Args:
+            plan: What is changed.
+            stacks: Those that run inside the block.
+        """
+        zeroed = [component.zeroed() for component in plan.zeroed if component.stack in stacks]
         with ExitStack() as stack:
-            stack.enter_context(self.model.editing([component.zeroed() for component in plan.zeroed]))
+            stack.enter_context(self.model.editing(zeroed))
             for stream, row in plan.changes.items():
+                if stream not in stacks:
+                    continue
                 dictionary = self.dictionary(plan.intervention, stream)
                 stack.enter_context(circuit.intervening(self.model, dictionary, [row], stream=stream))
             yield

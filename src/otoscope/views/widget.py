@@ -8,7 +8,7 @@ from otoscope.documents.base import Document
 from otoscope.errors import OptionError, OtoscopeError
 from otoscope.progress import reporting_to
 from otoscope.views.acting import Acts
-from otoscope.views.page import Shown, render_page, static
+from otoscope.views.page import render_page, static
 
 try:
     import anywidget
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from otoscope.models.base import Model
+    from otoscope.views.page import Shown
 
 
 def page_widget(doc: Shown, model: Model | None = None) -> PageWidget:
