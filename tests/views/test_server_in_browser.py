@@ -167,12 +167,17 @@ def test_two_runs_are_compared_and_follow_each_other(open_served, three):
     marked = page.locator(".differences mark").all_inner_texts()
     assert "dear" in marked
     assert "fellow" not in marked
-    left.locator(".token").nth(6).click()
+    first = int(left.locator("main").get_attribute("data-token"))
     doc = oto.read_document(three.folder / "jfk.html")
     other = oto.read_document(three.folder / "base.html")
-    middle = (doc.transcript.tokens[6].start + doc.transcript.tokens[6].end) / 2
-    twin = next(t.index for t in other.transcript.tokens if t.start <= middle < t.end)
-    right.locator(f"main[data-token='{twin}']").wait_for()
+
+    def twin(index):
+        middle = (doc.transcript.tokens[index].start + doc.transcript.tokens[index].end) / 2
+        return next(t.index for t in other.transcript.tokens if t.start <= middle < t.end)
+
+    right.locator(f"main[data-token='{twin(first)}']").wait_for()  # they begin together
+    left.locator(".token").nth(6).click()
+    right.locator(f"main[data-token='{twin(6)}']").wait_for()
     right.locator(".token").nth(1).click()
     left.locator("main:not([data-token='6'])").wait_for()
     assert right.locator("main").get_attribute("data-token") == "1"

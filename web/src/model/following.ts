@@ -29,10 +29,16 @@ export function follow(windows: [Window, Window], docs: [Doc, Doc]): Following {
     leader.addEventListener("scroll", () => leading === leader && scrollAlike(leader.document, other), { signal, passive: true });
   };
   const [[a, b], [one, two]] = [windows, docs];
+  /** What the left page shows first is shown at the right; it is known once that page is drawn. */
+  const beginTogether = () => {
+    const page = a.document.querySelector("main");
+    if (a.location.hash || signal.aborted) return;
+    if (!page) setTimeout(beginTogether, 100);
+    else if (page.dataset.token) go(b, matchingHash(`#token=${page.dataset.token}`, one, two));
+  };
   link(a, b, (hash) => matchingHash(hash, one, two));
   link(b, a, (hash) => matchingHash(hash, two, one));
-  const first = a.document.querySelector<HTMLElement>("main[data-token]")?.dataset.token;
-  if (first && !a.location.hash) go(b, matchingHash(`#token=${first}`, one, two)); // begin together
+  beginTogether();
   return { end: () => ending.abort() };
 }
 
