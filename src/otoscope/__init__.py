@@ -32,6 +32,7 @@ _DOORS = {
     "transcribe": "otoscope.models.transcribing",
     "transcribe_all": "otoscope.models.transcribing",
     "explain": "otoscope.studies.explain:explain_clip",
+    "graph_doc": "otoscope.studies.graph_page",
     "items": "otoscope.corpora",
     "probe": "otoscope.probes.corpus:probe_corpus",
     "save_page": "otoscope.views.page",
@@ -43,8 +44,8 @@ _DOORS = {
 
 __all__ = [
     "ActivationCache", "Clip", "DecodeOptions", "Edit", "HookPoint", "OtoscopeError", "Transcript", "__version__",
-    "explain", "items", "load_model", "mix", "probe", "read", "sample", "save_page", "silence", "trace", "trace_audio",
-    "trace_speech", "transcribe", "transcribe_all", "white_noise",
+    "explain", "graph_doc", "items", "load_model", "mix", "probe", "read", "sample", "save_page", "silence", "trace",
+    "trace_audio", "trace_speech", "transcribe", "transcribe_all", "white_noise",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from otoscope.models.transcripts import DecodeOptions, Transcript
     from otoscope.probes.corpus import probe_corpus as probe
     from otoscope.studies.explain import explain_clip as explain
+    from otoscope.studies.graph_page import graph_doc
     from otoscope.views.page import save_page
 
 
