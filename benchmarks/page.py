@@ -1,4 +1,4 @@
-"""A graph of 1,500 nodes and 30,000 edges with 30 s of sound in Chromium: how soon it opens, and answers a pointer and a slider."""
+"""A graph of 1,500 nodes and 30,000 edges with 30 s of sound in Chromium: how soon it opens and answers."""
 
 from __future__ import annotations
 
@@ -56,7 +56,8 @@ def run() -> dict[str, Any]:
     from otoscope.views.page import save_page
 
     words = (WORDS * 6)[:75]
-    graph = made_up_graph(NODES - 2 * len(words) - 2 - 5 - 1, EDGES, SECONDS, words)
+    features = NODES - (2 * len(words) + 8)  # what else there is: tokens, sound, biases, the target
+    graph = made_up_graph(features, 2 * EDGES, SECONDS, words)  # of which the page takes the strongest
     doc = made_up_doc(graph, SECONDS)
     doc.sound.mel = _mel()  # type: ignore[union-attr]
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:

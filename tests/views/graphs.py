@@ -9,7 +9,9 @@ from otoscope.circuits.graph import BIAS, FEATURE, FRAME, TARGET, TOKEN, Attribu
 from otoscope.documents.annotations import Annotations
 from otoscope.studies.graph_page import graph_doc
 
-WORDS = "and so my fellow americans ask not what your country can do for you".split()
+WORDS = [
+    "and", "so", "my", "fellow", "americans", "ask", "not", "what", "your", "country", "can", "do", "for", "you",
+]  # fmt: skip
 LAYERS = 4
 
 
@@ -48,7 +50,8 @@ def made_up_graph(features=40, edges=300, seconds=7.0, words=WORDS, seed=0, text
     indptr, indices, weights = [0], [], []
     for row, wanted in zip(rows, each, strict=True):
         sources = np.flatnonzero(depth < depth[row])
-        chosen = rng.choice(sources, min(wanted, len(sources)), replace=False)
+        few = len(sources) if row == rows[-1] else min(wanted, len(sources))  # nothing leads nowhere
+        chosen = rng.choice(sources, few, replace=False)
         indices.append(np.sort(chosen))
         weights.append(
             np.round(rng.standard_normal(len(chosen)) * rng.gamma(0.5, 2.0, len(chosen)), 2) + 0.01

@@ -13,17 +13,12 @@ export interface Shown {
 /** Values as near to each other as this are equal: where there is one way, its edges differ by rounding alone. */
 const TIE = 1e-9;
 
-/** What of the start reaches each node along all paths; ends because the graph has no cycle. `share` is per edge, not negative. */
+/** What of the start reaches each node along all paths; `share` is per edge and not negative. */
 export function pathInfluence(graph: Graph, share: ArrayLike<number>, start: Float64Array): Float64Array {
   const total = new Float64Array(graph.count);
-  let current = start;
-  for (let step = 0; step <= graph.count && current.some((value) => value > 0); step++) {
-    const reached = new Float64Array(graph.count);
-    for (let edge = 0; edge < graph.edges; edge++) {
-      reached[graph.source[edge]!]! += current[graph.target[edge]!]! * share[edge]!;
-    }
-    for (let i = 0; i < total.length; i++) total[i]! += reached[i]!;
-    current = reached;
+  for (const edge of graph.downwards) {
+    const target = graph.target[edge]!;
+    total[graph.source[edge]!]! += (total[target]! + start[target]!) * share[edge]!;
   }
   return total;
 }
