@@ -65,7 +65,7 @@ function drawConnections(context: CanvasRenderingContext2D, scene: Scene, i: num
   const sides = [graph.into[i]!, graph.from[i]!].map((edges) => edges.filter((edge) => scene.edge[edge]).subarray(0, CONNECTIONS).reverse());
   for (const edge of sides.flatMap((edges) => [...edges])) {
     const size = Math.abs(graph.share[edge]!);
-    drawEdge(context, scene, edge, colours, Math.min(0.95, 0.25 + size * 8), Math.min(7, 0.6 + 40 * size));
+    drawEdge(context, scene, edge, colours, Math.min(0.9, 0.2 + size * 5), Math.min(4.5, 0.6 + 18 * size));
     drawGlyph(context, scene, graph.source[edge] === i ? graph.target[edge]! : graph.source[edge]!, colours);
   }
 }

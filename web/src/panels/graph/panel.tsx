@@ -81,13 +81,13 @@ export function GraphPanel(props: GraphPanelProps) {
         <div class="graph-main">
           <GraphCanvas {...shared} sound={sound} cursor={cursor} marked={marked} matches={matches} />
           <Legend hears={graph.data.segments.length > 0} />
+          <Subgraph {...shared} preview={setMatches} />
         </div>
         <div class="graph-side">
           <ChosenNode {...shared} />
           <Connections {...shared} />
         </div>
       </div>
-      <Subgraph {...shared} preview={setMatches} />
       <CopyAs graph={graph} view={view} />
       <Left {...shared} />
     </div>
