@@ -30,6 +30,7 @@ NAMES = (
     "harvesting",
     "monitoring",
     "serving",
+    "page",
     "parity_tiny_en",
     "parity_base",
 )

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 
 import pytest
@@ -94,3 +96,23 @@ def test_what_cannot_be_done_is_refused(language_model, place, capsys, arguments
     assert main(["trace", "--model", str(language_model), *arguments]) == 2
     assert words in capsys.readouterr().err
     assert not list(place.iterdir())
+
+
+def test_a_page_shows_the_graph_beside_a_saved_one(language_model, place, capsys):
+    assert main(["trace", *PROMPT, "--model", str(language_model), "--nodes", "40", "--save", "first"]) == 0
+    more = ["--page", "graph.html", "--compare", "first", "--check"]
+    assert main(["trace", *PROMPT, "--model", str(language_model), "--nodes", "60", *more]) == 0
+    page = (place / "graph.html").read_text("utf-8")
+    packed = page.split('id="document" data-encoding="gzip">')[1].split("<")[0]
+    doc = json.loads(gzip.decompress(base64.b64decode(packed)))
+    assert doc["kind"] == "graph"
+    assert doc["graph"]["splits"]
+    assert doc["graph"]["features"][0]["promotes"]
+    assert doc["graph"]["checks"][0]["direct"] > 0.999
+    assert doc["other"]["left_out"]["traced_features"] == 40
+    assert "--nodes 60" in doc["graph"]["made"]["command"]
+
+
+def test_what_belongs_to_a_page_needs_one(language_model, place, capsys):
+    assert main(["trace", *PROMPT, "--model", str(language_model), "--compare", "first"]) == 2
+    assert "--page" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tests.views import graphs
 from tests.views.conftest import HOSTILE, made_up
 from tests.views.served import serving
 
@@ -227,6 +228,22 @@ def test_a_copy_with_a_note_shows_it_without_a_server(visit, three, tmp_path_fac
     assert page.get_by_role("button", name="Add a note").count() == 0
 
 
+def test_what_is_written_onto_a_graph_is_kept_and_two_graphs_are_compared(open_served, served):
+    save_page(graphs.made_up_doc(), served.folder / "one.html")
+    save_page(graphs.made_up_doc(graphs.made_up_graph(seed=1)), served.folder / "two.html")
+    page = open_served(f"/run/{id_of('one.html')}")
+    node = page.get_by_test_id("chosen-node")
+    node.get_by_role("button", name="Rename").click()
+    node.get_by_label("Name of the node").fill("hears a plosive")
+    with page.expect_response("**/annotations"):
+        page.keyboard.press("Enter")
+    page.goto(f"http://{served.address}/run/{id_of('one.html')}")
+    page.locator(".graph-panel").wait_for()
+    assert "hears a plosive" in node.locator("h3").inner_text()
+    page.goto(f"http://{served.address}/compare/{id_of('one.html')}/{id_of('two.html')}")
+    page.get_by_test_id("compare").get_by_text("nodes in both").wait_for()
+
+
 # Bringing
 
 
@@ -237,8 +254,8 @@ def test_a_recording_is_brought_in_explained_and_opened(open_served, served, jfk
     page.get_by_label("Choose a recording").set_input_files(jfk)
     row = page.get_by_test_id("jobs").locator("li")
     row.get_by_role("progressbar").wait_for()
-    page.wait_for_function("() => document.querySelector('.jobs progress')?.value > 0", timeout=60_000)
-    page.wait_for_url("**/run/*", timeout=120_000)
+    page.wait_for_function("() => document.querySelector('.jobs progress')?.value > 0", timeout=300_000)
+    page.wait_for_url("**/run/*", timeout=300_000)
     page.get_by_text("The model wrote “And so my fellow Americans").wait_for()
     assert [path.name for path in served.folder.glob("*.html")] == ["jfk.html"]
     assert oto.read_document(served.folder / "jfk.html").audio.file == "jfk.flac"
@@ -260,7 +277,7 @@ def test_a_dropped_recording_that_is_called_off_leaves_nothing(open_served, serv
     page.get_by_text("Let go to explain it.").wait_for()
     page.dispatch_event("body", "drop", {"dataTransfer": data})
     page.get_by_role("button", name="Cancel").click()
-    page.get_by_text("cancelled; nothing was kept").wait_for(timeout=60_000)
+    page.get_by_text("cancelled; nothing was kept").wait_for(timeout=300_000)
     assert list(served.folder.glob("*.html")) == []
     assert page.locator(".welcome").is_visible()
 
@@ -275,7 +292,7 @@ def test_the_microphone_is_recorded_and_explained(open_served, served):
     )
     assert page.evaluate("document.querySelector('meter').value") > 0
     page.get_by_role("button", name="Stop and explain").click()
-    page.wait_for_url("**/run/*", timeout=120_000)
+    page.wait_for_url("**/run/*", timeout=300_000)
     assert "my fellow" in page.locator("h1").inner_text()
     (made,) = served.folder.glob("recording *.html")
     assert 3 < oto.read_document(made).audio.duration < 8
@@ -312,4 +329,4 @@ def test_a_silenced_span_changes_the_text_beside_the_original(
     panel = page.get_by_test_id("intervene")
     panel.locator(".offers button").first.click()
     panel.get_by_role("button", name="Write again").click()
-    panel.get_by_test_id("outcome").wait_for(timeout=120_000)
+    panel.get_by_test_id("outcome").wait_for(timeout=300_000)

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 
+_TIE = 1e-9
+"""Values as near to each other as this are equal: where there is one way, its edges differ by rounding alone."""
+
+
 @dataclass(frozen=True, eq=False)
 class Pruned:
     """A pruned graph and what became of the whole one.
@@ -73,22 +77,27 @@ def keep_strongest(graph: AttributionGraph, edges: int) -> AttributionGraph:
     """The graph with so many edges at most: the largest shares, weighted by the influence that their target passes on."""
     if len(graph.weights) <= edges:
         return graph
-    shares, rows = normalised(graph), _row_of_edges(graph)
-    through = path_influence(shares, graph.row_nodes, graph.target_weights)[graph.row_nodes]
-    score = np.asarray(shares.data) * (through + graph.target_weights)[rows]
-    kept = np.zeros(len(score), bool)
-    kept[np.argsort(-score, kind="stable")[:edges]] = True
+    kept = np.zeros(len(graph.weights), bool)
+    kept[np.argsort(-edge_influence(graph), kind="stable")[:edges]] = True
     return _part(graph, np.ones(len(graph.nodes), bool), kept)
+
+
+def edge_influence(graph: AttributionGraph) -> np.ndarray:
+    """`(edge,)` share of the targets that comes along each edge, over all paths."""
+    rows = _row_of_edges(graph)
+    shares = np.abs(graph.weights) / normalisers(graph)[rows]
+    through = path_influence(_matrix(graph, shares), graph.row_nodes, graph.target_weights)[graph.row_nodes]
+    return shares * (through + graph.target_weights)[rows]
 
 
 def _threshold(values: np.ndarray, share: float) -> float:
     """The least value among the fewest, largest ones that together reach a share of the sum; ties are kept."""
     ordered = -np.partition(-values, len(values) - 1) if not len(values) else np.sort(values)[::-1]
     total = ordered.sum()
-    if not len(ordered) or total <= 0:
+    if not len(ordered) or total <= 0 or share >= 1:  # all of it, whatever sums are rounded to
         return 0.0
     at = int(np.searchsorted(ordered.cumsum() / total, share))
-    return float(ordered[min(at, len(ordered) - 1)])
+    return float(ordered[min(at, len(ordered) - 1)]) * (1 - _TIE)
 
 
 def _row_of_edges(graph: AttributionGraph) -> np.ndarray:

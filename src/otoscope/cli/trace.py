@@ -83,6 +83,21 @@ def trace(
         Path | None,
         typer.Option(help="Of a recording: draw the (first) word's sound; .png, .svg or .pdf."),
     ] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option(help="Write the graph as a page to see, hear and explore, one offline HTML file."),
+    ] = None,
+    compare: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="With --page: a graph of --save to see beside this one."),
+    ] = None,
+    examples: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="With --page: what `otoscope features examples` collected; may be given twice, for both stacks.",
+        ),
+    ] = None,
     check: Annotated[
         bool,
         typer.Option(
@@ -101,7 +116,7 @@ def trace(
 
     Layers, tokens and positions are counted from 0. Needs float32 or float64.
 
-    Example: otoscope trace call.wav --token country --json country.json
+    Example: otoscope trace call.wav --token country --page country.html
 
     Example: otoscope trace --prompt "The capital of France is" --nodes 500 --json paris.json
     """
@@ -117,10 +132,19 @@ def trace(
     }
     _require_one_kind(clip, {"--prompt": prompt, "--prompt-file": prompt_file, "--target": target}, speech)
     text = _prompt(prompt, prompt_file) if clip is None else ""
-    require_different(common.json_path, neuronpedia, save, figure, source=prompt_file or Path(clip or "-"))
+    require_different(
+        common.json_path, neuronpedia, save, figure, page, source=prompt_file or Path(clip or "-")
+    )
 
     from otoscope.files import require_writable
 
+    if page is None and (compare or examples):
+        raise OptionError(
+            "--compare and --examples are for a page.", "Say where it shall be written with --page."
+        )
+    if page:
+        require_writable(page)
+    other = _saved(compare)
     if neuronpedia:
         require_writable(neuronpedia)
     if save:
@@ -167,6 +191,9 @@ def trace(
         graph.save(save)
     if figure:
         _draw(graph, figure)
+    if page:
+        folders = {"dictionary": dictionary, "encoder_dictionary": encoder_dictionary or ""}
+        _write_page(graph, page, other, examples or [], checked, folders)
     if common.json:
         told: dict[str, Any] = graph.to_dict()
         write_json(told | ({"check": checked.to_dict()} if checked else {}), common.json, indent=None)
@@ -174,6 +201,33 @@ def trace(
         from otoscope.circuits.summary import summary_lines
 
         say(*summary_lines(graph), *(_check_lines(checked) if checked else []))
+
+
+def _saved(folder: Path | None) -> AttributionGraph | None:
+    """A graph to compare with, read before anything long begins."""
+    if folder is None:
+        return None
+    from otoscope.circuits.saving import load_graph
+
+    return load_graph(folder)
+
+
+def _write_page(
+    graph: AttributionGraph,
+    path: Path,
+    other: AttributionGraph | None,
+    examples: list[Path],
+    checked: Check | None,
+    folders: dict[str, str],
+) -> None:
+    from otoscope.studies.feature_examples import Examples
+    from otoscope.studies.graph_making import how_made
+    from otoscope.studies.graph_page import graph_doc
+    from otoscope.views.page import save_page
+
+    collected = [Examples(folder) for folder in examples]
+    doc = graph_doc(graph, compare=other, examples=collected, check=checked, made=how_made(graph, **folders))
+    save_page(doc, path)
 
 
 def _draw(graph: AttributionGraph, path: Path) -> None:

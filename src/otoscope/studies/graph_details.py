@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from otoscope.circuits.graph import (
+    BIAS,
     ERROR,
     FEATURE,
     FRAME,
@@ -21,7 +22,7 @@ from otoscope.circuits.graph import (
     AttributionGraph,
 )
 from otoscope.circuits.heads import split_by_head
-from otoscope.circuits.influence import normalised, path_influence
+from otoscope.circuits.pruning import edge_influence
 from otoscope.circuits.qk import qk_attribution
 from otoscope.circuits.summary import node_words, written_vector
 from otoscope.documents.features import TokenWeight
@@ -81,6 +82,8 @@ class Details:
             return graph.targets[i - (len(n) - len(graph.targets))].label
         if kind == TOKEN:
             return graph.tokens[int(n.pos[i])]
+        if kind == BIAS:
+            return "bias"
         return node_words(graph, i)
 
 
@@ -212,7 +215,7 @@ def _splits(graph: AttributionGraph, part: AttributionGraph) -> list[EdgeSplit]:
     can = writing[part.indices] & writing[targets] & np.isin(n.kind[part.indices], _SPLIT_KINDS)
     if tracer.tape.positions is None:
         can &= n.kind[part.indices] != POSITION
-    order = np.argsort(-_carried(part, rows) * can, kind="stable")[: min(SPLITS, int(can.sum()))]
+    order = np.argsort(-edge_influence(part) * can, kind="stable")[: min(SPLITS, int(can.sum()))]
     scores, found = SCORES, []
     with track("Splitting edges by head", len(order), "edges") as task, torch.no_grad():
         for edge in order.tolist():
@@ -223,13 +226,6 @@ def _splits(graph: AttributionGraph, part: AttributionGraph) -> list[EdgeSplit]:
             found.append(_split(split, source, target, looked))
             task.advance(1)
     return found
-
-
-def _carried(graph: AttributionGraph, rows: np.ndarray) -> np.ndarray:
-    """`(edge,)` share of the targets that comes along each edge."""
-    shares = normalised(graph)
-    through = path_influence(shares, graph.row_nodes, graph.target_weights)[graph.row_nodes]
-    return np.asarray(shares.data) * (through + graph.target_weights)[rows]
 
 
 def _split(split: HeadSplit, source: int, target: int, scores: list[AttentionScore]) -> EdgeSplit:

@@ -13,6 +13,7 @@ export interface Scene {
   dark: boolean;
 }
 
+const CONNECTIONS = 150; // of one node, into it and out of it
 const FAINT = 1200; // edges drawn when nothing is chosen: what is beyond is a wash that tells nothing
 
 /** A cleared context in CSS pixels. */
@@ -36,31 +37,37 @@ export function drawBase(canvas: HTMLCanvasElement, scene: Scene): void {
   const context = prepare(canvas, scene.layout);
   const colours = graphColours(scene.dark);
   drawBands(context, scene.layout, colours);
-  const strongest = [...scene.edge.keys()].filter((edge) => scene.edge[edge]);
-  strongest.sort((a, b) => Math.abs(scene.graph.share[b]!) - Math.abs(scene.graph.share[a]!));
-  for (const edge of strongest.slice(0, FAINT).reverse()) drawEdge(context, scene, edge, colours, 0.05 + 0.4 * Math.min(1, Math.abs(scene.graph.share[edge]!) * 4), 0.7);
+  const strongest = scene.graph.strongest.filter((edge) => scene.edge[edge]).subarray(0, FAINT);
+  for (const edge of strongest.reverse()) drawEdge(context, scene, edge, colours, 0.05 + 0.4 * Math.min(1, Math.abs(scene.graph.share[edge]!) * 4), 0.7);
   for (let i = 0; i < scene.graph.count; i++) if (scene.node[i]) drawGlyph(context, scene, i, colours);
 }
 
-/** What is chosen, pinned or under the pointer, with its edges, above everything else. */
-export function drawTop(canvas: HTMLCanvasElement, scene: Scene, chosen: number, hovered: number, pinned: ReadonlySet<number>): void {
+/** What is chosen with its edges, and rings around what is pinned or found. */
+export function drawChosen(canvas: HTMLCanvasElement, scene: Scene, chosen: number, ringed: ReadonlySet<number>): void {
   const context = prepare(canvas, scene.layout);
   const colours = graphColours(scene.dark);
-  for (const i of new Set([chosen, hovered])) {
-    if (i < 0) continue;
-    const edges = [...scene.graph.into[i]!, ...scene.graph.from[i]!].filter((edge) => scene.edge[edge]);
-    for (const edge of edges.reverse()) {
-      const size = Math.abs(scene.graph.share[edge]!);
-      drawEdge(context, scene, edge, colours, Math.min(0.95, 0.25 + size * 8), Math.min(7, 0.6 + 40 * size));
-    }
-    for (const edge of edges) {
-      const other = scene.graph.source[edge] === i ? scene.graph.target[edge]! : scene.graph.source[edge]!;
-      drawGlyph(context, scene, other, colours);
-    }
-  }
-  for (const i of pinned) if (scene.node[i]) ring(context, scene.layout, i, colours.ink, 2, 1.2);
+  if (chosen >= 0) drawConnections(context, scene, chosen, colours);
+  for (const i of ringed) if (scene.node[i]) ring(context, scene.layout, i, colours.ink, 2, 1.2);
   if (chosen >= 0) ring(context, scene.layout, chosen, colours.accent, 3.5, 2.4);
-  if (hovered >= 0 && hovered !== chosen) ring(context, scene.layout, hovered, colours.accent, 3.5, 1.4);
+}
+
+/** What the pointer is on, above everything else; drawn at every move, so it draws nothing more. */
+export function drawHovered(canvas: HTMLCanvasElement, scene: Scene, hovered: number): void {
+  const context = prepare(canvas, scene.layout);
+  const colours = graphColours(scene.dark);
+  if (hovered < 0) return;
+  drawConnections(context, scene, hovered, colours);
+  ring(context, scene.layout, hovered, colours.accent, 3.5, 1.4);
+}
+
+function drawConnections(context: CanvasRenderingContext2D, scene: Scene, i: number, colours: GraphColours): void {
+  const { graph } = scene;
+  const sides = [graph.into[i]!, graph.from[i]!].map((edges) => edges.filter((edge) => scene.edge[edge]).subarray(0, CONNECTIONS).reverse());
+  for (const edge of sides.flatMap((edges) => [...edges])) {
+    const size = Math.abs(graph.share[edge]!);
+    drawEdge(context, scene, edge, colours, Math.min(0.9, 0.2 + size * 5), Math.min(4.5, 0.6 + 18 * size));
+    drawGlyph(context, scene, graph.source[edge] === i ? graph.target[edge]! : graph.source[edge]!, colours);
+  }
 }
 
 function drawBands(context: CanvasRenderingContext2D, layout: Layout, colours: GraphColours): void {

@@ -34,17 +34,17 @@ const NAMES = 58; // room for the bands' names
 const LOOSE = 30; // room for what is at no place
 const PROMPT = 15; // a token of the prompt, and the least between tokens
 const PADDING = 44;
-const LEAST = { band: 20, empty: 12, frames: 26, out: 40 };
+const LEAST = { band: 20, empty: 12, frames: 32, out: 40 };
 
 /** The bands of a graph from top to bottom, without heights. */
 function bandsOf(data: GraphData): Pick<Band, "name" | "stack">[] {
   const writing = data.streams.filter((stream) => !stream.hears);
   const hearing = data.streams.filter((stream) => stream.hears && data.nodes.some((node) => node.stream === stream.name));
-  const layers = (count: number) => Array.from({ length: count }, (_, i) => `L${count - 1 - i}`);
+  const layers = (count: number, before = "") => Array.from({ length: count }, (_, i) => `${before}L${count - 1 - i}`);
   const bands: Pick<Band, "name" | "stack">[] = [{ name: "output", stack: "out" }];
   for (const { layers: count } of writing) for (const name of layers(count)) bands.push({ name, stack: "writing" });
   bands.push({ name: "tokens", stack: "writing" });
-  for (const { layers: count } of hearing) for (const name of layers(count)) bands.push({ name, stack: "hearing" });
+  for (const { layers: count } of hearing) for (const name of layers(count, "enc ")) bands.push({ name, stack: "hearing" });
   if (data.segments.length) bands.push({ name: hearing.length ? "sound" : "heard", stack: "in" });
   return bands;
 }
@@ -55,7 +55,7 @@ function bandOf(node: GraphNode, bands: readonly Pick<Band, "name" | "stack">[],
   if (node.kind === "target") return 0;
   if (node.kind === "frame") return find("in");
   if (hears.has(node.stream)) {
-    const at = node.layer < 0 ? -1 : find("hearing", `L${node.layer}`);
+    const at = node.layer < 0 ? -1 : find("hearing", `enc L${node.layer}`);
     return at >= 0 ? at : node.layer < 0 ? find("in") : find("hearing"); // the last norm's bias goes with the last layer
   }
   const at = node.layer < 0 ? find("writing", "tokens") : find("writing", `L${node.layer}`);
@@ -88,7 +88,7 @@ export function layoutOf(graph: Graph, shown: Uint8Array, width: number): Layout
   const drawn = bands.map((band, number): Band => {
     const rows = [...cells[number]!.values()].map(({ column, nodes }) => Math.ceil(nodes.length / perRow(column)));
     const least = band.stack === "out" ? LEAST.out : band.stack === "in" ? LEAST.frames : rows.length ? LEAST.band : LEAST.empty;
-    const height = Math.max(least, Math.max(0, ...rows) * STEP + 9);
+    const height = Math.max(least, (band.stack === "in" ? 1 : Math.max(0, ...rows)) * STEP + 9);
     const y = top + height / 2;
     top += height;
     return { ...band, y, height };
@@ -109,13 +109,18 @@ function spread(graph: Graph, nodes: number[], column: Column, band: Band, x: Fl
   const order = nodes.sort((a, b) => graph.node(b).influence - graph.node(a).influence);
   const rows = Math.ceil(order.length / most);
   order.forEach((i, rank) => {
+    radius[i] = 2.2 + 2.6 * Math.min(1, Math.sqrt(graph.node(i).influence / 0.05));
+    if (band.stack === "in" && column.x > NAMES + LOOSE) {
+      x[i] = column.x; // a bar has its line to itself, what else is of the segment stands above it
+      y[i] = band.y + (graph.node(i).kind === "frame" ? 6 : -9);
+      return;
+    }
     const row = Math.floor(rank / most);
     const inRow = Math.min(most, order.length - row * most);
     const place = rank - row * most;
     const offset = Math.ceil(place / 2) * (place % 2 ? 1 : -1) + (inRow % 2 ? 0 : -0.5);
     x[i] = column.x + offset * STEP;
     y[i] = band.y + ((rows - 1) / 2 - row) * STEP;
-    radius[i] = 2.2 + 2.6 * Math.min(1, Math.sqrt(graph.node(i).influence / 0.05));
   });
 }
 

@@ -1,6 +1,7 @@
 /** Influence along all paths, and the smallest part of a graph that carries a share of it: the same rule as in Python. */
 
 import type { Graph } from "./graph.ts";
+import { shareAt } from "./graph-state.ts";
 
 export interface Shown {
   node: Uint8Array;
@@ -9,17 +10,15 @@ export interface Shown {
   edges: number;
 }
 
-/** What of the start reaches each node along all paths; ends because the graph has no cycle. `share` is per edge, not negative. */
+/** Values as near to each other as this are equal: where there is one way, its edges differ by rounding alone. */
+const TIE = 1e-9;
+
+/** What of the start reaches each node along all paths; `share` is per edge and not negative. */
 export function pathInfluence(graph: Graph, share: ArrayLike<number>, start: Float64Array): Float64Array {
   const total = new Float64Array(graph.count);
-  let current = start;
-  for (let step = 0; step <= graph.count && current.some((value) => value > 0); step++) {
-    const reached = new Float64Array(graph.count);
-    for (let edge = 0; edge < graph.edges; edge++) {
-      reached[graph.source[edge]!]! += current[graph.target[edge]!]! * share[edge]!;
-    }
-    for (let i = 0; i < total.length; i++) total[i]! += reached[i]!;
-    current = reached;
+  for (const edge of graph.downwards) {
+    const target = graph.target[edge]!;
+    total[graph.source[edge]!]! += (total[target]! + start[target]!) * share[edge]!;
   }
   return total;
 }
@@ -28,10 +27,10 @@ export function pathInfluence(graph: Graph, share: ArrayLike<number>, start: Flo
 export function threshold(values: Float64Array, share: number): number {
   const ordered = values.slice().sort().reverse();
   const total = ordered.reduce((sum, value) => sum + value, 0);
-  if (total <= 0) return 0;
+  if (total <= 0 || share >= 1) return 0; // all of it, whatever sums are rounded to
   let sum = 0;
   const at = ordered.findIndex((value) => (sum += value) / total >= share);
-  return ordered[at < 0 ? ordered.length - 1 : at] as number;
+  return (ordered[at < 0 ? ordered.length - 1 : at] as number) * (1 - TIE);
 }
 
 /** Nodes that carry `nodeShare` of the influence and, between them, edges that carry `edgeShare`; sources and targets stay. */
@@ -48,6 +47,24 @@ export function prune(graph: Graph, nodeShare: number, edgeShare: number): Shown
   const fewest = threshold(score.filter((_, edge) => inside[edge]), edgeShare);
   const edge = inside.map((is, i) => (is && score[i]! >= fewest ? 1 : 0));
   return connected(graph, node, edge, free);
+}
+
+const READABLE = 60; // features that a person takes in at once
+
+/** The least share, of nodes and of edges, that shows as many features as can be taken in, or all. */
+export function usualShare(graph: Graph): number {
+  const features = (position: number) => {
+    const { node } = prune(graph, shareAt(position), shareAt(position));
+    return graph.data.nodes.filter(({ kind }, i) => kind === "feature" && node[i]).length;
+  };
+  let [low, high] = [0.5, 1];
+  while (high - low > 0.012) {
+    const middle = Math.round(50 * (low + high)) / 100;
+    if (middle === low || middle === high) break;
+    if (features(middle) < READABLE) low = middle;
+    else high = middle;
+  }
+  return shareAt(high);
 }
 
 /** Features and errors that lead nowhere go, and features that nothing leads to, until none is left. */

@@ -12,7 +12,8 @@ export interface View {
 export const NOTHING: Annotations = { labels: {}, pins: [], supernodes: [], places: {}, note: "" };
 const MOST = 200_000; // characters of an address that are read
 
-export function initialView(data: GraphData, hash: string): View {
+/** @param share of nodes and edges that is shown where the address says nothing */
+export function initialView(data: GraphData, hash: string, usual: number): View {
   const said = new URLSearchParams(hash.slice(0, MOST).replace(/^#/, ""));
   const share = (name: string, otherwise: number) => {
     const value = Number(said.get(name) ?? NaN);
@@ -22,8 +23,8 @@ export function initialView(data: GraphData, hash: string): View {
   const named = said.get("node") ?? "";
   return {
     node: ids.has(named) ? named : (data.nodes[data.targets[0]?.node ?? 0]?.id ?? ""),
-    nodes: share("nodes", 0.8),
-    edges: share("edges", 0.8),
+    nodes: share("nodes", usual),
+    edges: share("edges", usual),
     annotations: annotationsIn(said.get("notes")) ?? { ...NOTHING, ...data.annotations },
   };
 }
@@ -34,6 +35,10 @@ export function hashOfView(view: View): string {
   if (Object.keys(labels).length + pins.length + supernodes.length + note.length) said.set("notes", JSON.stringify(view.annotations));
   return `#${said}`;
 }
+
+/** Where a slider stands for a share: most features differ in the last per cents, so those have most of its way. */
+export const positionOf = (share: number): number => 1 - Math.sqrt(1 - share);
+export const shareAt = (position: number): number => Number((1 - (1 - position) ** 2).toFixed(4));
 
 /** Annotations out of an address or a file, or undefined where they are none. */
 export function annotationsIn(text: string | null): Annotations | undefined {

@@ -13,6 +13,10 @@ export class Graph {
   /** Edges into and out of each node, the strongest share first. */
   readonly into: readonly Int32Array[];
   readonly from: readonly Int32Array[];
+  /** All edges, so that whatever a node supplies comes before what supplies the node. */
+  readonly downwards: Int32Array;
+  /** All edges, the strongest share first. */
+  readonly strongest: Int32Array;
   /** Weight of each node as a thing to explain. */
   readonly start: Float64Array;
   private readonly byId: Map<string, number>;
@@ -25,6 +29,8 @@ export class Graph {
     this.share = Float64Array.from(this.weight, (weight, edge) => weight / (data.nodes[this.target[edge]!]?.inputs?.mass || Infinity));
     this.into = grouped(this.target, this.count, this.share);
     this.from = grouped(this.source, this.count, this.share);
+    this.downwards = downwards(this);
+    this.strongest = Int32Array.from(this.source.keys()).sort((a, b) => Math.abs(this.share[b]!) - Math.abs(this.share[a]!));
     this.start = new Float64Array(this.count);
     for (const target of data.targets) this.start[target.node]! += target.weight;
     this.byId = new Map(data.nodes.map((node, i) => [node.id, i]));
@@ -58,6 +64,21 @@ function grouped(ends: Int32Array, count: number, share: Float64Array): Int32Arr
   ends.forEach((end, edge) => (groups[end]![filled[end]!++] = edge));
   for (const group of groups) group.sort((a, b) => Math.abs(share[b]!) - Math.abs(share[a]!));
   return groups;
+}
+
+/** Edges ordered by their targets, a target coming once all that it supplies have come; edges of a cycle, which no graph has, are left out. */
+function downwards(graph: Graph): Int32Array {
+  const waiting = Int32Array.from(graph.from, (edges) => edges.length);
+  const ready = [...waiting.keys()].filter((i) => waiting[i] === 0);
+  const order: number[] = [];
+  for (let at = 0; at < ready.length; at++) {
+    for (const edge of graph.into[ready[at]!]!) {
+      order.push(edge);
+      const source = graph.source[edge]!;
+      if (--waiting[source]! === 0) ready.push(source);
+    }
+  }
+  return Int32Array.from(order);
 }
 
 /** What a node is called: by a person, else by rule. */

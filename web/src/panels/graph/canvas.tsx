@@ -1,7 +1,7 @@
-/** The graph itself: two canvases, one for what stays and one for what the pointer is on. */
+/** The graph itself: a canvas for what stays, one for what is chosen and one for what the pointer is on. */
 
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
-import { drawBase, drawTop, type Scene } from "../../draw/graph.ts";
+import { drawBase, drawChosen, drawHovered, type Scene } from "../../draw/graph.ts";
 import { type Layout, layoutOf, nearest, neighbour } from "../../model/graph-layout.ts";
 import { placeOf } from "../../model/graph.ts";
 import { shortened, visible } from "../../model/numbers.ts";
@@ -19,6 +19,7 @@ export function GraphCanvas(props: Props) {
   const dark = useDark();
   const box = useRef<HTMLDivElement>(null);
   const base = useRef<HTMLCanvasElement>(null);
+  const middle = useRef<HTMLCanvasElement>(null);
   const top = useRef<HTMLCanvasElement>(null);
   const room = useRoom(box);
   const visibleNodes = useMemo(() => withChosen(shown.node, chosen), [shown, chosen]);
@@ -31,10 +32,13 @@ export function GraphCanvas(props: Props) {
 
   useLayoutEffect(() => drawBase(base.current as HTMLCanvasElement, scene), [scene]);
   useLayoutEffect(() => {
-    const draw = (on: number) => drawTop(top.current as HTMLCanvasElement, scene, chosen, on, rings);
+    drawChosen(middle.current as HTMLCanvasElement, scene, chosen, rings);
+  }, [scene, chosen, rings]);
+  useLayoutEffect(() => {
+    const draw = (on: number) => drawHovered(top.current as HTMLCanvasElement, scene, on);
     draw(hovered.value);
     return hovered.follow(draw);
-  }, [scene, chosen, rings, hovered]);
+  }, [scene, hovered]);
   useEffect(() => reveal(box.current, layout.x[chosen] ?? 0), [chosen, layout]);
 
   const under = (event: MouseEvent) => {
@@ -75,6 +79,7 @@ export function GraphCanvas(props: Props) {
           data-testid="graph-canvas"
         >
           <canvas ref={base} aria-hidden="true" />
+          <canvas ref={middle} aria-hidden="true" />
           <canvas ref={top} aria-hidden="true" />
           <Outputs {...props} layout={layout} />
           <Tokens {...props} layout={layout} />

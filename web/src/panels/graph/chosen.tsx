@@ -1,7 +1,7 @@
 /** The chosen node: its name, which can be edited, what it is, and what is known of its feature. */
 
 import { useEffect, useRef, useState } from "preact/hooks";
-import type { GraphFeature } from "../../contract.ts";
+import type { GraphFeature, GraphNode } from "../../contract.ts";
 import { called, placeOf } from "../../model/graph.ts";
 import { change, shortened } from "../../model/numbers.ts";
 import { Histogram, Moments, Tokens } from "../feature.tsx";
@@ -29,13 +29,18 @@ export function ChosenNode(props: GraphProps) {
         )}
       </p>
       <p class="note">
-        {(100 * node.influence).toPrecision(2)} % of the influence passes through it
-        {node.activation !== undefined && `; its activation is ${node.activation.toPrecision(3)}`}
-        {node.inputs && `; what it is given sums to ${change(node.inputs.value)}`}.
+        {facts(node).join("; ")}
       </p>
       {node.kind === "feature" && <Feature {...props} />}
     </section>
   );
+}
+
+function facts(node: GraphNode): string[] {
+  const told = node.kind === "target" ? [] : [`${(100 * node.influence).toPrecision(2)} % of the influence passes through it`];
+  if (node.activation !== undefined) told.push(`activation ${node.activation.toPrecision(3)}`);
+  if (node.inputs && node.kind === "target") told.push(`what it is given sums to ${change(node.inputs.value)} logits`);
+  return told;
 }
 
 function Name({ graph, chosen, view, annotate }: GraphProps) {

@@ -2,6 +2,7 @@
 
 import { useMemo, useState } from "preact/hooks";
 import { found } from "../../model/graph.ts";
+import { positionOf, shareAt } from "../../model/graph-state.ts";
 import { type GraphProps, NodeName, shortPlace } from "./shared.tsx";
 
 interface Props extends GraphProps {
@@ -30,9 +31,9 @@ function Slider({ label, value, hidden, what, set }: { label: string; value: num
   return (
     <label class="slider">
       <span>{label}</span>
-      <input type="range" min={0.1} max={1} step={0.01} value={value} aria-valuetext={`${Math.round(100 * value)} %, ${hidden} ${what} hidden`} onInput={(event) => set(Number(event.currentTarget.value))} />
+      <input type="range" min={0.3} max={1} step={0.01} value={positionOf(value)} aria-valuetext={`${percentage(value)} %, ${hidden} ${what} hidden`} onInput={(event) => set(shareAt(Number(event.currentTarget.value)))} />
       <span class="note">
-        {Math.round(100 * value)} %, <span data-testid={`hidden-${what}`}>{hidden.toLocaleString("en")}</span> hidden
+        {percentage(value)} %, <span data-testid={`hidden-${what}`}>{hidden.toLocaleString("en")}</span> hidden
         {hidden > 0 && value < 1 && (
           <>
             {" "}
@@ -45,6 +46,8 @@ function Slider({ label, value, hidden, what, set }: { label: string; value: num
     </label>
   );
 }
+
+const percentage = (share: number) => Number((100 * share).toFixed(share > 0.99 ? 2 : 1));
 
 function Search(props: Props) {
   const { graph, view, choose, search, hovered } = props;

@@ -4,7 +4,7 @@ import { useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState } fr
 import type { Annotations, GraphData, Resource, Sound } from "../../contract.ts";
 import { Graph } from "../../model/graph.ts";
 import { onlyHere } from "../../model/graph-compare.ts";
-import { prune } from "../../model/graph-pruning.ts";
+import { prune, usualShare } from "../../model/graph-pruning.ts";
 import { hashOfView, initialView, type View } from "../../model/graph-state.ts";
 import { resourceUrl } from "../../model/resources.ts";
 import { Watched } from "../../model/store.ts";
@@ -43,7 +43,7 @@ export function GraphPanel(props: GraphPanelProps) {
   const graphs = useMemo(() => [new Graph(props.graph), ...(props.other ? [new Graph(props.other)] : [])], [props.graph, props.other]);
   const [which, setWhich] = useState<0 | 1>(0);
   const graph = graphs[which]!;
-  const [view, setView] = useView(props.graph, addressed, props.onAnnotations);
+  const [view, setView] = useView(graphs[0]!, addressed, props.onAnnotations);
   const shown = useMemo(() => prune(graph, view.nodes, view.edges), [graph, view.nodes, view.edges]);
   const chosen = graph.index(view.node) ?? graph.data.targets[0]!.node;
   const target = useTarget(graph, chosen);
@@ -81,13 +81,13 @@ export function GraphPanel(props: GraphPanelProps) {
         <div class="graph-main">
           <GraphCanvas {...shared} sound={sound} cursor={cursor} marked={marked} matches={matches} />
           <Legend hears={graph.data.segments.length > 0} />
+          <Subgraph {...shared} preview={setMatches} />
         </div>
         <div class="graph-side">
           <ChosenNode {...shared} />
           <Connections {...shared} />
         </div>
       </div>
-      <Subgraph {...shared} preview={setMatches} />
       <CopyAs graph={graph} view={view} />
       <Left {...shared} />
     </div>
@@ -119,8 +119,10 @@ function useTarget(graph: Graph, chosen: number): number {
 type Change = (change: (view: View) => View) => void;
 
 /** The view, kept in the address where it may be; another address changes it. */
-function useView(data: GraphData, addressed: boolean, onAnnotations: GraphPanelProps["onAnnotations"]): [View, Change] {
-  const [view, setView] = useState(() => initialView(data, addressed ? location.hash : ""));
+function useView(graph: Graph, addressed: boolean, onAnnotations: GraphPanelProps["onAnnotations"]): [View, Change] {
+  const { data } = graph;
+  const usual = useMemo(() => usualShare(graph), [graph]);
+  const [view, setView] = useState(() => initialView(data, addressed ? location.hash : "", usual));
   const latest = useRef(view);
   const written = useRef("");
   const change = useCallback<Change>((next) => {
@@ -134,21 +136,21 @@ function useView(data: GraphData, addressed: boolean, onAnnotations: GraphPanelP
     // A slider that is dragged would fill the history: the address follows once it rests.
     const later = setTimeout(() => {
       const hash = hashOfView(latest.current);
-      if (hash === hashOfView(initialView(data, "")) && !location.hash) return;
+      if (hash === hashOfView(initialView(data, "", usual)) && !location.hash) return;
       written.current = hash;
       if (location.hash !== hash) location.hash = hash;
     }, 150);
     return () => clearTimeout(later);
-  }, [view, addressed, data]);
+  }, [view, addressed, data, usual]);
   useLayoutEffect(() => {
     if (!addressed) return undefined;
     const follow = () => {
       if (location.hash === written.current) return;
-      latest.current = initialView(data, location.hash);
+      latest.current = initialView(data, location.hash, usual);
       setView(latest.current);
     };
     addEventListener("hashchange", follow);
     return () => removeEventListener("hashchange", follow);
-  }, [addressed, data]);
+  }, [addressed, data, usual]);
   return [view, change];
 }

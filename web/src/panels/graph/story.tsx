@@ -140,7 +140,7 @@ function Words({ graph, account, choose, hovered }: GraphProps & { account: Acco
               <button type="button" disabled={node < 0} onClick={() => choose(node)} onPointerEnter={() => hovered.set(node)} onPointerLeave={() => hovered.set(-1)}>
                 <span class="what">
                   <q>
-                    <bdi>{shortened(visible(tokens[i]!.text), 30)}</bdi>
+                    <bdi>{shortened(tokens[i]!.text.trim() || visible(tokens[i]!.text), 30)}</bdi>
                   </q>
                   <small>token {i}</small>
                 </span>
@@ -168,7 +168,7 @@ function Direct({ graph, choose, hovered }: GraphProps) {
               <button type="button" onClick={() => choose(i)} onPointerEnter={() => hovered.set(i)} onPointerLeave={() => hovered.set(-1)}>
                 <span class="what">
                   <q>
-                    <bdi>{shortened(visible(node.label), 30)}</bdi>
+                    <bdi>{shortened(node.label.trim() || visible(node.label), 30)}</bdi>
                   </q>
                   <small>token {node.position}</small>
                 </span>
