@@ -486,7 +486,7 @@ def test_an_act_streams_its_progress_and_its_answer(client, folder, tiny_en, sho
     (tmp_path / "a.wav").write_bytes(shorter)
     save_page(oto.explain(tiny_en, tmp_path / "a.wav"), folder / "a.html")
     runs(client)
-    intervention = {"silence": [{"start": 0.5, "end": 1.5}]}
+    intervention = {"silence": [[0.5, 1.5]]}
     asked = {"run": id_of("a.html"), "op": "intervene", "args": {"intervention": intervention, "controls": 1}}
     with client.stream("POST", "/api/act", json=asked) as answer:
         lines = [json.loads(line) for line in answer.iter_lines()]

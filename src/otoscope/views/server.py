@@ -271,8 +271,7 @@ class Server:
         return _json(self.queue.told(job), 202)
 
     async def _job(self, request: Request) -> Response:
-        id = request.path_params["id"]
-        told = next((one for one in self.queue.listing() if one["id"] == id), None)
+        told = self.queue.job(request.path_params["id"])
         if told is None:
             raise RefusalError(404, "There is no such job, or no longer.", "Look at the list of runs.")
         return _json(told)

@@ -14,7 +14,8 @@ from otoscope.errors import OtoscopeError
 from otoscope.progress import Task, reporting_to
 
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
-_KEPT = 30.0  # seconds for which the end of a job is told to who asks
+_KEPT = 600.0  # seconds for which the end of a job is told to who asks for it
+_RECENT = 30.0  # seconds for which it is in the list
 _FINISHED = ("done", "failed", "cancelled")
 
 
@@ -143,8 +144,14 @@ class Queue:
     def listing(self, what: str | None = None) -> list[dict[str, Any]]:
         """Jobs that wait, are being done or have just ended, ready for JSON; of one sort or of all."""
         with self._changed:
-            self._forget()
-            return [self.told(job) for job in self._jobs.values() if what in (None, job.what)]
+            since = time.monotonic() - _RECENT
+            jobs = [job for job in self._jobs.values() if not job.finished or job.ended > since]
+            return [self.told(job) for job in jobs if what in (None, job.what)]
+
+    def job(self, id: str) -> dict[str, Any] | None:
+        """What there is to say of one job; None if there is none of that id, or no longer."""
+        with self._changed:
+            return self.told(self._jobs[id]) if id in self._jobs else None
 
     def told(self, job: Job) -> dict[str, Any]:
         """What there is to say of a job; `position` counts the jobs that come before it."""
