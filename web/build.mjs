@@ -2,7 +2,7 @@
 // `node build.mjs --tests` bundles tests/ for `node --test`.
 import { createHash } from "node:crypto";
 import { readFile, writeFile, readdir } from "node:fs/promises";
-import { join, relative, sep } from "node:path";
+import { basename, join, relative, sep } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 
@@ -31,7 +31,7 @@ async function bundlePage() {
   const stamp = `Generated from web/ by \`npm run build\`; do not edit.\nsources sha256: ${await digest()}`;
   const { outputFiles } = await build({
     absWorkingDir: here,
-    entryPoints: { page: "src/main.tsx" },
+    entryPoints: { page: "src/main.tsx", widget: "src/widget.ts" },
     bundle: true,
     minify: true,
     write: false,
@@ -42,9 +42,8 @@ async function bundlePage() {
     legalComments: "none",
   });
   for (const file of outputFiles) {
-    const script = file.path.endsWith(".js");
-    const banner = script ? `/*\n${stamp}\n\nContains preact:\n${licence}\n*/\n` : `/*\n${stamp}\n*/\n`;
-    await keep(join(target, script ? "page.js" : "page.css"), banner + file.text);
+    const banner = basename(file.path) === "page.js" ? `/*\n${stamp}\n\nContains preact:\n${licence}\n*/\n` : `/*\n${stamp}\n*/\n`;
+    await keep(join(target, basename(file.path)), banner + file.text);
   }
 }
 

@@ -32,10 +32,13 @@ _DOORS = {
     "transcribe": "otoscope.models.transcribing",
     "transcribe_all": "otoscope.models.transcribing",
     "explain": "otoscope.studies.explain:explain_clip",
+    "Intervention": "otoscope.documents.intervention",
+    "intervene": "otoscope.studies.intervening",
     "graph_doc": "otoscope.studies.graph_page",
     "items": "otoscope.corpora",
     "probe": "otoscope.probes.corpus:probe_corpus",
     "save_page": "otoscope.views.page",
+    "read_document": "otoscope.views.page_reading",
     "trace": "otoscope.circuits.tracer",
     "trace_audio": "otoscope.circuits.audio_language",
     "trace_speech": "otoscope.circuits.speech",
@@ -43,9 +46,9 @@ _DOORS = {
 }
 
 __all__ = [
-    "ActivationCache", "Clip", "DecodeOptions", "Edit", "HookPoint", "OtoscopeError", "Transcript", "__version__",
-    "explain", "graph_doc", "items", "load_model", "mix", "probe", "read", "sample", "save_page", "silence", "trace",
-    "trace_audio", "trace_speech", "transcribe", "transcribe_all", "white_noise",
+    "ActivationCache", "Clip", "DecodeOptions", "Edit", "HookPoint", "Intervention", "OtoscopeError", "Transcript",
+    "__version__", "explain", "graph_doc", "intervene", "items", "load_model", "mix", "probe", "read", "read_document", "sample",
+    "save_page", "silence", "trace", "trace_audio", "trace_speech", "transcribe", "transcribe_all", "white_noise",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -56,6 +59,7 @@ if TYPE_CHECKING:
     from otoscope.circuits.speech import trace_speech
     from otoscope.circuits.tracer import trace
     from otoscope.corpora import items
+    from otoscope.documents.intervention import Intervention
     from otoscope.errors import OtoscopeError
     from otoscope.models.loading import load_model
     from otoscope.models.transcribing import transcribe, transcribe_all
@@ -63,7 +67,9 @@ if TYPE_CHECKING:
     from otoscope.probes.corpus import probe_corpus as probe
     from otoscope.studies.explain import explain_clip as explain
     from otoscope.studies.graph_page import graph_doc
+    from otoscope.studies.intervening import intervene
     from otoscope.views.page import save_page
+    from otoscope.views.page_reading import read_document
 
 
 def __getattr__(name: str) -> Any:

@@ -55,6 +55,10 @@ class OutputError(OtoscopeError):
     """A result that cannot be written (full disk, read-only folder)."""
 
 
+class DocumentError(OtoscopeError):
+    """A page or document that cannot be read."""
+
+
 class DictionaryError(OtoscopeError):
     """A dictionary of features that cannot be read, or that is of another model."""
 

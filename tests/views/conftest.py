@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from tests.views.framed import in_notebook
 
 from otoscope.documents.base import Array
 from otoscope.documents.explain import ExplainDoc
@@ -287,6 +288,24 @@ def _wav(samples):
 
 
 @functools.cache
+def spoken_into_the_microphone():
+    """A WAV file that Chromium's made-up microphone plays again and again."""
+    import atexit
+    import tempfile
+
+    import soundfile
+
+    from otoscope.audio import read
+    from otoscope.audio.samples import sample
+
+    folder = tempfile.TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    path = f"{folder.name}/spoken.wav"
+    soundfile.write(path, read(sample("jfk")).samples, 16_000)
+    return path
+
+
+@functools.cache
 def chromium():
     """The path of a Chromium on this machine, or None."""
     named = os.environ.get("OTOSCOPE_CHROMIUM")
@@ -311,6 +330,7 @@ def browser():
         "--no-first-run",
         "--use-fake-device-for-media-stream",
         "--use-fake-ui-for-media-stream",
+        f"--use-file-for-fake-audio-capture={spoken_into_the_microphone()}",
     ]
     with sync_playwright() as playwright:
         running = playwright.chromium.launch(executable_path=chromium(), args=flags)
@@ -342,8 +362,11 @@ addEventListener("securitypolicyviolation", (e) => console.error("CSP", e.violat
 
 @pytest.fixture
 def visit(browser):
-    """Open an address; afterwards nothing may have gone wrong, or out to anywhere but what is allowed."""
-    complaints, contexts = [], []
+    """Open an address; afterwards nothing may have gone wrong, or out to anywhere but what is allowed.
+
+    `visit.expect(text)` allows for one complaint of the browser that a test provokes.
+    """
+    complaints, contexts, expected = [], [], []
 
     def visited(url, allowed, bypass_csp=False, **options):
         def allow(route):
@@ -363,21 +386,41 @@ def visit(browser):
         page.goto(url)
         return page
 
+    visited.expect = expected.append
     yield visited
     for context in contexts:
         for page in context.pages:
             page.wait_for_timeout(50)
         context.close()
+    for text in expected:
+        complaints.remove(next(one for one in complaints if text in one))
     assert complaints == []
 
 
-@pytest.fixture
-def open_page(visit, tmp_path):
-    """Open a document's page from disk."""
+@pytest.fixture(scope="session")
+def pages_server(tmp_path_factory):
+    """A server over a folder of its own, for pages that are shown on every host."""
+    pytest.importorskip("starlette")
+    from tests.views.served import serving
+
+    with serving(tmp_path_factory.mktemp("runs")) as served:
+        yield served
+
+
+@pytest.fixture(params=["file", "server", "notebook"])
+def open_page(request, visit, tmp_path):
+    """Open a document's page: from disk, on a server and in the frame of a notebook."""
 
     def opened(doc, fragment="", **options):
-        save_page(doc, tmp_path / "page.html")
-        page = visit((tmp_path / "page.html").as_uri() + fragment, ["file:"], **options)
+        if request.param == "file":
+            save_page(doc, tmp_path / "page.html")
+            page = visit((tmp_path / "page.html").as_uri() + fragment, ["file:"], **options)
+        elif request.param == "server":
+            served = request.getfixturevalue("pages_server")
+            save_page(doc, served.folder / "page.html")
+            page = visit(served.page_of("page.html", fragment), [f"http://{served.address}/"], **options)
+        else:
+            page = in_notebook(doc, fragment, visit, tmp_path, **options)
         page.locator("main, #page:not(:has(.loading))").first.wait_for()
         return page
 

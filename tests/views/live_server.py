@@ -10,7 +10,8 @@ from tests.monitors.ringing import echo_monitor
 from otoscope.models.transcripts import DecodeOptions
 from otoscope.monitors.engine import Engine
 from otoscope.monitors.streaming import Pacing
-from otoscope.views.live import Limits, Live, bind, server
+from otoscope.views.gate import bind
+from otoscope.views.live import Limits, Live, server
 
 TOKEN = "a token that nobody guesses"
 OPTIONS = DecodeOptions(language="en", max_positions=24)

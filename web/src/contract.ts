@@ -578,6 +578,7 @@ export interface WordInfo {
  * `resources["audio"]` is the window as a WAV file.
  */
 export interface ExplainDoc {
+  note?: string;
   kind: "explain";
   version: 1;
   title: string;
@@ -613,6 +614,7 @@ export interface ExplainDoc {
  * `resources` holds the snippets of sound, as FLAC.
  */
 export interface FeaturesDoc {
+  note?: string;
   kind: "features";
   version: 1;
   title: string;
@@ -644,6 +646,7 @@ export interface Sound {
  * features.
  */
 export interface GraphDoc {
+  note?: string;
   kind: "graph";
   version: 1;
   title: string;
@@ -655,4 +658,84 @@ export interface GraphDoc {
   versions: Record<string, string>;
   notes: Array<string>;
   resources: Record<string, Resource>;
+}
+
+/** The same change somewhere else, chosen at random. */
+export interface ControlRun {
+  intervention: Intervention;
+  text: string;
+  changed: boolean;
+  size: number;
+}
+
+/**
+ * What is changed; all of it together.
+ *
+ * Attributes:
+ *     silence: Spans of the sound that are silenced, before the spectrogram is made.
+ *     zero: Attention blocks, single heads and MLPs whose output is set to zero: `decoder_blocks.2.cross_attn.3`.
+ *     features: Features that are set or scaled: `encoder:3:604=0`; several of one concept are a supernode.
+ *     dictionary: What features of the decoder are: a folder, or `neurons`, the model's own.
+ *     encoder_dictionary: The same of the encoder.
+ *
+ * Raises:
+ *     OptionError: A component, feature or span is not spelled as one.
+ */
+export interface Intervention {
+  silence: Array<[number, number]>;
+  zero: Array<string>;
+  features: Array<string>;
+  dictionary: string;
+  encoder_dictionary: string;
+}
+
+/** What a monitor said of a text: the risk at each written token, and of the whole, its end included. */
+export interface RiskInfo {
+  tokens: Array<number>;
+  text: number;
+  threshold: number;
+  alarm: boolean;
+}
+
+/** A run of words that stayed, or were replaced, added or taken away. */
+export interface WordChange {
+  op: "same" | "replaced" | "added" | "removed";
+  before: string;
+  after: string;
+}
+
+/** What was written, what each layer knew, and how far it is to be trusted. */
+export interface Written {
+  transcript: TranscriptInfo;
+  logit_lens: LogitLens;
+  risk?: RiskInfo;
+}
+
+/**
+ * A text before and after an intervention, beside the same done elsewhere at random.
+ *
+ * `change` is (tokens): log p(token | changed) - log p(token) in nats, of the tokens that were written before, given to the
+ * decoder. `python` and `command` do the same again.
+ */
+export interface Outcome {
+  note?: string;
+  kind: "intervention";
+  version: 1;
+  title: string;
+  file: string;
+  offset: number;
+  duration: number;
+  model: ModelInfo;
+  intervention: Intervention;
+  before: Written;
+  after: Written;
+  words: Array<WordChange>;
+  change: PackedArray;
+  size: number;
+  controls: Array<ControlRun>;
+  seed: number;
+  python: string;
+  command: string;
+  notes: Array<string>;
+  seconds: number;
 }

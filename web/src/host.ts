@@ -2,9 +2,9 @@
 
 import { createContext } from "preact";
 import { useContext } from "preact/hooks";
-import type { ExplainDoc, FeaturesDoc, GraphDoc } from "./contract.ts";
+import type { Annotations, ExplainDoc, FeaturesDoc, GraphDoc, Outcome } from "./contract.ts";
 
-export type Doc = ExplainDoc | FeaturesDoc | GraphDoc;
+export type Doc = ExplainDoc | FeaturesDoc | GraphDoc | Outcome;
 
 export type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
 
@@ -19,6 +19,12 @@ export interface Host {
   document(): Promise<Doc>;
   /** Whether something can be run here; where not, controls stay visible, and show the Python line that does the same. */
   can(op: string): boolean;
+  /** Keeps what a person wrote onto a graph, where the host can. `place` leads to the graph in the document: "graph" for that of a
+   * graph document, "circuits/0/graph" for the first circuit of an explained clip. `document()` gives it back as the graph's
+   * `annotations`. */
+  annotate?(place: string, annotations: Annotations): Promise<void>;
+  /** Keeps the person's note on the whole document, given back as its `note`; "" takes it away. */
+  writeNote?(text: string): Promise<void>;
   /** Runs it and resolves to its answer; rejects with an Error whose message is for people. */
   act(op: string, args: { [key: string]: Json }, options?: { onProgress?: (progress: Progress) => void; signal?: AbortSignal }): Promise<Json>;
 }

@@ -2,12 +2,16 @@
 
 import "./css/page.css";
 import { render } from "preact";
-import type { Doc } from "./host.ts";
+import type { Doc, Host } from "./host.ts";
 import { HostContext } from "./host.ts";
 import { hostOfThisPage } from "./hosts/choose.ts";
+import { shortened } from "./model/numbers.ts";
 import { ExplainPage } from "./pages/explain.tsx";
 import { FeaturesPage } from "./pages/features.tsx";
 import { GraphPage } from "./pages/graph.tsx";
+import { InterventionPage } from "./pages/intervention.tsx";
+import { servedPage } from "./pages/served.tsx";
+import { PersonsNote, RunBar } from "./panels/runs/bar.tsx";
 
 function PageOf({ doc }: { doc: Doc }) {
   switch (doc.kind) {
@@ -15,6 +19,8 @@ function PageOf({ doc }: { doc: Doc }) {
       return <ExplainPage doc={doc} />;
     case "features":
       return <FeaturesPage doc={doc} />;
+    case "intervention":
+      return <InterventionPage doc={doc} />;
     case "graph":
       return <GraphPage doc={doc} />;
     default:
@@ -22,18 +28,32 @@ function PageOf({ doc }: { doc: Doc }) {
   }
 }
 
+/** What stands above a document: on a server's own page of it a bar, elsewhere what a person noted on it. */
+function Above({ doc, host }: { doc: Doc; host: Host }) {
+  const whole = host.kind === "server" && location.pathname.startsWith("/run/");
+  return whole ? <RunBar doc={doc} /> : <PersonsNote note={doc.note} />;
+}
+
+async function shown(host: Host) {
+  const own = host.kind === "server" ? await servedPage(location.pathname) : undefined;
+  if (own) return own;
+  const doc = await host.document();
+  if (doc.version !== 1) throw new Error("This page cannot show that version of the document.");
+  if (host.kind === "server") document.title = `${shortened(doc.title, 100)} · otoscope`;
+  return (
+    <>
+      <Above doc={doc} host={host} />
+      <PageOf doc={doc} />
+    </>
+  );
+}
+
 const place = document.getElementById("page") as HTMLElement;
 try {
   const host = hostOfThisPage();
-  const doc = await host.document();
-  if (doc.version !== 1) throw new Error("This page cannot show that version of the document.");
+  const page = await shown(host);
   place.replaceChildren();
-  render(
-    <HostContext.Provider value={host}>
-      <PageOf doc={doc} />
-    </HostContext.Provider>,
-    place,
-  );
+  render(<HostContext.Provider value={host}>{page}</HostContext.Provider>, place);
 } catch (error) {
   place.textContent = `This page cannot be shown. ${error instanceof Error ? error.message : ""}`;
 }

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from otoscope.errors import PointError
+from otoscope.showing import Shows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,7 +18,7 @@ GRADIENT = "_grad"
 """What a gradient's name ends with."""
 
 
-class ActivationCache(Mapping[str, "Tensor"]):
+class ActivationCache(Mapping[str, "Tensor"], Shows):
     """Activations by name, one entry a visit.
 
     `cache["decoder_blocks.3.hook_resid_post"]` and `cache["resid_post", 3]` are the same tensor. A point visited several
@@ -105,12 +106,11 @@ class ActivationCache(Mapping[str, "Tensor"]):
     def __repr__(self) -> str:
         return f"ActivationCache({len(self)} points, {self.nbytes / 2**20:.1f} MiB, attention={self.attention!r})"
 
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        rows = "".join(
-            f"<tr><td><code>{escape(name)}</code></td><td>{' + '.join(str(tuple(v.shape)) for v in visits[:3])}"
-            f"{' + …' if len(visits) > 3 else ''}</td></tr>"
+    def card(self) -> dict[str, Any]:
+        """Points and their shapes, as the fields of a card."""
+        rows = [
+            [name, " + ".join(str(tuple(v.shape)) for v in visits[:3]) + (" + …" if len(visits) > 3 else "")]
             for name, visits in self._visits.items()
-        )
-        return f"<p>{escape(repr(self))}</p><table>{rows}</table>"
+        ]
+        table = {"head": ["point", "shape"], "rows": rows[:12], "count": len(rows)}
+        return {"title": repr(self), "table": table}

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from otoscope.errors import AudioError
+from otoscope.showing import asked
 
 SAMPLING_RATE = 16_000
 """Samples a second of every `Clip`, as Whisper and Qwen2-Audio expect them."""
@@ -83,6 +84,9 @@ class Clip:
     def duration(self) -> float:
         """Length in seconds."""
         return len(self.samples) / SAMPLING_RATE
+
+    def _repr_html_(self) -> str:
+        return asked("clips").html_of(self)
 
     def span(self, t0: float, t1: float) -> Clip:
         """The part from `t0` to `t1`, sharing this clip's samples.

@@ -24,18 +24,20 @@ from otoscope.circuits.targets import Target, target_seeds, target_values
 from otoscope.errors import GraphError
 from otoscope.outcomes import bootstrap
 from otoscope.progress import track
+from otoscope.showing import Shows
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from otoscope.circuits.tracer import Tracer
+    from otoscope.documents.card import Card
 
 _ROWS = 16
 """Interventions run at once."""
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
+class Comparison(Shows):
     """Predicted and measured changes.
 
     Attributes:
@@ -91,7 +93,7 @@ class Comparison:
 
 
 @dataclass(frozen=True, eq=False)
-class Check:
+class Check(Shows):
     """A faithfulness report of one graph.
 
     Attributes:
@@ -152,14 +154,19 @@ class Check:
             {name: Comparison.joined([part.ladder[name] for part in parts]) for name in parts[0].ladder},
         )
 
-    def _repr_html_(self) -> str:
-        from html import escape
+    def card(self) -> Card:
+        """Predictions beside what happened, kind by kind."""
+        from otoscope.documents.card import Card, Table
 
-        told = self.to_dict()
-        rows = "".join(
-            f"<tr><th>{name}</th><td>{escape(str(told[name]))}</td></tr>" for name in ("direct", "free")
-        )
-        return f"<table>{rows}</table>"
+        rows = []
+        for kind, each in (self.kinds or {"all": self}).items():
+            told = each.to_dict()
+            rows += [
+                (kind.replace("_", " "), name, told[way]["n"], told[way]["correlation"])
+                for way, name in (("direct", "everything frozen"), ("free", "the model reacts"))
+            ]
+        head = ("nodes taken away", "how", "n", "correlation with the graph")
+        return Card(title="Check of a graph", table=Table.of(head, rows))
 
 
 LADDER: tuple[Freeze, ...] = ("gates", "patterns")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from otoscope.errors import GraphError
+from otoscope.showing import Shows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from otoscope.circuits.pruning import Pruned
     from otoscope.circuits.scores import Scores
     from otoscope.circuits.tracer import Tracer
+    from otoscope.documents.card import Card
 
 KINDS = ("feature", "error", "token", "position", "bias", "target", "frame", "projector")
 """Kinds of nodes. `rest` is no node of the table: it is what the others leave over."""
@@ -164,7 +166,7 @@ class TargetInfo:
 
 
 @dataclass(frozen=True, eq=False)
-class AttributionGraph:
+class AttributionGraph(Shows):
     """Which sources supplied each node, and how much.
 
     Attributes:
@@ -376,12 +378,12 @@ class AttributionGraph:
         )
         return f"AttributionGraph({told}; {len(self.weights)} edges)"
 
-    def _repr_html_(self) -> str:
-        from html import escape
-
+    def card(self) -> Card:
+        """The graph in words."""
         from otoscope.circuits.summary import summary_lines
+        from otoscope.documents.card import Card
 
-        return f"<pre>{escape(chr(10).join(summary_lines(self)))}</pre>"
+        return Card(title="Attribution graph", lines=list(summary_lines(self)))
 
 
 _REST_NODE: dict[str, Any] = {

@@ -25,6 +25,7 @@ from otoscope.circuits.graph import (
 )
 from otoscope.circuits.targets import target_seeds
 from otoscope.errors import GraphError
+from otoscope.showing import Shows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class HeadSplit:
+class HeadSplit(Shows):
     """One edge, by head.
 
     Attributes:

@@ -18,6 +18,7 @@ import torch
 
 from otoscope.circuits.adjoint import Seeds
 from otoscope.errors import GraphError
+from otoscope.showing import Shows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class QKAttribution:
+class QKAttribution(Shows):
     """One attention score as a sum over pairs of sources.
 
     Attributes:

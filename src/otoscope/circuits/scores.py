@@ -15,13 +15,14 @@ import numpy as np
 
 from otoscope.circuits.graph import BIAS, ERROR, FRAME, POSITION, PROJECTOR, TOKEN
 from otoscope.circuits.influence import LEAST, normalised, path_influence
+from otoscope.showing import Shows
 
 if TYPE_CHECKING:
     from otoscope.circuits.graph import AttributionGraph
 
 
 @dataclass(frozen=True)
-class Scores:
+class Scores(Shows):
     """Scores of one graph, each between 0 and 1.
 
     Attributes:
@@ -64,7 +65,7 @@ def scores(graph: AttributionGraph) -> Scores:
 
 
 @dataclass(frozen=True)
-class Grounding:
+class Grounding(Shows):
     """Where the influence on a recogniser's word comes from: shares of what reaches the sources, which sum to 1.
 
     Attributes:

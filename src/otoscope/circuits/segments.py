@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from otoscope.errors import OptionError
+from otoscope.showing import Shows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,7 +41,7 @@ class Timed(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Segments:
+class Segments(Shows):
     """A partition of an encoder's frames.
 
     Attributes:

@@ -22,6 +22,7 @@ from otoscope.circuits.hearing_runs import Change, react
 from otoscope.circuits.interventions import Intervention
 from otoscope.circuits.targets import target_seeds
 from otoscope.errors import GraphError, OptionError
+from otoscope.showing import Shows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +34,7 @@ _ROWS = 8
 
 
 @dataclass(frozen=True, eq=False)
-class Swap:
+class Swap(Shows):
     """What swapping did to the first target.
 
     Attributes:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from otoscope.circuits.targets import target_seeds
+from otoscope.showing import Shows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Totals:
+class Totals(Shows):
     """The account of some targets.
 
     Attributes:

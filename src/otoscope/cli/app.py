@@ -11,12 +11,14 @@ from otoscope.cli.corpus import corpus
 from otoscope.cli.doctor import doctor
 from otoscope.cli.explain import explain
 from otoscope.cli.features import features
+from otoscope.cli.intervene import intervene
 from otoscope.cli.lens import lens
 from otoscope.cli.mend import mend
 from otoscope.cli.models import models
 from otoscope.cli.monitor import monitor
 from otoscope.cli.patch import patch
 from otoscope.cli.probe import probe
+from otoscope.cli.serve import serve
 from otoscope.cli.study import study
 from otoscope.cli.trace import trace
 from otoscope.cli.transcribe import transcribe
@@ -30,7 +32,9 @@ app.command()(lens)
 app.command()(probe)
 app.command()(patch)
 app.command()(trace)
+app.command()(intervene)
 app.command()(study)
+app.command()(serve)
 app.add_typer(models)
 app.add_typer(corpus)
 app.add_typer(features)

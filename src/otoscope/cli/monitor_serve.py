@@ -5,13 +5,13 @@ from __future__ import annotations
 import secrets
 import sys
 from contextlib import suppress
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote
 
 import typer
 
 from otoscope.cli.options import Common, ModelName, MonitorFolder, Spoken, with_common
+from otoscope.cli.serving import AllowRemote, Host, Port, listening, require_extra, require_local
 from otoscope.cli.show import say, warn, write_json
 from otoscope.errors import OptionError
 
@@ -28,11 +28,9 @@ def serve(
     model: ModelName = "whisper-tiny.en",
     language: Spoken = None,
     folder: MonitorFolder = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 finds a free one.")] = 0,
-    allow_remote: Annotated[
-        bool, typer.Option("--allow-remote", help="Let other machines in; their sound comes unencrypted.")
-    ] = False,
+    host: Host = "127.0.0.1",
+    port: Port = 0,
+    allow_remote: AllowRemote = False,
     token: Annotated[
         str | None, typer.Option(metavar="TEXT", help="What every stream must show; a random one.")
     ] = None,
@@ -61,7 +59,7 @@ def serve(
 
     Example: otoscope monitor serve --port 8765
     """
-    _require_extra()
+    require_extra(*_EXTRA)
     from otoscope.audio import Segmenter
     from otoscope.models.loading import load_model
     from otoscope.models.transcripts import DecodeOptions
@@ -69,13 +67,9 @@ def serve(
     from otoscope.monitors.engine import Engine
     from otoscope.monitors.monitor import Monitor
     from otoscope.monitors.streaming import Pacing
-    from otoscope.views.live import Limits, is_loopback
+    from otoscope.views.live import Limits
 
-    if not is_loopback(host) and not allow_remote:
-        raise OptionError(
-            f"{host} is reached from other machines.",
-            "Leave --host out, or say --allow-remote if that is meant.",
-        )
+    require_local(host, allow_remote)
     Segmenter(pause=pause or None)  # refuses a pause that cannot be used
     if token == "":
         raise OptionError("The token is empty.", "Leave --token out for a random one.")
@@ -89,28 +83,17 @@ def serve(
 
 def _run(engine: Engine, host: str, port: int, token: str, limits: Limits, common: Common) -> None:
     """Listen until Ctrl-C."""
-    from otoscope.views.live import Live, bind, is_loopback, server
+    from otoscope.views.live import Live, server
 
-    with bind(host, port) as socket:
-        at = f"[{host}]" if ":" in host else host
-        address = f"{at}:{socket.getsockname()[1]}"
-        live = Live(engine, token, address if is_loopback(host) else None, limits)
-        page, stream = f"http://{address}/#token={quote(token)}", f"ws://{address}/stream"
+    with listening(host, port) as at:
+        live = Live(engine, token, at.origin, limits)
+        page, stream = f"http://{at.address}/#token={quote(token)}", f"ws://{at.address}/stream"
         if common.json:
             write_json({"page": page, "stream": stream, "token": token}, common.json, indent=None)
         if not common.json_on_stdout:
             say(f"The page: {page}", f"Streams: {stream}")
-        if not is_loopback(host):
+        if at.origin is None:
             warn("Sound and token travel unencrypted; put a proxy with TLS before it.")
         sys.stdout.flush()
         with suppress(KeyboardInterrupt):  # how it is meant to end
-            server(live).run(sockets=[socket])
-
-
-def _require_extra() -> None:
-    missing = [name for name in _EXTRA if find_spec(name) is None]
-    if missing:
-        raise OptionError(
-            f"Serving needs {', '.join(missing)}, which is not installed.",
-            'Install what belongs to it: pip install "otoscope[serve]".',
-        )
+            server(live).run(sockets=[at.socket])

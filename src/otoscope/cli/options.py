@@ -35,6 +35,29 @@ Mend = Annotated[
     Path | None, typer.Option("--mend", metavar="DIR", help="Apply a repair that `otoscope mend` made.")
 ]
 
+SilencedSpans = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--silence", metavar="T0-T1", help="Silence a span of the sound, in seconds; several times."
+    ),
+]
+ZeroedComponents = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--zero",
+        metavar="COMPONENT",
+        help="Zero a block, or a head of it: decoder_blocks.2.mlp, decoder_blocks.2.cross_attn.3; several times.",
+    ),
+]
+ChangedFeatures = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--feature",
+        metavar="STACK:LAYER:FEATURE=V",
+        help="Set a feature (=V) or scale it (xV); @T0-T1 in a span of the sound, @5 at a position of the text; several times.",
+    ),
+]
+
 
 @contextmanager
 def mended(model: Any, folder: Path | None, monitor: Any = None) -> Iterator[Any]:

@@ -15,6 +15,7 @@ from otoscope.corpora.item import FIELDS, Item, key_of, labels_of
 from otoscope.errors import AudioError
 from otoscope.outcomes import script_mismatch
 from otoscope.progress import track
+from otoscope.showing import Shows
 
 WINDOW = 30.0
 """Seconds that a Whisper model hears at once."""
@@ -87,7 +88,7 @@ class Total:
 
 
 @dataclass
-class CorpusReport:
+class CorpusReport(Shows):
     """What `check` found.
 
     Attributes:

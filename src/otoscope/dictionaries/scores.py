@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from otoscope.errors import OptionError
+from otoscope.showing import Shows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +43,7 @@ class LayerScores:
 
 
 @dataclass(frozen=True)
-class Reconstruction:
+class Reconstruction(Shows):
     """Scores over some vectors.
 
     Attributes:

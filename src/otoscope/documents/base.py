@@ -6,6 +6,7 @@ import base64
 import binascii
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from otoscope.errors import OutputError
+from otoscope.showing import asked
 
 ArrayDtype = Literal["u8", "f16", "f32"]
 JsonScalar = str | int | float | bool | None
@@ -71,11 +73,41 @@ class Part(BaseModel):
 
 
 class Document(Part):
-    """Base of everything a page can show. Subclasses add a literal `kind` and `version`."""
+    """Base of everything a page can show. Subclasses add a literal `kind` and `version`.
+
+    `note` is what a person wrote beside the whole of it.
+    """
+
+    note: Text | None = None
 
     def dumps(self) -> str:
         """The complete document as JSON text, unknown values omitted."""
         return self.model_dump_json(exclude_none=True)
+
+    def save(self, path: Path | str) -> None:
+        """Write the page that shows it: one HTML file, which opens offline.
+
+        Raises:
+            OutputError: The file cannot be written.
+        """
+        asked("page").save_page(self, path)
+
+    def widget(self, model: Any = None) -> Any:
+        """The page in a cell of a notebook, with a model behind it.
+
+        Args:
+            model: The model that the document was made with, so that the page can run it; None: the page only shows.
+
+        Returns:
+            The widget. Its `state` is what is chosen on the page, as in the page's address; it can be read and set.
+
+        Raises:
+            OptionError: anywidget is not installed.
+        """
+        return asked("widget").page_widget(self, model)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        return asked("notebook").mimebundle(self)
 
 
 class Array(Part):

@@ -28,6 +28,7 @@ from otoscope.models.transcripts import DecodeOptions, Transcript
 from otoscope.models.whisper import SpeechModel
 from otoscope.outcomes import Rate
 from otoscope.progress import track
+from otoscope.showing import Shows
 
 if TYPE_CHECKING:
     pass
@@ -65,7 +66,7 @@ if __name__ == "__main__":
 
 
 @dataclass(frozen=True)
-class Exported:
+class Exported(Shows):
     """What was written.
 
     Attributes:
@@ -214,7 +215,7 @@ def export_ctranslate2(checkpoint: Path | str, folder: Path | str, precision: st
 
 
 @dataclass(frozen=True)
-class Parity:
+class Parity(Shows):
     """Whether another program writes what the mended model writes.
 
     Attributes:

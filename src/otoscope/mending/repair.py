@@ -13,6 +13,7 @@ from otoscope.errors import EditError, OptionError, OutputError
 from otoscope.files import atomic_write, output_error
 from otoscope.mending.breaker import Breaker
 from otoscope.mending.features import FeatureGate
+from otoscope.showing import Shows
 from otoscope.versions import versions
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ _FORMAT = 1
 
 
 @dataclass(frozen=True, eq=False)
-class Repair:
+class Repair(Shows):
     """What mends a model.
 
     Attributes:

@@ -38,6 +38,7 @@ from otoscope.models.whisper import SpeechModel
 from otoscope.outcomes import error_rates, is_loop, repeat_fidelity
 from otoscope.progress import notice, track
 from otoscope.runs import Run
+from otoscope.showing import Shows
 from otoscope.versions import versions
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class SearchResult:
+class SearchResult(Shows):
     """What a search found.
 
     Attributes:

@@ -14,10 +14,13 @@ import torch
 
 from otoscope.activations import HookedModel, HookPoint, Layout, PointTable
 from otoscope.errors import EditError, ModelError, OptionError
+from otoscope.showing import Shows
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedConfig, PreTrainedModel
+
+    from otoscope.documents.card import Card
 
 LogitFilter = Callable[["Tensor", "Tensor"], "Tensor"]
 """`(tokens so far (row, pos), logits (row, vocab)) -> logits`, as Hugging Face logits processors."""
@@ -249,7 +252,7 @@ def whole(
     return HookPoint(name, module, side, axes, width=width, stack=stack, **more)  # type: ignore[arg-type]
 
 
-class Model(HookedModel):
+class Model(HookedModel, Shows):
     """A Hugging Face model, untouched, with its processor and its point table.
 
     Attributes:
@@ -382,13 +385,12 @@ class Model(HookedModel):
         facts = self.describe()
         return f"{type(self).__name__}({facts['name']!r}, {facts['dtype']}, {facts['device']}, {len(self.points)} hook points)"
 
-    def _repr_html_(self) -> str:
-        from html import escape
+    def card(self) -> Card:
+        """Facts about the model."""
+        from otoscope.documents.card import Card, spelled
 
-        rows = "".join(
-            f"<tr><th>{escape(k)}</th><td>{escape(str(v))}</td></tr>" for k, v in self.describe().items()
-        )
-        return f"<table>{rows}<tr><th>hook points</th><td>{len(self.points)}</td></tr></table>"
+        facts = {name: spelled(value) for name, value in self.describe().items()}
+        return Card(title=self.origin.name, facts=facts | {"hook points": str(len(self.points))})
 
 
 def pick_device(device: str) -> torch.device:

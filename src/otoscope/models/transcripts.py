@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from otoscope.showing import Shows
+
+if TYPE_CHECKING:
+    from otoscope.documents.card import Card
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,7 @@ class Segment:
 
 
 @dataclass(frozen=True)
-class Transcript:
+class Transcript(Shows):
     """A recording's transcript.
 
     Attributes:
@@ -180,16 +185,17 @@ class Transcript:
             ],
         }  # fmt: skip
 
-    def _repr_html_(self) -> str:
-        from html import escape
+    def card(self) -> Card:
+        """The words, doubtful ones marked."""
+        from otoscope.documents.card import Card, Mark
 
-        def shade(p: float) -> str:
-            return f"border-bottom:3px solid hsl({round(30 + 180 * p)} 60% 45%)"
-
-        spans = " ".join(
-            f'<span style="{shade(w.probability)}" '
-            f'title="{w.start:.2f}–{w.end:.2f} s, p={w.probability:.2f}">{escape(w.text)}</span>'
-            for w in self.words
-        )
-        facts = f"{escape(self.language)}, {self.duration:.2f} s, mean log-probability {self.avg_logprob:.3f}"
-        return f"<p>{spans}</p><small>{facts}</small>"
+        marks = [
+            Mark(
+                text=f"{word.text} ",
+                amount=1 - word.probability,
+                told=f"{word.start:.2f}–{word.end:.2f} s, p = {word.probability:.2f}",
+            )
+            for word in self.words
+        ]
+        note = f"{self.language}, {self.duration:.2f} s, mean log-probability {self.avg_logprob:.3f}; doubtful words are marked"
+        return Card(title="Transcript", texts=[marks], note=note)

@@ -19,11 +19,13 @@ from otoscope.monitors.reading import EVERY, Block, Reader
 from otoscope.monitors.recurrent import Recurrent
 from otoscope.monitors.signals import SIGNALS
 from otoscope.monitors.verdicts import TARGETS
+from otoscope.showing import Shows
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from otoscope.audio import Clip
+    from otoscope.documents.card import Card
     from otoscope.models.base import LogitFilter
     from otoscope.models.whisper import SpeechModel
 
@@ -57,7 +59,7 @@ class Probes:
 
 
 @dataclass(frozen=True, eq=False)
-class Monitor:
+class Monitor(Shows):
     """What tells how much a text under way is to be trusted.
 
     Attributes:
@@ -95,6 +97,19 @@ class Monitor:
                 f"This monitor was fitted to {self.model['name']}, and {model.origin.name} has other weights.",
                 "Fit one with `otoscope monitor fit`, or use the model it belongs to.",
             )
+
+    def card(self) -> Card:
+        """What it was fitted to, and when it rings."""
+        from otoscope.documents.card import Card, spelled
+
+        facts = {
+            "model": str(self.model["name"]),
+            "decoder layers read": ", ".join(map(str, self.layers)),
+            "alarm from risk": spelled(self.threshold),
+            "share of ordinary speech that rings": spelled(self.false_alarm_rate),
+            "texts of ordinary speech it was set by": str(len(self.ordinary)),
+        }
+        return Card(title="Monitor", facts=facts)
 
     def at(self, false_alarm_rate: float) -> Monitor:
         """The same with the threshold for another rate of false alarms.

@@ -12,13 +12,15 @@ from otoscope.models.transcripts import DecodeOptions, Segment, Token, Transcrip
 from otoscope.monitors.monitor import Monitor, Progress, Watch
 from otoscope.monitors.reading import UNHURRIED
 from otoscope.monitors.verdicts import TARGETS
+from otoscope.showing import Shows
 
 if TYPE_CHECKING:
+    from otoscope.documents.card import Card
     from otoscope.models.whisper import SpeechModel
 
 
 @dataclass(frozen=True)
-class Risk:
+class Risk(Shows):
     """Risk of one token or window.
 
     Attributes:
@@ -37,7 +39,7 @@ class Risk:
 
 
 @dataclass(frozen=True, eq=False)
-class Watched:
+class Watched(Shows):
     """A transcript and how far it can be trusted.
 
     Attributes:
@@ -83,27 +85,28 @@ class Watched:
             "false_alarm_rate": self.monitor.false_alarm_rate,
         }  # fmt: skip
 
-    def _repr_html_(self) -> str:
-        from html import escape
+    def card(self) -> Card:
+        """Each window's tokens, marked by their risk."""
+        from otoscope.documents.card import Card, Mark
 
-        def shade(risk: float) -> str:
-            alarm = risk >= self.monitor.threshold
-            return (
-                f"border-bottom:3px {'double' if alarm else 'solid'} hsl({round(210 - 195 * risk)} 70% 45%)"
-            )
-
-        parts = []
+        limit, texts, signs = self.monitor.threshold, [], []
         for segment, tokens, progress in self.segments():
-            spans = "".join(
-                f'<span style="{shade(risk.risk)}" title="risk {risk.risk:.2f}">{escape(token.text)}</span>'
-                for token, risk in tokens
+            texts.append(
+                [
+                    Mark(
+                        text=token.text,
+                        amount=risk.risk,
+                        told=f"risk {risk.risk:.2f}",
+                        alarm=risk.risk >= limit,
+                    )
+                    for token, risk in tokens
+                ]
             )
             sign = "alarm" if progress.alarm is not None else "no alarm"
-            parts.append(
-                f"<p>{spans}<br><small>{segment.start:.1f}–{segment.end:.1f} s, {sign}, risk "
-                f"{progress.risk:.2f} of {self.monitor.threshold:.2f}</small></p>"
-            )
-        return "".join(parts)
+            signs.append(f"{segment.start:.1f}–{segment.end:.1f} s: {sign}, risk {progress.risk:.2f}")
+        return Card(
+            title="Transcript under a monitor", texts=texts, lines=signs, note=f"Alarm from risk {limit:.2f}."
+        )
 
 
 def window_risk(progress: Progress) -> Risk:

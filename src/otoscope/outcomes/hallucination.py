@@ -8,6 +8,7 @@ from typing import Any
 
 from otoscope.outcomes.intervals import Rate
 from otoscope.outcomes.loops import LoopSigns, loop_signs
+from otoscope.showing import Shows
 
 NO_SPEECH = 0.6
 """No-speech probability above which Whisper takes a window for silence, unless it is sure of its text."""
@@ -50,7 +51,7 @@ class Written:
 
 
 @dataclass(frozen=True)
-class HallucinationRates:
+class HallucinationRates(Shows):
     """Rates over the same clips and one decode. Figures of different kinds must never share a column.
 
     Attributes:

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from otoscope.showing import Shows
+
 
 def wilson(count: int, n: int, level: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a proportion, sensible for few trials and for shares near 0 and 1.
@@ -37,7 +39,7 @@ def wilson(count: int, n: int, level: float = 0.95) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
-class Rate:
+class Rate(Shows):
     """How often something happened among `n` cases.
 
     Args:

@@ -13,6 +13,7 @@ from otoscope.errors import OptionError
 from otoscope.outcomes.compression import compression_ratio
 from otoscope.outcomes.repetition import is_unspaced, runs, units
 from otoscope.outcomes.word_errors import language_code
+from otoscope.showing import Shows
 
 REPETITIVE = 2.4
 """Compression ratio above which Whisper takes a window's text for a loop (Radford et al. 2022, section 4.5)."""
@@ -55,7 +56,7 @@ _SYLLABIC = frozenset({"ja", "yue", "zh"})
 
 
 @dataclass(frozen=True)
-class LoopSigns:
+class LoopSigns(Shows):
     """What each loop detector says about one text; None where it cannot be computed.
 
     Words are those of `otoscope.outcomes.repetition.units`: characters in languages written without spaces.

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from otoscope.outcomes.repetition import Run, runs, units
+from otoscope.showing import Shows
 
 _LONGEST_UNIT = 100  # words of one copy
 _TOLERANCE = 5
@@ -13,7 +14,7 @@ _ALIKE = 0.5
 
 
 @dataclass(frozen=True)
-class RepeatFidelity:
+class RepeatFidelity(Shows):
     """How often a repeated phrase was said and written.
 
     Attributes:

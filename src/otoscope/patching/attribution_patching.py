@@ -27,6 +27,7 @@ from otoscope.patching.activation_patching import patch_cells, scene_of
 from otoscope.patching.cells import Axis, Cells, clean_activation, point_of
 from otoscope.patching.metrics import Metric, MetricFunction
 from otoscope.patching.scene import Scene
+from otoscope.showing import Shows
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -274,7 +275,7 @@ def _without(x: Tensor) -> Callable[[int, int], Tensor]:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class Agreement(Shows):
     """How well an attribution tells what exact patching finds. Intervals are 95 %, bootstrapped over cells.
 
     Attributes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,11 +14,13 @@ from otoscope.corpora.item import key_of
 from otoscope.outcomes import Rate
 from otoscope.patching.components import Component
 from otoscope.patching.controls import coverage, halves, holm, others, shares, tail
+from otoscope.showing import Shows
 from otoscope.versions import versions
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from otoscope.documents.card import Card
     from otoscope.patching.sweeping import SweepOptions
 
 LEVEL = 0.05
@@ -39,7 +40,7 @@ NOTES = (
 
 
 @dataclass(frozen=True)
-class Effect:
+class Effect(Shows):
     """What patching one component did to the items that had the outcome.
 
     Attributes:
@@ -86,7 +87,7 @@ class Effect:
 
 
 @dataclass(frozen=True)
-class Winner:
+class Winner(Shows):
     """A component that was chosen on the discovery half.
 
     Attributes:
@@ -108,7 +109,7 @@ class Winner:
 
 
 @dataclass(frozen=True, eq=False)
-class PatchResult:
+class PatchResult(Shows):
     """A finished sweep.
 
     Attributes:
@@ -350,16 +351,20 @@ class PatchResult:
             f"{len(self.components)} components, winners: {', '.join(w.component.label for w in self.winners) or 'none'})"
         )
 
-    def _repr_html_(self) -> str:
-        order = sorted(range(len(self.components)), key=lambda i: -self.effects[i]["all"].restored.count)[:12]
-        rows = "".join(
-            f"<tr><td>{escape(self.components[i].label)}</td><td>{e.resolved.count}</td><td>{e.restored.count}</td>"
-            f"<td>{e.resolved.n}</td><td>{_shown(e.random)}</td><td>{_shown(e.p_value)}</td></tr>"
+    def card(self) -> Card:
+        """The components that restored most."""
+        from otoscope.documents.card import Card, Table
+
+        order = sorted(range(len(self.components)), key=lambda i: -self.effects[i]["all"].restored.count)
+        rows = [
+            (self.components[i].label, e.resolved.count, e.restored.count, e.resolved.n, e.random, e.p_value)
             for i in order
             for e in [self.effects[i]["all"]]
+        ]
+        return Card(
+            title=repr(self),
+            table=Table.of(("component", "resolved", "restored", "n", "random rate", "p"), rows),
         )
-        head = "<tr><th>component</th><th>resolved</th><th>restored</th><th>n</th><th>random rate</th><th>p</th></tr>"
-        return f"<p>{escape(repr(self))}</p><table>{head}{rows}</table>"
 
 
 def group_of(item: Item, label: str, number: int) -> Hashable:

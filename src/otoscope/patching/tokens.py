@@ -29,6 +29,7 @@ from otoscope.patching.sweeping import KIND, MEANS_OF, SweepOptions, digest, swe
 from otoscope.patching.writing import WhisperWriter, Written, first_window
 from otoscope.progress import track
 from otoscope.runs import Run
+from otoscope.showing import Shows
 from otoscope.versions import versions
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class Chosen:
 
 
 @dataclass(frozen=True, eq=False)
-class TokenResult:
+class TokenResult(Shows):
     """Changes of one token an item under every component's patch.
 
     Attributes:

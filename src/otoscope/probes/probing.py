@@ -34,9 +34,11 @@ from otoscope.probes.scoring import (
     shuffled,
 )
 from otoscope.progress import notice, track
+from otoscope.showing import Shows
 from otoscope.versions import versions
 
 if TYPE_CHECKING:
+    from otoscope.documents.card import Card
     from otoscope.runs import ActivationStore
 
 Site = Literal["encoder", "decoder"]
@@ -149,7 +151,7 @@ class LayerScore:
 
 
 @dataclass(frozen=True, eq=False)
-class ProbeCurve:
+class ProbeCurve(Shows):
     """A label, probed at every layer.
 
     Attributes:
@@ -199,21 +201,23 @@ class ProbeCurve:
         where = f"{self.options.site} of {self.model.get('name')}"
         return f"ProbeCurve({self.task.label!r}, {where}, best layer {best.layer}: {best.score:.3f})"
 
-    def _repr_html_(self) -> str:
-        from html import escape
+    def card(self) -> Card:
+        """Scores layer by layer, beside their controls."""
+        from otoscope.documents.card import Card, Table
 
-        names = ("layer", "score", "95 % interval", "shuffled labels", "mel statistics", "random weights")
-        head = "".join(f"<th>{name}</th>" for name in names)
-        rows = "".join(
-            f"<tr><td>{one.layer}</td><td>{one.score:.3f}</td><td>{one.ci_low:.3f} to {one.ci_high:.3f}</td>"
-            + "".join(
-                f"<td>{'–' if v is None else f'{v:.3f}'}</td>"
-                for v in (one.control, one.baseline, one.random)
+        head = ("layer", "score", "95 % interval", "shuffled labels", "mel statistics", "random weights")
+        rows = [
+            (
+                one.layer,
+                one.score,
+                f"{one.ci_low:.3f} to {one.ci_high:.3f}",
+                one.control,
+                one.baseline,
+                one.random,
             )
-            + "</tr>"
             for one in self.layers
-        )
-        return f"<p>{escape(repr(self))}</p><table><tr>{head}</tr>{rows}</table>"
+        ]
+        return Card(title=repr(self), table=Table.of(head, rows))
 
     def save_probes(self, path: Path | str) -> None:
         """Write the fitted probes as one safetensors file; see `load_probes`."""

@@ -67,7 +67,7 @@ class Notes:
                 f"A note of {len(text):,} characters is too long.", f"Keep it under {LONGEST:,}."
             )
         note = Note(about, text, author, datetime.now(UTC).isoformat(timespec="seconds"))
-        with self._open() as database:
+        with opened(self.path, _TABLE) as database:
             if text:
                 database.execute("insert or replace into notes values (?, ?, ?, ?)", (about, *_plain(note)))
             else:
@@ -82,22 +82,32 @@ class Notes:
         """
         if not self.path.is_file():
             return {}
-        with self._open() as database:
+        with opened(self.path, _TABLE) as database:
             rows = database.execute(
                 "select about, text, author, written from notes order by about"
             ).fetchall()
         return {row[0]: Note(*row) for row in rows}
 
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        try:
-            with closing(sqlite3.connect(self.path, timeout=10)) as database, database:
-                database.execute(_TABLE)
-                yield database
-        except sqlite3.Error as error:
-            raise OutputError(
-                f"{self.path} cannot be used: {error}.", "Check the folder, or move the file away."
-            ) from error
+
+@contextmanager
+def opened(path: Path, table: str) -> Iterator[sqlite3.Connection]:
+    """A database for the length of a block, at whose end it is committed.
+
+    Args:
+        path: The file; made if it is not there.
+        table: The SQL that makes its table if that is not there.
+
+    Raises:
+        OutputError: The file is damaged, or cannot be written.
+    """
+    try:
+        with closing(sqlite3.connect(path, timeout=10)) as database, database:
+            database.execute(table)
+            yield database
+    except sqlite3.Error as error:
+        raise OutputError(
+            f"{path} cannot be used: {error}.", "Check the folder, or move the file away."
+        ) from error
 
 
 def _plain(note: Note) -> tuple[str, str, str]:

@@ -24,26 +24,19 @@ from otoscope.documents.base import Array
 from otoscope.documents.bench import HeadAttention, Risk
 from otoscope.documents.explain import (
     Ablation,
-    Candidate,
     Circuit,
     Control,
     EncoderLensLayer,
     ExplainDoc,
-    LensLayer,
-    LensToken,
     LogitLens,
     ModelInfo,
     Timing,
-    TokenInfo,
-    TranscriptInfo,
-    WordInfo,
 )
 from otoscope.documents.explain import Component as ComponentInfo
 from otoscope.documents.explain_words import in_words, left_out
 from otoscope.errors import GraphError, ModelError, OptionError
 from otoscope.lenses.encoder_lens import encoder_lens
 from otoscope.lenses.listening import first_window, read_again, write
-from otoscope.lenses.logit_lens import LensReading, logit_lens
 from otoscope.models.decoding import Decoded
 from otoscope.models.hearing import Heard, listen
 from otoscope.models.transcribing import check_source, frames_of
@@ -51,11 +44,12 @@ from otoscope.models.transcripts import DecodeOptions, Transcript
 from otoscope.models.whisper import SpeechModel
 from otoscope.monitors.monitor import Monitor, Watch
 from otoscope.monitors.verdicts import TARGETS
-from otoscope.outcomes import NO_SPEECH, error_rates, is_loop, output_type
+from otoscope.outcomes import NO_SPEECH, is_loop, output_type
 from otoscope.patching.ablation import ablate, attention_blocks, take_random
 from otoscope.patching.components import components
 from otoscope.patching.scene import Scene
 from otoscope.progress import track
+from otoscope.studies.explain_parts import lens_of, transcript_info
 from otoscope.studies.explain_pictures import head_attention, pictures
 from otoscope.studies.explain_sound import Listening, Told, sound_accounts
 from otoscope.studies.graph_page import graph_data
@@ -114,7 +108,8 @@ class _Stopwatch:
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         start = time.perf_counter()
-        yield
+        with track(name.capitalize()):
+            yield
         self.timings.append(Timing(stage=name, seconds=round(time.perf_counter() - start, 3)))
         self.task.advance()
 
@@ -215,7 +210,7 @@ def explain_clip(
             start=clip.start,
             recording_duration=whole,
         ),
-        transcript=_transcript_info(transcript, reference, clip.start),
+        transcript=transcript_info(transcript, reference, clip.start),
         logit_lens=lens,
         encoder_lens=layers,
         ablation=ablation,
@@ -364,26 +359,9 @@ def _read_decoder(
     points = ["decoder_blocks.*.hook_resid_post", "decoder_blocks.*.cross_attn.hook_pattern"]
     cache = read_again(model, encoded, tokens, prompt, points)
     residuals = [cache[f"decoder_blocks.{i}.hook_resid_post"][0] for i in range(layers)]
-    reading = logit_lens(model, residuals, tokens[prompt:])
     patterns = [cache[f"decoder_blocks.{i}.cross_attn.hook_pattern"][0] for i in range(layers)]
     heads = head_attention(patterns, frames_of(model, clip), model.frame_seconds)
-    lens = [_lens_token(model, reading, i) for i in range(len(tokens) - prompt)]
-    return LogitLens(layers=layers, tokens=lens), heads
-
-
-def _lens_token(model: SpeechModel, reading: LensReading, token: int) -> LensToken:
-    def layer_of(layer: int) -> LensLayer:
-        ids, p = reading.top_ids[layer, token].tolist(), reading.top_p[layer, token].tolist()
-        return LensLayer(
-            layer=layer,
-            top=[Candidate(id=i, text=model.tokenizer.decode([i]), p=q) for i, q in zip(ids, p, strict=True)],
-            p_final=float(reading.p_final[layer, token]),
-            rank_final=int(reading.rank_final[layer, token]),
-            entropy=float(reading.entropy[layer, token]),
-        )
-
-    layers = [layer_of(layer) for layer in range(len(reading.top_ids))]
-    return LensToken(index=token, saturation_layer=reading.saturation[token], layers=layers)
+    return lens_of(model, residuals, tokens[prompt:]), heads
 
 
 def _encoder_lens(
@@ -433,47 +411,4 @@ def _ablate(
             for _ in range(_DRAWS)
         ],
         control_change=Array.pack(random.numpy(), dtype="f32") if blocks else None,
-    )
-
-
-# The document ------------------------------------------------------------------------------------------------------------
-
-
-def _transcript_info(transcript: Transcript, reference: str | None, offset: float) -> TranscriptInfo:
-    """What the document says of the transcript; its times count from the start of the window."""
-    wer = None
-    if reference is not None:
-        wer = error_rates([reference], [transcript.text], transcript.language).wer
-    return TranscriptInfo(
-        text=transcript.text,
-        language=transcript.language,
-        tokens=[
-            TokenInfo(
-                index=i,
-                id=t.id,
-                text=t.text,
-                p=t.p,
-                logprob=t.logprob,
-                entropy=t.entropy,
-                start=t.start - offset,
-                end=t.end - offset,
-            )
-            for i, t in enumerate(transcript.tokens)
-        ],
-        words=[
-            WordInfo(
-                text=w.text,
-                start=w.start - offset,
-                end=w.end - offset,
-                p=w.probability,
-                first_token=w.first_token,
-                last_token=w.last_token,
-            )
-            for w in transcript.words
-        ],
-        no_speech_prob=transcript.no_speech_prob,
-        avg_logprob=transcript.avg_logprob,
-        compression_ratio=transcript.compression_ratio,
-        reference=reference,
-        wer=wer,
     )

@@ -26,6 +26,7 @@ from otoscope.errors import ManifestError, OptionError
 from otoscope.files import atomic_write
 from otoscope.models.transcripts import DecodeOptions
 from otoscope.models.whisper import SpeechModel
+from otoscope.showing import Shows
 
 if TYPE_CHECKING:
     from otoscope.dictionaries.base import Dictionary
@@ -153,7 +154,7 @@ def recipe_of(told: Mapping[str, Any]) -> FeatureRecipe:
 
 
 @dataclass(frozen=True, eq=False)
-class Learned:
+class Learned(Shows):
     """A trained dictionary and how it does on what was held out.
 
     Attributes:

@@ -19,6 +19,7 @@ import torch
 
 from otoscope.audio import Clip
 from otoscope.corpora import Item
+from otoscope.documents.card import card_of
 from otoscope.errors import AudioError, ModelError, OptionError
 from otoscope.lenses.attribution import DirectAttribution, attribution_points, direct_attribution
 from otoscope.lenses.closeness import Closeness, ClosenessMeter
@@ -33,6 +34,7 @@ from otoscope.models.transcripts import DecodeOptions
 from otoscope.models.whisper import SpeechModel
 from otoscope.outcomes import OutputType, Rate, bootstrap, output_type
 from otoscope.progress import track
+from otoscope.showing import Shows
 from otoscope.studies.transcription import Skipped
 from otoscope.versions import versions
 
@@ -98,7 +100,7 @@ class EncoderLayer:
 
 
 @dataclass(frozen=True, eq=False)
-class Lens:
+class Lens(Shows):
     """The reading of one recording or prompt; layers and tokens are counted from 0.
 
     Attributes:
@@ -440,7 +442,7 @@ def _nothing(layers: int) -> LensReading:
 
 
 @dataclass(eq=False)
-class CorpusLens:
+class CorpusLens(Shows):
     """What the layers of a model know over a corpus; grows recording by recording and keeps sums alone.
 
     Attributes:
@@ -463,6 +465,10 @@ class CorpusLens:
             if layer.layer == len(self._types):
                 self._types.append(Counter())
             self._types[layer.layer][layer.type] += 1
+
+    def card(self) -> dict[str, Any]:
+        """The summary's numbers, layer by layer."""
+        return card_of("Lens over a corpus", self.summary()).model_dump()
 
     def summary(self) -> dict[str, Any]:
         """JSON-ready: by layer means over tokens with 95 % intervals over recordings, and encoder types with Wilson intervals."""

@@ -14,6 +14,7 @@ from otoscope.files import atomic_write, require_writable
 from otoscope.models.transcripts import DecodeOptions, Transcript
 from otoscope.outcomes import NO_SPEECH, ErrorRates, error_rates_by_language, is_loop, script_mismatch
 from otoscope.progress import notice
+from otoscope.showing import Shows
 from otoscope.studies.subtitles import Format, file_names, to_srt, to_vtt
 from otoscope.versions import versions
 
@@ -41,7 +42,7 @@ class Skipped:
 
 
 @dataclass(frozen=True, eq=False)
-class CorpusTranscript:
+class CorpusTranscript(Shows):
     """Transcripts of recordings, with error rates where references are known.
 
     Attributes:

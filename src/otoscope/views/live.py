@@ -9,12 +9,10 @@ is written for it.
 from __future__ import annotations
 
 import asyncio
-import hmac
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, fields
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
@@ -25,11 +23,10 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from otoscope.audio import Pcm
 from otoscope.errors import OptionError, OtoscopeError
-from otoscope.views.live_page import HEADERS, render_live
+from otoscope.views.gate import HEADERS, UNKNOWN_NAME, Gate
+from otoscope.views.live_page import render_live
 
 if TYPE_CHECKING:
-    import socket
-
     from otoscope.monitors.engine import Engine
     from otoscope.monitors.streaming import Event, Stream
 
@@ -129,31 +126,20 @@ class Live:
     def __init__(
         self, engine: Engine, token: str, origin: str | None = None, limits: Limits | None = None
     ) -> None:
-        self.engine, self.token, self.limits = engine, token, limits or Limits()
-        self.hosts = None if origin is None else _names(origin)
+        self.engine, self.limits, self.gate = engine, limits or Limits(), Gate.at(token, origin)
         self.streams: set[Stream] = set()
         self.waiting = 0
         self.app = Starlette(routes=[Route("/", self._page), WebSocketRoute("/stream", self._serve)])
 
     def _page(self, request: HTTPConnection) -> Response:
-        if not self._is_ours(request):
-            return PlainTextResponse("This server is not known under that name.", 403)
+        if not self.gate.is_ours(request):
+            return PlainTextResponse(UNKNOWN_NAME, 403)
         page, headers = render_live(self.engine.model.origin.name, self.engine.monitor.threshold)
         return HTMLResponse(page, headers=HEADERS | headers)
 
-    def _is_ours(self, connection: HTTPConnection) -> bool:
-        """Whether a request names this server, and comes from its own page or from no page (DNS rebinding)."""
-        host = connection.headers.get("host", "").lower()
-        origin = connection.headers.get("origin")
-        return (self.hosts is None or host in self.hosts) and (
-            origin is None or origin.lower() in (f"http://{host}", f"https://{host}")
-        )
-
     async def _serve(self, socket: WebSocket) -> None:
-        if not self._is_ours(socket):
-            await socket.send_denial_response(
-                PlainTextResponse("This server is not known under that name.", 403)
-            )
+        if not self.gate.is_ours(socket):
+            await socket.send_denial_response(PlainTextResponse(UNKNOWN_NAME, 403))
             return
         await socket.accept()
         try:
@@ -198,7 +184,7 @@ class Live:
             raise RefusalError(NOT_TEXT, "The first message must be text: JSON that begins the stream.")
         begin = Begin.of(text)
         shown = begin.token or socket.query_params.get("token", "")
-        if not hmac.compare_digest(shown.encode("utf-8", "replace"), self.token.encode()):
+        if not self.gate.knows(shown):
             raise RefusalError(REFUSED, "The token is wrong.")
         return begin
 
@@ -296,41 +282,6 @@ def _text(message: Any) -> str | None:
     if message["type"] == "websocket.disconnect":
         raise WebSocketDisconnect(message.get("code", 1005))
     return message.get("text")
-
-
-def _names(origin: str) -> set[str]:
-    """What a browser on this machine may call `HOST:PORT`."""
-    host, _, port = origin.rpartition(":")
-    names = {host.lower()} | ({"localhost", "127.0.0.1", "[::1]"} if is_loopback(host) else set())
-    return {f"{name}:{port}" for name in names} | (names if port == "80" else set())
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address is reached from this machine alone."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A socket that listens.
-
-    Raises:
-        OptionError: The address cannot be had.
-    """
-    import socket
-
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family)
-    except (OSError, OverflowError) as error:
-        raise OptionError(
-            f"{host}:{port} cannot be listened on: {error}.",
-            "Choose another --host or --port; 0 finds a free port.",
-        ) from error
 
 
 def server(live: Live) -> Any:

@@ -7,13 +7,6 @@ import secrets
 
 from otoscope.views.page import static
 
-HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-    "Cross-Origin-Opener-Policy": "same-origin",
-}
-
 # The worklet that takes the sound is a script of its own, which a page can give its browser as a blob only.
 _CSP = (
     "default-src 'none'; script-src 'nonce-{nonce}' blob:; style-src 'nonce-{nonce}'; connect-src 'self'; "

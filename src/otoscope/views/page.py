@@ -6,6 +6,7 @@ import base64
 import gzip
 import hashlib
 import html
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
     from otoscope.documents.explain import ExplainDoc
     from otoscope.documents.features import FeaturesDoc
     from otoscope.documents.graph import GraphDoc
+    from otoscope.documents.intervention import Outcome
 
-    Shown = ExplainDoc | FeaturesDoc | GraphDoc
+    Shown = ExplainDoc | FeaturesDoc | GraphDoc | Outcome
 
 _COMPRESS_ABOVE = 64_000  # characters; smaller documents stay readable in the file
 
@@ -54,11 +56,15 @@ def save_page(doc: Shown, path: Path | str) -> None:
         file.write(page)
 
 
-def render_page(doc: Shown) -> str:
+def render_page(doc: Shown, ops: Sequence[str] = ()) -> str:
     """A document as the text of one self-contained HTML file.
 
     Every label in the document is taken for hostile: it is escaped here and reaches the page as text only,
     and the content security policy runs no script but the bundle, by its hash.
+
+    Args:
+        doc: What to show.
+        ops: Operations that whoever frames the page will run for it; see `otoscope.views.acting`.
     """
     script, css = static("page.js"), static("page.css")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
@@ -67,7 +73,7 @@ def render_page(doc: Shown) -> str:
         (
             _HEAD.format(csp=csp, css=css),
             f"<title>{html.escape(doc.title)} · otoscope</title>\n</head>\n<body>\n",
-            '<div id="page"><p class="loading">Opening…</p></div>\n',
+            f'<div id="page"{_offered(ops)}><p class="loading">Opening…</p></div>\n',
             f"<noscript><pre>{html.escape(doc.summary())}</pre></noscript>\n",
             _data_element(doc.dumps()),
             f'<script type="module">{script}</script>\n</body>\n</html>\n',
@@ -78,6 +84,10 @@ def render_page(doc: Shown) -> str:
 def static(name: str) -> str:
     """Text of a file that comes with the pages."""
     return (resources.files("otoscope.views") / "static" / name).read_text(encoding="utf-8")
+
+
+def _offered(ops: Sequence[str]) -> str:
+    return f' data-ops="{html.escape(" ".join(ops))}"' if ops else ""
 
 
 def _data_element(text: str) -> str:

@@ -2,7 +2,10 @@
 
 import type { Host } from "../host.ts";
 import { fileHost } from "./file.ts";
+import { isFramed, notebookHost } from "./notebook.ts";
+import { serverHost } from "./server.ts";
 
 export function hostOfThisPage(): Host {
-  return fileHost();
+  if (document.documentElement.dataset.host === "server") return serverHost();
+  return isFramed() ? notebookHost() : fileHost();
 }

@@ -14,6 +14,8 @@ import { CircuitPanel } from "../panels/circuit.tsx";
 import { EncoderLensPanel } from "../panels/encoder.tsx";
 import { Footer } from "../panels/footer.tsx";
 import { Header } from "../panels/header.tsx";
+import { Experiment } from "../panels/experiment.tsx";
+import { IntervenePanel } from "../panels/intervene.tsx";
 import { LogitLensPanel } from "../panels/lens.tsx";
 import { usePlayer } from "../panels/player.ts";
 import { WhichSound } from "../panels/which.tsx";
@@ -31,7 +33,7 @@ export function ExplainPage({ doc }: { doc: ExplainDoc }) {
   const select = useCallback((next: number) => {
     if (next < 0 || next >= count) return;
     choose(next);
-    location.hash = hashOf(next);
+    location.hash = hashOf(next, location.hash);
   }, [count, choose]);
   const step = useCallback((by: number) => select(latest.current + by), [select]);
   useLayoutEffect(() => {
@@ -50,6 +52,7 @@ export function ExplainPage({ doc }: { doc: ExplainDoc }) {
   const book = useMemo(() => doc.accounts && new AccountBook(doc.accounts, doc), [doc]);
   const shared = { doc, token, select };
   return (
+    <Experiment>
     <main data-token={token} ref={main}>
       <audio ref={player.element} src={url} preload="auto" />
       <Header {...shared} />
@@ -60,8 +63,10 @@ export function ExplainPage({ doc }: { doc: ExplainDoc }) {
       <EncoderLensPanel {...shared} />
       <AblationPanel {...shared} />
       <CircuitPanel {...shared} />
+      <IntervenePanel {...shared} />
       <Footer doc={doc} />
     </main>
+    </Experiment>
   );
 }
 

@@ -2,10 +2,12 @@
 
 import "../css/graph.css";
 import type { GraphDoc } from "../contract.ts";
+import { useKeeping } from "../panels/keeping.tsx";
 import { shortened } from "../model/numbers.ts";
 import { GraphPanel } from "../panels/graph/panel.tsx";
 
 export function GraphPage({ doc }: { doc: GraphDoc }) {
+  const [keep, trouble] = useKeeping("graph");
   const versions = Object.entries(doc.versions).map(([name, version]) => `${name} ${version}`);
   return (
     <main class="graph-page">
@@ -14,7 +16,8 @@ export function GraphPage({ doc }: { doc: GraphDoc }) {
           <bdi>{shortened(doc.title, 200)}</bdi>
         </h1>
       </header>
-      <GraphPanel graph={doc.graph} sound={doc.sound} other={doc.other} otherSound={doc.other_sound} resources={doc.resources} addressed />
+      {trouble}
+      <GraphPanel graph={doc.graph} sound={doc.sound} other={doc.other} otherSound={doc.other_sound} resources={doc.resources} onAnnotations={keep} addressed />
       <footer>
         <h2>Reading this page</h2>
         <ul>

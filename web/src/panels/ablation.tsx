@@ -3,9 +3,11 @@
 import { useId, useMemo, useState } from "preact/hooks";
 import type { Component, ExplainDoc } from "../contract.ts";
 import { type Arranged, Changes, heads, type Part, type Stack, wholeComponents } from "../model/ablation.ts";
+import { type Change, spellComponent } from "../model/experiment.ts";
 import { change } from "../model/numbers.ts";
 import { Panel, type PanelProps, Quoted } from "./common.tsx";
-import { Grid, type GridRow, tintStyle } from "./grid.tsx";
+import { type ExperimentHandle, useExperiment } from "./experiment.tsx";
+import { type Cell, Grid, type GridRow, tintStyle } from "./grid.tsx";
 
 const NAMES: Record<Part, string> = {
   self_attn: "self-attention",
@@ -78,8 +80,9 @@ function OfStack({ doc, token, changes, stack, minus }: Props & { stack: Stack }
     () => ({ whole: wholeComponents(doc.ablation, stack), heads: heads(doc.ablation, stack) }),
     [doc, stack],
   );
+  const experiment = useExperiment();
   if (found.whole.layers.length + found.heads.length === 0) return null;
-  const rows = (arranged: Arranged) => gridRows(arranged, changes, token, minus);
+  const rows = (arranged: Arranged) => gridRows(arranged, changes, token, minus, experiment);
   return (
     <div class="stack">
       <h3>{stack === "encoder" ? "Encoder" : "Decoder"}</h3>
@@ -116,7 +119,13 @@ function OfStack({ doc, token, changes, stack, minus }: Props & { stack: Stack }
   );
 }
 
-function gridRows(arranged: Arranged, changes: Changes, token: number, minus: boolean): GridRow[] {
+function gridRows(
+  arranged: Arranged,
+  changes: Changes,
+  token: number,
+  minus: boolean,
+  experiment: ExperimentHandle | null,
+): GridRow[] {
   const reach = changes.reach(token);
   return arranged.layers.map((layer) => ({
     head: layer,
@@ -127,14 +136,28 @@ function gridRows(arranged: Arranged, changes: Changes, token: number, minus: bo
       const own = changes.at(found.row, token);
       const value = minus && control ? own - control.mean : own;
       const beside = control ? `; control ${change(control.mean)}${minus ? ", subtracted" : ""}` : "";
+      const told = `${spelledOut(found.component)}: ${change(value)} nats${beside}`;
       return {
         text: change(value),
         tint: Math.max(-1, Math.min(1, value / reach)),
         marked: control !== undefined && Math.abs(own) > control.most && Math.abs(own) >= 0.01,
-        told: `${spelledOut(found.component)}: ${change(value)} nats${beside}`,
+        told,
+        ...offered(found.component, told, experiment),
       };
     }),
   }));
+}
+
+/** Choosing a cell puts its component into the list of changes, or takes it out again. */
+function offered(component: Component, told: string, experiment: ExperimentHandle | null): Partial<Cell> {
+  if (!experiment) return {};
+  const zeroed: Change = { kind: "zero", text: spellComponent(component) };
+  const marked = experiment.has(zeroed);
+  return {
+    marked,
+    told: `${told}; ${marked ? "in the list of changes" : "choose it to zero it below"}`,
+    press: () => (marked ? experiment.remove([zeroed]) : experiment.add([zeroed])),
+  };
 }
 
 function spelledOut({ stack, layer, part, head }: Component): string {

@@ -8,6 +8,7 @@ export interface Cell {
   tint: number; // 0..1 for "amount", -1..1 for "change"
   told: string; // the sentence for the line below and for screen readers
   marked?: boolean;
+  press?: () => void; // what choosing the cell does, where the grid as a whole has nothing for it
 }
 
 export interface GridRow {
@@ -63,11 +64,16 @@ export function Grid(props: Props) {
     const at = (target as HTMLElement | null)?.closest<HTMLElement>("[data-at]")?.dataset.at;
     return at?.split(",").map(Number) as [number, number] | undefined;
   };
+  const choose = (at: [number, number]) => {
+    const press = props.rows[at[0]]?.cells[at[1]]?.press;
+    if (press) press();
+    else props.pick?.(at[1]);
+  };
   const onKeyDown = (event: KeyboardEvent) => {
     const at = place(event.target);
     if (!at) return;
     if (event.key === "Enter" || event.key === " ") {
-      props.pick?.(at[1]);
+      choose(at);
     } else {
       const step = STEPS[event.key];
       if (!step || event.altKey || event.ctrlKey || event.metaKey) return;
@@ -94,7 +100,7 @@ export function Grid(props: Props) {
           onMouseOver={(event) => tell(event.target)}
           onClick={(event) => {
             const at = place(event.target);
-            if (at) props.pick?.(at[1]);
+            if (at) choose(at);
           }}
           onKeyDown={onKeyDown}
           onFocusCapture={onFocus}

@@ -21,6 +21,7 @@ from otoscope.corpora.targets import items_or_texts
 from otoscope.errors import AudioError, OptionError, OutputError
 from otoscope.files import atomic_write, output_error
 from otoscope.progress import notice, track
+from otoscope.showing import Shows
 from otoscope.versions import versions
 
 MANIFEST, SETTINGS, AUDIO = "manifest.jsonl", "recipe.json", "audio"
@@ -85,7 +86,7 @@ class Recipe(ABC):
 
 
 @dataclass(frozen=True)
-class Made:
+class Made(Shows):
     """A corpus that was made.
 
     Attributes:

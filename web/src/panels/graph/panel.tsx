@@ -33,7 +33,7 @@ export interface GraphPanelProps {
   /** Whether the account in words is shown above. */
   story?: boolean;
   /** Called with what a person wrote, such as by a server that keeps it. */
-  onAnnotations?: (annotations: Annotations) => void;
+  onAnnotations?: ((annotations: Annotations) => void) | undefined;
 }
 
 const NONE: Record<string, Resource> = {};

@@ -1,0 +1,43 @@
+"""A page in the frame of a notebook, used as a page of its own is."""
+
+from otoscope.views.notebook import frame_of
+
+
+class Framed:
+    """What tests ask of a page: the frame's own answers where it has them, else those of the page around it."""
+
+    def __init__(self, page):
+        self._page = page
+        self._frame = next(frame for frame in page.frames if frame != page.main_frame)
+
+    def __getattr__(self, name):
+        return getattr(self._frame if hasattr(self._frame, name) else self._page, name)
+
+    def say(self, message):
+        """Post a message as the notebook does."""
+        self._page.evaluate(
+            "m => document.querySelector('iframe').contentWindow.postMessage(m, '*')", message
+        )
+
+    def reload(self):
+        """Show the frame anew, and tell it what was chosen, as a widget does."""
+        state = self._frame.url.partition("#")[2]
+        self._page.evaluate("() => { const f = document.querySelector('iframe'); f.srcdoc = f.srcdoc; }")
+        self._page.wait_for_timeout(300)
+        self._frame.locator("main").wait_for()
+        self.say({"otoscope": "state", "state": state})
+        self._page.wait_for_timeout(100)
+
+
+def in_notebook(doc, fragment, visit, folder, **options):
+    """Show a document as the output of a cell."""
+    notebook = (
+        f"<!doctype html><meta charset=utf-8><title>notebook</title><body style='margin:0'>{frame_of(doc)}"
+    )
+    (folder / "notebook.html").write_text(notebook, encoding="utf-8")
+    page = Framed(visit((folder / "notebook.html").as_uri(), ["file:"], **options))
+    if fragment:
+        page.locator("main, #page:not(:has(.loading))").first.wait_for()
+        page.say({"otoscope": "state", "state": fragment.removeprefix("#")})
+        page.wait_for_timeout(100)
+    return page

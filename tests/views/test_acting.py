@@ -1,0 +1,93 @@
+"""What a page may run: JSON in, JSON out, and every refusal one that a person understands."""
+
+import base64
+import io
+
+import numpy as np
+import pytest
+import soundfile
+from tests.conftest import tiny
+
+import otoscope as oto
+from otoscope.documents.base import Resource
+from otoscope.documents.kinds import document_of
+from otoscope.errors import OptionError
+from otoscope.progress import Silence, reporting_to
+from otoscope.views.acting import Acts, clip_of
+
+
+def test_the_sound_comes_from_the_document(make_doc):
+    doc = make_doc()
+    clip = clip_of(doc)
+    raw, _ = soundfile.read(io.BytesIO(base64.b64decode(doc.resources["audio"].data)), dtype="float32")
+    np.testing.assert_array_equal(clip.samples, raw)
+    assert clip.source == doc.audio.file
+    with pytest.raises(OptionError, match="carries no sound"):
+        clip_of(doc.model_copy(update={"resources": {"other": Resource(media_type="a/b", data="")}}))
+
+
+@pytest.mark.parametrize(
+    ("op", "args", "words"),
+    [
+        ("eval", {}, "no operation 'eval'"),
+        ("run", {}, "no operation 'run'"),
+        ("intervene", {}, "about whisper-tiny.en"),
+    ],
+)
+def test_what_is_not_offered_or_not_about_this_model_is_refused(make_doc, op, args, words):
+    with pytest.raises(OptionError, match=words):
+        Acts(tiny("whisper")).run(op, args, make_doc())
+
+
+@pytest.fixture(scope="module")
+def acting(tiny_en, jfk):
+    return Acts(tiny_en), oto.explain(tiny_en, jfk.with_name("austen-0880.flac"))
+
+
+@pytest.mark.weights
+def test_an_intervention_from_a_page_is_the_one_from_python(acting, jfk):
+    acts, doc = acting
+    wanted = {"silence": [[0.4, 0.9]], "zero": ["decoder_blocks.2.cross_attn.3"]}
+    answer = acts.run("intervene", {"intervention": wanted, "controls": 1}, doc)
+    outcome = document_of(answer)
+    own = oto.intervene(acts.model, jfk.with_name("austen-0880.flac"), oto.Intervention(**wanted), controls=1)
+    assert outcome.after == own.after
+    assert outcome.words == own.words
+    assert "'austen-0880.flac'" in outcome.python
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ({"intervention": {"silence": [[1, "x"]]}}, "silence"),
+        ({"intervention": {"zero": "decoder_blocks.2.mlp"}}, "zero"),
+        ({"intervention": []}, "intervention"),
+        ({"intervention": {"rm": 1}}, "rm"),
+        ({"intervention": {"features": ["encoder:9:1=0"]}}, "encoder"),
+        ({"intervention": {"dictionary": "/nowhere", "features": ["decoder:1:1=0"]}}, "no dictionary"),
+        ({"controls": 10_000}, "controls"),
+        ({"seed": True}, "seed"),
+        ({"language": 3}, "language"),
+        ({"shell": "ls"}, "shell"),
+    ],
+)
+def test_arguments_of_any_kind_are_refused_with_a_reason(acting, args, words):
+    acts, doc = acting
+    with pytest.raises(oto.OtoscopeError, match=words):
+        acts.run("intervene", args, doc)
+
+
+@pytest.mark.weights
+def test_a_listener_that_raises_stops_the_work_and_leaves_no_hook(acting):
+    class StoppedError(Exception):
+        pass
+
+    class Stopping(Silence):
+        def advance(self, amount=1):
+            raise StoppedError
+
+    acts, doc = acting
+    with pytest.raises(StoppedError), reporting_to(Stopping()):
+        acts.run("intervene", {"intervention": {"zero": ["decoder_blocks.2.mlp"]}}, doc)
+    assert not acts.model.open_hooks

@@ -1,0 +1,144 @@
+"""Putting changes together on a page, in every host, and reading what came of them."""
+
+import pytest
+
+from otoscope.documents.intervention import Outcome
+
+pytestmark = pytest.mark.browser
+
+
+def panel(page):
+    return page.get_by_test_id("intervene")
+
+
+def lines(page):
+    return panel(page).locator(".line code").all_inner_texts()
+
+
+def test_a_cell_of_the_ablation_grid_goes_into_the_list_and_out_again(open_page, doc):
+    page = open_page(doc)
+    grid = page.get_by_label("decoder, layers by heads of cross-attention")
+    cell = grid.locator("tbody tr").nth(1).locator("td").nth(3)
+    cell.click()
+    assert "decoder layer 2, cross-attention head 3 zeroed" in panel(page).inner_text()
+    assert "marked" in cell.get_attribute("class")
+    python, command = lines(page)
+    assert "oto.Intervention(zero=['decoder_blocks.2.cross_attn.3'])" in python
+    assert command.endswith("--model whisper-tiny.en --zero decoder_blocks.2.cross_attn.3")
+    cell.focus()
+    page.keyboard.press("Enter")
+    assert "Nothing is changed yet" in panel(page).inner_text()
+
+
+def test_what_is_near_the_token_is_offered_and_what_is_typed_is_read(open_page, doc):
+    page = open_page(doc, "#token=5")
+    word = doc.transcript.words[5]
+    panel(page).locator(".offer").first.click()
+    panel(page).get_by_label("Or write one").fill("encoder:3:604x2")
+    page.keyboard.press("Enter")
+    told = panel(page).locator(".pending").inner_text()
+    assert "encoder layer 3, feature 604 times 2" in told
+    assert f"{word.start:.4f}"[:4] in told
+    panel(page).get_by_label("Or write one").fill("<img src=x onerror=alert(1)>")
+    panel(page).get_by_role("button", name="Add").click()
+    assert "That is no change." in panel(page).inner_text()
+    panel(page).get_by_role("button", name="Take back: encoder layer 3").click()
+    assert "604" not in panel(page).locator(".pending").inner_text()
+
+
+def test_the_list_survives_a_reload_and_another_token(open_page, doc):
+    page = open_page(doc, "#token=5")
+    panel(page).locator(".offer").first.click()
+    before = panel(page).locator(".pending").inner_text()
+    page.locator(".token").nth(7).click()
+    assert panel(page).locator(".pending").inner_text() == before
+    page.reload()
+    page.locator("main[data-token='7']").wait_for()
+    assert panel(page).locator(".pending").inner_text() == before
+
+
+def test_where_nothing_can_run_the_button_stays_and_says_so(visit, tmp_path, doc):
+    doc.save(tmp_path / "page.html")
+    page = visit((tmp_path / "page.html").as_uri() + "#zero=decoder_blocks.2.mlp", ["file:"])
+    assert panel(page).get_by_role("button", name="Write again").is_disabled()
+    assert "runs no model" in panel(page).inner_text()
+    assert len(lines(page)) == 2
+    panel(page).get_by_role("button", name="Copy the Python line").click()
+    panel(page).get_by_text("Copied").wait_for()
+
+
+def made_up_outcome(doc, text=" And so, my fellow citizens", label=None):
+    """An outcome of the same shape as a real one, from the parts of an explained clip."""
+    told = {"transcript": doc.transcript, "logit_lens": doc.logit_lens}
+    risk = {"text": 0.2, "threshold": 0.6, "alarm": False, "tokens": [0.1] * len(doc.transcript.tokens)}
+    after = doc.transcript.model_copy(update={"text": text})
+    return Outcome.model_validate(
+        {
+            "title": label or doc.title,
+            "file": label or "jfk.flac",
+            "duration": doc.audio.duration,
+            "model": doc.model,
+            "intervention": {"silence": [(1.0, 2.0)]},
+            "before": told | {"risk": risk},
+            "after": told | {"transcript": after, "risk": risk | {"text": 0.9, "alarm": True}},
+            "words": [
+                {"op": "same", "before": "And so", "after": "And so"},
+                {"op": "replaced", "before": label or "Americans", "after": label or "citizens"},
+            ],
+            "change": doc.ablation.change.model_copy(
+                update={"shape": (len(doc.transcript.tokens),), "data": _first_row(doc)}
+            ),
+            "size": 0.7,
+            "controls": [
+                {
+                    "intervention": {"silence": [(4.0, 5.0)]},
+                    "text": label or "x",
+                    "changed": True,
+                    "size": 0.3,
+                },
+                {
+                    "intervention": {"silence": [(6.0, 7.0)]},
+                    "text": doc.transcript.text,
+                    "changed": False,
+                    "size": 0.1,
+                },
+            ],
+            "python": f"print({label!r})",
+            "command": label or "otoscope",
+            "notes": [label or "beware"],
+        }
+    )
+
+
+def _first_row(doc):
+    from otoscope.documents.base import Array
+
+    return Array.pack(doc.ablation.change.unpack()[0]).data
+
+
+def test_an_outcome_is_a_page_of_its_own(open_page, doc):
+    outcome = made_up_outcome(doc)
+    page = open_page(outcome)
+    assert page.locator("h1").inner_text() == "1–2 s silenced"
+    assert page.locator("del").inner_text() == "Americans"
+    assert page.locator("ins").inner_text() == "citizens"
+    assert "1 of 2" in page.locator(".verdict").inner_text()
+    assert page.locator(".risks b").inner_text() == "alarm"
+    token = 3
+    page.locator(".tokens .token").nth(token).click()
+    lens = page.get_by_label("Logit lens before and after").locator("tbody tr")
+    assert lens.count() == doc.logit_lens.layers
+    assert f"{doc.logit_lens.tokens[token].layers[-1].top[0].p:.3f}".lstrip("0") in lens.first.inner_text()
+
+
+def test_hostile_labels_of_an_outcome_are_text(open_page, doc, label):
+    page = open_page(made_up_outcome(doc, text=label, label=label), viewport={"width": 900, "height": 800})
+    assert page.locator("img").count() == 0
+    assert page.locator("del").text_content() == label
+    assert page.evaluate("document.documentElement.scrollWidth") <= 900
+
+
+@pytest.mark.parametrize("width", [320, 600])
+def test_a_magnified_outcome_never_scrolls_sideways(open_page, doc, width):
+    page = open_page(made_up_outcome(doc), viewport={"width": width, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") == width

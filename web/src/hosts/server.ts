@@ -1,0 +1,58 @@
+/** A page of a local server: the document comes from there, what is written is kept there, and its model runs what is asked. */
+
+import type { Doc, Host, Json } from "../host.ts";
+import type { About, Job } from "../model/runs.ts";
+import { ask, askJson, linesOf, Refusal, sendJson, takeKey } from "./session.ts";
+
+const KEEPALIVE = 60_000; // bytes that browsers let outlive their page
+
+export function serverHost(): Host {
+  takeKey();
+  const run = runInPath(location.pathname);
+  let ops: readonly string[] = [];
+  return {
+    kind: "server",
+    async document() {
+      const [about, doc] = await Promise.all([
+        askJson<About>("/api/about"),
+        askJson<Doc>(`/api/runs/${run}/document`),
+      ]);
+      ops = about.ops;
+      return doc;
+    },
+    can: (op) => ops.includes(op),
+    async act(op, args, { onProgress, signal } = {}) {
+      const answer = await sendJson("/api/act", "POST", { run, op, args }, signal ? { signal } : {});
+      for await (const job of linesOf<Job>(answer)) {
+        if (job.state === "failed") throw new Refusal(200, job.reason ?? "It failed.", job.remedy ?? "");
+        if (job.state === "cancelled") throw new DOMException("It was cancelled.", "AbortError");
+        if (job.state === "done") return job.answer as Json;
+        onProgress?.({ done: job.done, total: job.total, stage: stageOf(job) });
+      }
+      throw new Refusal(0, "The server went away.", "See whether `otoscope serve` still runs.");
+    },
+    async annotate(place, annotations) {
+      const told = { place, annotations };
+      const keepalive = JSON.stringify(told).length < KEEPALIVE; // it then arrives even if the page is left meanwhile
+      await sendJson(`/api/runs/${run}/annotations`, "PUT", told, { keepalive });
+    },
+    async writeNote(text) {
+      await sendJson(`/api/runs/${run}/note`, "PUT", { text });
+    },
+  };
+}
+
+/** The id of the run that an address names, the left one of a comparison, "" if it names none. */
+export function runInPath(path: string): string {
+  return /^\/(?:run|beside|compare)\/([0-9a-f]{1,40})(?:\/[0-9a-f]{1,40})?$/.exec(path)?.[1] ?? "";
+}
+
+/** The run as a file that opens without a server, with all that was written onto it. */
+export async function copyOf(run: string): Promise<Blob> {
+  return (await ask(`/api/runs/${run}/page`)).blob();
+}
+
+function stageOf(job: Job): string {
+  if (job.state !== "waiting") return job.stage;
+  return job.position ? `Waiting; ${job.position} before it` : "Waiting";
+}

@@ -1,0 +1,259 @@
+/** Change the sound, components or features, and see what is written instead. */
+
+import { useId, useMemo, useRef, useState } from "preact/hooks";
+import type { ExplainDoc, Intervention, Outcome } from "../contract.ts";
+import { type Json, type Progress, useHost } from "../host.ts";
+import { Changes } from "../model/ablation.ts";
+import {
+  type Change,
+  changesOf,
+  commandLine,
+  type How,
+  inWords,
+  pythonLine,
+  readChange,
+  spellComponent,
+  spellSpan,
+} from "../model/experiment.ts";
+import { change as nats, shortened } from "../model/numbers.ts";
+import { Panel, type PanelProps } from "./common.tsx";
+import { useExperiment } from "./experiment.tsx";
+import { Lines } from "./lines.tsx";
+import { OutcomeView } from "./outcome.tsx";
+import "../css/intervene.css";
+
+export function IntervenePanel(props: PanelProps) {
+  const experiment = useExperiment();
+  const run = useRun();
+  if (!experiment) return null;
+  const { wanted } = experiment;
+  const about = { name: props.doc.model.name, file: props.doc.audio.file, how: howOf(props.doc) };
+  return (
+    <Panel
+      name="intervene"
+      title="Change it and listen again"
+      lead="Silence a piece of the sound, take a head or a block away, or set a feature: the model writes again, beside what it wrote before and beside the same change at random other places."
+    >
+      <Suggestions {...props} />
+      <Typed />
+      <Pending />
+      <Runner wanted={wanted} run={run} />
+      {changesOf(wanted).length > 0 && (
+        <Lines
+          python={pythonLine(about.name, about.file, wanted, about.how)}
+          command={commandLine(about.name, about.file, wanted, about.how)}
+        />
+      )}
+      {run.outcome && <Result outcome={run.outcome} wanted={wanted} />}
+    </Panel>
+  );
+}
+
+/** What is near the chosen token: its sound, and the head and the block that it hangs on most. */
+function Suggestions({ doc, token }: PanelProps) {
+  const changes = useMemo(() => new Changes(doc.ablation), [doc]);
+  const offered = useMemo(() => suggestionsFor(doc, changes, token), [doc, changes, token]);
+  if (offered.length === 0) return null;
+  return (
+    <div class="offers" role="group" aria-label="Changes near the chosen token">
+      {offered.map((one) => (
+        <Offer key={one.change.text} {...one} />
+      ))}
+    </div>
+  );
+}
+
+interface Suggestion {
+  change: Change;
+  said: string;
+  why?: string;
+}
+
+function Offer({ change, said, why }: Suggestion) {
+  const experiment = useExperiment();
+  const taken = experiment?.has(change) ?? false;
+  const toggle = () => (taken ? experiment?.remove([change]) : experiment?.add([change]));
+  return (
+    <button type="button" class="offer" aria-pressed={taken} title={inWords(change)} onClick={toggle}>
+      <span aria-hidden="true">{taken ? "✓" : "+"}</span> <bdi>{said}</bdi> {why && <small>{why}</small>}
+    </button>
+  );
+}
+
+function suggestionsFor(doc: ExplainDoc, changes: Changes, token: number): Suggestion[] {
+  const found: Suggestion[] = [];
+  const word = doc.transcript.words.find(({ first_token, last_token }) => first_token <= token && token <= last_token);
+  if (word?.start !== undefined && word.end !== undefined && word.end > word.start) {
+    const text = spellSpan([word.start, word.end]);
+    found.push({
+      change: { kind: "silence", text },
+      said: `Silence “${shortened(word.text.trim(), 24)}”`,
+      why: `${word.start.toFixed(2)}–${word.end.toFixed(2)} s`,
+    });
+  }
+  for (const heads of [true, false]) {
+    const rows = doc.ablation.components.map((component, row) => ({ component, row, by: changes.at(row, token) }));
+    const own = rows.filter(({ component, by }) => (component.head !== undefined) === heads && by < 0);
+    const most = own.sort((a, b) => a.by - b.by)[0];
+    if (!most) continue;
+    found.push({
+      change: { kind: "zero", text: spellComponent(most.component) },
+      said: `Zero ${shortened(most.component.label, 40)}`,
+      why: `this token's ${heads ? "head" : "block"}, ${nats(most.by)} nats`,
+    });
+  }
+  return found;
+}
+
+/** Anything that can be spelled. */
+function Typed() {
+  const experiment = useExperiment();
+  const [text, setText] = useState("");
+  const [refused, setRefused] = useState(false);
+  const id = useId();
+  const add = (event: Event) => {
+    event.preventDefault();
+    const change = readChange(text);
+    setRefused(!change);
+    if (!change) return;
+    experiment?.add([change]);
+    setText("");
+  };
+  return (
+    <form class="typed" onSubmit={add}>
+      <label for={id}>Or write one</label>
+      <input
+        id={id}
+        value={text}
+        spellcheck={false}
+        autocomplete="off"
+        placeholder="encoder:3:604=0"
+        aria-invalid={refused}
+        aria-describedby={`${id}-how`}
+        onInput={(event) => setText(event.currentTarget.value)}
+      />
+      <button type="submit">Add</button>
+      <small id={`${id}-how`} role={refused ? "alert" : undefined}>
+        {refused && "That is no change. "}
+        <code>1.2-1.8</code> silences, <code>decoder_blocks.2.cross_attn.3</code> zeroes a head, <code>encoder:3:604=0</code>{" "}
+        sets a feature, <code>x2</code> in place of <code>=0</code> doubles it. All counted from 0.
+      </small>
+    </form>
+  );
+}
+
+function Pending() {
+  const experiment = useExperiment();
+  const changes = experiment ? changesOf(experiment.wanted) : [];
+  if (changes.length === 0) return <p class="note">Nothing is changed yet. Choose above, or a cell of a grid of heads or blocks.</p>;
+  return (
+    <ul class="pending" aria-label="What will be changed">
+      {changes.map((change) => (
+        <li key={change.text} title={change.text}>
+          <bdi>{inWords(change)}</bdi>
+          <button type="button" aria-label={`Take back: ${inWords(change)}`} onClick={() => experiment?.remove([change])}>
+            ×
+          </button>
+        </li>
+      ))}
+    </ul>
+  );
+}
+
+interface RunState {
+  outcome: Outcome | null;
+  progress: Progress | null;
+  error: string;
+  start(wanted: Intervention): void;
+  cancel(): void;
+}
+
+function useRun(): RunState {
+  const host = useHost();
+  const [outcome, setOutcome] = useState<Outcome | null>(null);
+  const [progress, setProgress] = useState<Progress | null>(null);
+  const [error, setError] = useState("");
+  const aborting = useRef<AbortController | null>(null);
+  const start = async (wanted: Intervention) => {
+    const controller = new AbortController();
+    aborting.current = controller;
+    setError("");
+    setProgress({ done: 0, total: 0, stage: "Waiting for the model" });
+    try {
+      const args = { intervention: wanted as unknown as Json };
+      const answer = await host.act("intervene", args, { onProgress: setProgress, signal: controller.signal });
+      setOutcome(answer as unknown as Outcome);
+    } catch (problem) {
+      if (!controller.signal.aborted) setError(problem instanceof Error ? problem.message : String(problem));
+    } finally {
+      if (aborting.current === controller) setProgress(null);
+    }
+  };
+  return { outcome, progress, error, start, cancel: () => aborting.current?.abort() };
+}
+
+function Runner({ wanted, run }: { wanted: Intervention; run: RunState }) {
+  const host = useHost();
+  const able = host.can("intervene");
+  const { progress } = run;
+  return (
+    <>
+      <div class="controls">
+        <button
+          type="button"
+          disabled={!able || changesOf(wanted).length === 0 || progress !== null}
+          onClick={() => run.start(wanted)}
+        >
+          Write again
+        </button>
+        {progress && (
+          <>
+            <progress
+              aria-label="Progress"
+              max={progress.total || 1}
+              {...(progress.total ? { value: Math.min(progress.done, progress.total) } : {})}
+            />
+            <span class="note" role="status">
+              <bdi>{progress.stage}</bdi> {progress.total > 0 && `${progress.done} of ${progress.total}`}
+            </span>
+            <button type="button" onClick={run.cancel}>
+              Stop
+            </button>
+          </>
+        )}
+      </div>
+      {!able && (
+        <p class="note">
+          {host.kind === "notebook"
+            ? "No model is connected to this cell: show the page with doc.widget(model), or run a line below."
+            : "A page opened from disk runs no model. The lines below do the same where otoscope is installed."}
+        </p>
+      )}
+      {run.error && (
+        <p class="caution" role="alert">
+          <bdi>{shortened(run.error, 600)}</bdi>
+        </p>
+      )}
+    </>
+  );
+}
+
+function Result({ outcome, wanted }: { outcome: Outcome; wanted: Intervention }) {
+  const same = changesOf(outcome.intervention).map(({ text }) => text).join() === changesOf(wanted).map(({ text }) => text).join();
+  return (
+    <div data-testid="outcome">
+      <h3>What came of it</h3>
+      {!same && (
+        <p class="note">
+          Of another list than the one above: <bdi>{changesOf(outcome.intervention).map(inWords).join("; ")}</bdi>.
+        </p>
+      )}
+      <OutcomeView outcome={outcome} />
+    </div>
+  );
+}
+
+function howOf(doc: ExplainDoc): How {
+  const { language } = doc.settings;
+  return { offset: doc.audio.start, ...(typeof language === "string" ? { language } : {}) };
+}

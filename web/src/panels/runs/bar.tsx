@@ -1,0 +1,94 @@
+/** What stands above a run on a server: the way back, a note, a copy to keep, another run to compare with. */
+
+import { useState } from "preact/hooks";
+import type { Doc } from "../../host.ts";
+import { useHost } from "../../host.ts";
+import { copyOf, runInPath } from "../../hosts/server.ts";
+
+export function RunBar({ doc }: { doc: Doc }) {
+  const run = runInPath(location.pathname);
+  const [note, setNote] = useState(doc.note ?? "");
+  const [writing, setWriting] = useState(false);
+  const [trouble, setTrouble] = useState("");
+  const told = (error: unknown) => setTrouble((error as Error).message);
+  const save = () => {
+    copyOf(run).then((copy) => download(copy, `${doc.title}.html`), told);
+  };
+  return (
+    // Keys pressed here must not step through the tokens of the page below.
+    <nav class="run-bar" aria-label="This run" onKeyDown={(event) => event.stopPropagation()}>
+      <div class="bar-row">
+        <a href="/">← All runs</a>
+        <span class="push" />
+        <button type="button" aria-expanded={writing} onClick={() => setWriting(!writing)}>
+          {note ? "Edit the note" : "Add a note"}
+        </button>
+        <button type="button" onClick={save} title="One file with the notes, labels and pins, which opens without this server">
+          Save a copy
+        </button>
+        <a class="button" href={`/#with=${run}`}>
+          Compare with…
+        </a>
+      </div>
+      {writing && <NoteForm note={note} close={() => setWriting(false)} keep={setNote} />}
+      {!writing && <PersonsNote note={note} />}
+      {trouble && (
+        <p class="trouble" role="alert">
+          {trouble}
+        </p>
+      )}
+    </nav>
+  );
+}
+
+function NoteForm({ note, close, keep }: { note: string; close: () => void; keep: (text: string) => void }) {
+  const host = useHost();
+  const [trouble, setTrouble] = useState("");
+  const submit = async (event: SubmitEvent) => {
+    event.preventDefault();
+    const text = String(new FormData(event.currentTarget as HTMLFormElement).get("note")).trim();
+    try {
+      await host.writeNote?.(text);
+      keep(text);
+      close();
+    } catch (error) {
+      setTrouble((error as Error).message);
+    }
+  };
+  return (
+    <form class="note-form" onSubmit={submit}>
+      <textarea name="note" aria-label="Note" rows={3} maxLength={10_000} defaultValue={note} ref={(element) => element?.focus()} />
+      <div class="bar-row">
+        <button type="submit" class="main">
+          Keep the note
+        </button>
+        <button type="button" onClick={close}>
+          Leave it
+        </button>
+        {trouble && (
+          <span class="trouble" role="alert">
+            {trouble}
+          </span>
+        )}
+      </div>
+    </form>
+  );
+}
+
+/** What a person wrote beside a document, on every host. */
+export function PersonsNote({ note }: { note: string | undefined }) {
+  if (!note) return null;
+  return (
+    <p class="persons-note" data-testid="note">
+      <span class="whose">Note</span> <bdi>{note}</bdi>
+    </p>
+  );
+}
+
+function download(file: Blob, name: string): void {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(file);
+  link.download = name.replace(/[\\/:*?"<>|\p{C}]+/gu, " ").slice(0, 120);
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}

@@ -1,0 +1,174 @@
+/** Bring a recording: drop it, choose it or speak it, and say how it is to be explained. */
+
+import { useEffect, useRef, useState } from "preact/hooks";
+import type { About } from "../../model/runs.ts";
+import { clock } from "../../model/runs.ts";
+import { record, type Recording, whyNot } from "./recorder.ts";
+
+export type Options = Record<string, string | number>;
+
+interface BringProps {
+  about: About;
+  first: boolean; // nothing is here yet
+  send: (sound: Blob, name: string, options: Options) => void;
+}
+
+export function Bring({ about, first, send }: BringProps) {
+  const form = useRef<HTMLFormElement>(null);
+  const over = useDrop((file) => give(file, file.name));
+  const [trouble, setTrouble] = useState("");
+  const give = (sound: Blob, name: string) => {
+    const most = about.upload;
+    if (sound.size > most) return setTrouble(`That file has ${megabytes(sound.size)} MB; ${megabytes(most)} MB are taken.`);
+    setTrouble("");
+    send(sound, name, optionsOf(form.current));
+  };
+  const choose = (event: Event) => {
+    const input = event.currentTarget as HTMLInputElement;
+    const file = input.files?.[0];
+    if (file) give(file, file.name);
+    input.value = ""; // the same file may be chosen again
+  };
+  return (
+    <section class={`bring${over ? " over" : ""}${first ? " first" : ""}`} aria-label="Explain a recording" data-testid="bring">
+      <div class="ways">
+        <p class="say">{over ? "Let go to explain it." : "Drop a recording here, or"}</p>
+        <label class="way main">
+          Choose a recording
+          <input type="file" accept="audio/*,.wav,.flac,.ogg,.oga,.opus,.mp3,.aif,.aiff,.au,.caf,.w64" onChange={choose} />
+        </label>
+        <Recorder give={give} tell={setTrouble} />
+      </div>
+      <Choices about={about} form={form} />
+      {trouble && (
+        <p class="trouble" role="alert">
+          {trouble}
+        </p>
+      )}
+    </section>
+  );
+}
+
+function Choices({ about, form }: { about: About; form: { current: HTMLFormElement | null } }) {
+  return (
+    <form ref={form} class="choices" onSubmit={(event) => event.preventDefault()}>
+      <label>
+        Model{" "}
+        <select name="model">
+          {about.models.map(({ name, here, megabytes, chosen }) => (
+            <option key={name} value={name} selected={chosen}>
+              {name}
+              {here ? "" : ` (fetches ${megabytes} MB first)`}
+            </option>
+          ))}
+        </select>
+      </label>
+      <details>
+        <summary>More options</summary>
+        <div class="more">
+          <label>
+            Language <input name="language" placeholder="found out" maxLength={30} title="A code such as fr; English-only models know en alone" />
+          </label>
+          <label>
+            Begin at <input name="offset" type="number" min="0" step="any" placeholder="0" /> s
+          </label>
+          <label>
+            Show token <input name="token" type="number" min="0" step="1" placeholder="least certain" /> first, counted from 0
+          </label>
+          <label class="wide">
+            What was said, if you know it <input name="reference" placeholder="adds the word error rate" maxLength={4000} />
+          </label>
+        </div>
+      </details>
+    </form>
+  );
+}
+
+function Recorder({ give, tell }: { give: (sound: Blob, name: string) => void; tell: (trouble: string) => void }) {
+  const [running, setRunning] = useState<Recording>();
+  const [told, setTold] = useState({ seconds: 0, level: 0 });
+  const why = whyNot();
+  useEffect(() => {
+    if (!running) return undefined;
+    const timer = setInterval(() => setTold(running.told()), 100);
+    return () => clearInterval(timer);
+  }, [running]);
+  const start = async () => {
+    tell("");
+    try {
+      setRunning(await record());
+    } catch {
+      tell("The microphone cannot be used. Allow it in the browser, and see that one is there.");
+    }
+  };
+  const stop = async (keep: boolean) => {
+    setRunning(undefined);
+    setTold({ seconds: 0, level: 0 });
+    const sound = await running?.stop();
+    if (!keep) return;
+    if (sound) give(sound, `recording ${new Date().toLocaleString("sv-SE").replaceAll(":", "-")}.wav`);
+    else tell("Nothing was recorded yet. Speak a little longer.");
+  };
+  if (!running) {
+    return (
+      <button type="button" class="way" disabled={!!why} title={why} onClick={start}>
+        Record
+      </button>
+    );
+  }
+  return (
+    <span class="recording">
+      <span class="dot" aria-hidden="true" /> Recording {clock(told.seconds)}{" "}
+      <meter min={0} max={1} value={told.level} aria-label="Loudness" />
+      <button type="button" class="way main" onClick={() => stop(true)}>
+        Stop and explain
+      </button>
+      <button type="button" class="way" onClick={() => stop(false)}>
+        Discard
+      </button>
+    </span>
+  );
+}
+
+/** Files that are dropped anywhere on the page; whether one hovers. */
+function useDrop(give: (file: File) => void): boolean {
+  const [over, setOver] = useState(false);
+  const latest = useRef(give);
+  latest.current = give;
+  useEffect(() => {
+    const hasFile = (event: DragEvent) => event.dataTransfer?.types.includes("Files") ?? false;
+    const onOver = (event: DragEvent) => {
+      if (!hasFile(event)) return;
+      event.preventDefault(); // the browser would leave the page to open the file
+      setOver(true);
+    };
+    const onLeave = (event: DragEvent) => event.relatedTarget === null && setOver(false);
+    const onDrop = (event: DragEvent) => {
+      if (!hasFile(event)) return;
+      event.preventDefault();
+      setOver(false);
+      const file = event.dataTransfer?.files[0];
+      if (file) latest.current(file);
+    };
+    addEventListener("dragover", onOver);
+    addEventListener("dragleave", onLeave);
+    addEventListener("drop", onDrop);
+    return () => {
+      removeEventListener("dragover", onOver);
+      removeEventListener("dragleave", onLeave);
+      removeEventListener("drop", onDrop);
+    };
+  }, []);
+  return over;
+}
+
+const NUMBERS = new Set(["offset", "token"]);
+
+function optionsOf(form: HTMLFormElement | null): Options {
+  const given = [...new FormData(form ?? undefined)].map(([name, value]) => [name, String(value).trim()] as const);
+  return Object.fromEntries(given.filter(([, value]) => value).map(([name, value]) => [name, NUMBERS.has(name) ? Number(value) : value]));
+}
+
+function megabytes(bytes: number): string {
+  return (bytes / 2 ** 20).toFixed(0);
+}
