@@ -214,7 +214,8 @@ def spoken_into_the_microphone():
 
     import soundfile
 
-    from otoscope.audio import read, sample
+    from otoscope.audio import read
+    from otoscope.audio.samples import sample
 
     folder = tempfile.TemporaryDirectory()
     atexit.register(folder.cleanup)

@@ -111,16 +111,16 @@ function Typed() {
   const [text, setText] = useState("");
   const [refused, setRefused] = useState(false);
   const id = useId();
-  const add = (event: Event) => {
-    event.preventDefault();
+  const add = () => {
     const change = readChange(text);
     setRefused(!change);
     if (!change) return;
     experiment?.add([change]);
     setText("");
   };
+  // No form: the frame of a notebook lets none be sent.
   return (
-    <form class="typed" onSubmit={add}>
+    <div class="typed">
       <label for={id}>Or write one</label>
       <input
         id={id}
@@ -131,14 +131,17 @@ function Typed() {
         aria-invalid={refused}
         aria-describedby={`${id}-how`}
         onInput={(event) => setText(event.currentTarget.value)}
+        onKeyDown={(event) => event.key === "Enter" && add()}
       />
-      <button type="submit">Add</button>
+      <button type="button" onClick={add}>
+        Add
+      </button>
       <small id={`${id}-how`} role={refused ? "alert" : undefined}>
         {refused && "That is no change. "}
         <code>1.2-1.8</code> silences, <code>decoder_blocks.2.cross_attn.3</code> zeroes a head, <code>encoder:3:604=0</code>{" "}
         sets a feature, <code>x2</code> in place of <code>=0</code> doubles it. All counted from 0.
       </small>
-    </form>
+    </div>
   );
 }
 
