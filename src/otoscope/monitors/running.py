@@ -10,6 +10,7 @@ from otoscope.errors import AudioError, OptionError
 from otoscope.models.transcribing import Source, transcribe_all
 from otoscope.models.transcripts import DecodeOptions, Segment, Token, Transcript
 from otoscope.monitors.monitor import Monitor, Progress, Watch
+from otoscope.monitors.reading import UNHURRIED
 from otoscope.monitors.verdicts import TARGETS
 from otoscope.showing import Shows
 
@@ -141,7 +142,7 @@ def watch_all(
     """
     if options is not None and options.timestamps:
         raise OptionError("Monitors are fitted without timestamps.", "Decode without them.")
-    watch = watch or Watch(monitor or Monitor.shipped(model), model)
+    watch = watch or Watch(monitor or Monitor.shipped(model), model, every=UNHURRIED)
     watch.begin()
     transcripts = transcribe_all(model, sources, options, batch=batch, keep_going=keep_going, watcher=watch)
     for i, transcript in enumerate(transcripts):

@@ -18,6 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from otoscope.outcomes import MANY_REPEATS
 
@@ -34,7 +35,6 @@ _FRAME = 0.02  # seconds
 _ROUNDS = MANY_REPEATS - 1
 _RECENT = 8  # steps
 _PERIODS = np.arange(1, LONGEST_PERIOD + 1)
-_TEXT, _ATTENTION = len(TOKEN_SIGNALS), len(TOKEN_SIGNALS) + len(TEXT_SIGNALS)  # where these columns begin
 _WINDOW = 32  # tokens
 
 
@@ -72,34 +72,51 @@ class Track:
         Returns:
             `(step, signal)`, columns as in `SIGNALS`.
         """
-        out = np.empty((len(sure), len(SIGNALS)))
-        for i, value in enumerate(sure.tolist()):
-            if self.steps:
-                self._write(written[i])
-            self.steps += 1
-            self._sum += value
-            self._recent = [*self._recent[1 - _RECENT :], value]
-            rate = self.steps / max(self.frames * _FRAME, 1.0)
-            out[i, :_TEXT] = value, self._sum / self.steps, min(self._recent), rate, self.silence
-            out[i, _TEXT:_ATTENTION] = self._repetition()
-        out[:, _ATTENTION:] = self._attention(attention)
-        return out
+        before, self.steps = self.steps, self.steps + len(sure)
+        columns = [*self._certainty(sure, before), *self._repetition(written if before else written[1:], len(sure))]
+        return np.concatenate([np.stack(columns, axis=1), self._attention(attention)], axis=1)
 
-    def _write(self, token: int) -> None:
-        """Note a token: over each distance, how many tokens up to this one equal the one so far before them."""
-        before = self.tokens[: -LONGEST_PERIOD - 1 : -1]
-        same = np.zeros(LONGEST_PERIOD, dtype=np.int64)
-        same[: len(before)] = np.array(before, dtype=np.int64) == token
-        self._echoes = (self._echoes + 1) * same
-        self.tokens.append(token)
-        full = self._echoes[self._echoes >= _ROUNDS * _PERIODS]
-        self._rounds = max(self._rounds, int(full.max(initial=0)))
+    def _certainty(self, sure: np.ndarray, before: int) -> list[np.ndarray]:
+        """The `TOKEN_SIGNALS`, each `(step,)`."""
+        count = len(sure)
+        sums = np.cumsum(np.r_[self._sum, sure])[1:]
+        known = np.r_[np.full(_RECENT - 1 - len(self._recent), np.inf), self._recent, sure]
+        least = sliding_window_view(known, _RECENT).min(axis=1)
+        self._sum, self._recent = float(sums[-1]), [*self._recent, *sure.tolist()][1 - _RECENT :]
+        steps = np.arange(before + 1, self.steps + 1)
+        rate = steps / max(self.frames * _FRAME, 1.0)
+        return [sure, sums / steps, least, rate, np.full(count, self.silence)]
 
-    def _repetition(self) -> tuple[float, float, float, float]:
-        copies = float((self._echoes / _PERIODS).max())
-        recent = self.tokens[-_WINDOW:]
-        fresh = len(set(recent)) / len(recent) if recent else 1.0
-        return np.log1p(int(self._echoes.max())), np.log1p(copies), np.log1p(self._rounds), fresh
+    def _repetition(self, written: list[int], count: int) -> list[np.ndarray]:
+        """Note tokens; the `TEXT_SIGNALS` of the last `count` steps, each `(step,)`, none of them knowing a token yet unwritten.
+
+        Over each distance, an echo is how many tokens up to a step equal the one so far before them.
+        """
+        start = np.tile(np.array([[0.0], [0.0], [0.0], [1.0]]), count - len(written))  # nothing repeats, all is fresh
+        if not written:
+            return list(start)
+        unknown = [-1] * (LONGEST_PERIOD - len(self.tokens))  # equal to no token
+        known = np.array([*unknown, *self.tokens[-LONGEST_PERIOD:], *written], dtype=np.int64)
+        spans = sliding_window_view(known, LONGEST_PERIOD + 1)  # (token, before and up to it)
+        same = spans[:, -2::-1] == spans[:, -1:]
+        numbers = np.arange(1, len(written) + 1)[:, None]
+        broken = np.maximum.accumulate(np.where(same, 0, numbers), axis=0)  # where it last broke; 0: not here
+        echoes = numbers - broken + np.where(broken == 0, self._echoes, 0)
+        full = np.where(echoes >= _ROUNDS * _PERIODS, echoes, 0).max(axis=1, initial=0)
+        rounds = np.maximum.accumulate(np.r_[self._rounds, full])[1:]
+        self.tokens += written
+        ends = range(len(self.tokens) - len(written) + 1, len(self.tokens) + 1)
+        recent = [self.tokens[max(end - _WINDOW, 0) : end] for end in ends]
+        told = np.stack(
+            [
+                np.log1p(echoes.max(axis=1)),
+                np.log1p((echoes / _PERIODS).max(axis=1)),
+                np.log1p(rounds),
+                np.array([len(set(tokens)) / len(tokens) for tokens in recent]),
+            ]
+        )
+        self._echoes, self._rounds = echoes[-1], int(rounds[-1])
+        return list(np.concatenate([start, told], axis=1))
 
     def _attention(self, attention: np.ndarray) -> np.ndarray:
         """`(step, 7)` of attention `(step, frame)`."""
