@@ -25,6 +25,7 @@ NOT_RUN = [
     ("docs/guides/adding-a-family.md", "it is part of another package"),
     ("docs/guides/monitor-live.md", "it serves until Ctrl-C"),
     ("docs/guides/monitoring.md", "it takes about half an hour on two cores"),
+    ("docs/guides/serving.md", "it serves until Ctrl-C"),
     ("docs/studies/context_bias.md", "it takes about half an hour on two cores"),
     ("docs/studies/hallucination.md", "it takes about ten minutes on two cores"),
     ("docs/studies/lens.md", "it takes some minutes on two cores"),

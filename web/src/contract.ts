@@ -393,7 +393,8 @@ export interface GraphFeature {
 }
 
 /**
- * A node. `position` is its token, `segment` its stretch of sound, and it has one of the two or neither.
+ * A node. `position` is its token, `segment` its stretch of sound, and it has one of the two or neither. `start` and
+ * `end` say when its sound is; of a target, when the word that it begins is said.
  *
  * `influence` is the share of the targets that reaches them through the node along all paths of the whole graph. `label` is made
  * by rule; what a person calls it is an annotation. `inputs` is missing where nothing was traced into it.
@@ -512,7 +513,7 @@ export interface ScorePair {
 export interface Sound {
   audio: AudioInfo;
   waveform: PackedArray;
-  mel: PackedArray;
+  mel?: PackedArray;
 }
 
 /** Nodes that a person takes for one thing. A node is in one supernode at most. */

@@ -2,9 +2,9 @@
 
 import { createContext } from "preact";
 import { useContext } from "preact/hooks";
-import type { Annotations, ExplainDoc, FeaturesDoc, Outcome } from "./contract.ts";
+import type { Annotations, ExplainDoc, FeaturesDoc, GraphDoc, Outcome } from "./contract.ts";
 
-export type Doc = ExplainDoc | FeaturesDoc | Outcome;
+export type Doc = ExplainDoc | FeaturesDoc | GraphDoc | Outcome;
 
 export type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
 

@@ -8,6 +8,7 @@ import { hostOfThisPage } from "./hosts/choose.ts";
 import { shortened } from "./model/numbers.ts";
 import { ExplainPage } from "./pages/explain.tsx";
 import { FeaturesPage } from "./pages/features.tsx";
+import { GraphPage } from "./pages/graph.tsx";
 import { InterventionPage } from "./pages/intervention.tsx";
 import { servedPage } from "./pages/served.tsx";
 import { PersonsNote, RunBar } from "./panels/runs/bar.tsx";
@@ -20,6 +21,8 @@ function PageOf({ doc }: { doc: Doc }) {
       return <FeaturesPage doc={doc} />;
     case "intervention":
       return <InterventionPage doc={doc} />;
+    case "graph":
+      return <GraphPage doc={doc} />;
     default:
       throw new Error("This page cannot show that kind of document.");
   }

@@ -69,6 +69,18 @@ def keep_nodes(graph: AttributionGraph, nodes: np.ndarray) -> AttributionGraph:
     return _part(graph, nodes, _both_ends(graph, nodes))
 
 
+def keep_strongest(graph: AttributionGraph, edges: int) -> AttributionGraph:
+    """The graph with so many edges at most: the largest shares, weighted by the influence that their target passes on."""
+    if len(graph.weights) <= edges:
+        return graph
+    shares, rows = normalised(graph), _row_of_edges(graph)
+    through = path_influence(shares, graph.row_nodes, graph.target_weights)[graph.row_nodes]
+    score = np.asarray(shares.data) * (through + graph.target_weights)[rows]
+    kept = np.zeros(len(score), bool)
+    kept[np.argsort(-score, kind="stable")[:edges]] = True
+    return _part(graph, np.ones(len(graph.nodes), bool), kept)
+
+
 def _threshold(values: np.ndarray, share: float) -> float:
     """The least value among the fewest, largest ones that together reach a share of the sum; ties are kept."""
     ordered = -np.partition(-values, len(values) - 1) if not len(values) else np.sort(values)[::-1]

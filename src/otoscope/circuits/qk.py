@@ -150,7 +150,8 @@ def _vectors(tracer: Tracer, name: str) -> dict[str, tuple[Tensor, Tensor, Tenso
     points, found = tracer.model.points, {}
     names = [f"{name}.hook_{kind.format(x)}" for x in "qk" for kind in ("{}", "{}_normed", "rot_{}")]
     present = [each for each in names if each in points]
-    _, cache = tracer.model.run_with_cache(tracer.model.inputs(tracer.ids[None]), present)  # type: ignore[attr-defined]
+    with tracer.model.capturing(present) as cache, torch.no_grad():
+        tracer.forward(1)
     for x in "qk":
         raw = cache[f"{name}.hook_{x}"][0]
         normed = cache[f"{name}.hook_{x}_normed"][0] if f"{name}.hook_{x}_normed" in points else raw

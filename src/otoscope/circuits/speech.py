@@ -486,6 +486,10 @@ def trace_speech(
         "language": heard.transcript.language,
         "prompt_tokens": len(heard.prompt),
         "token_indices": [index for index, _ in pairs],
+        "words": [
+            {"start": t.start, "end": t.end, "first_token": w.first_token, "last_token": w.last_token}
+            for w, t in zip(heard.transcript.words, words, strict=True)
+        ],
         "audio": {
             "source": clip.source,
             "start": clip.start,

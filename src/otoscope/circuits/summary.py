@@ -245,6 +245,14 @@ def promoted_tokens(tracer: Tracer, graph: AttributionGraph, node: int) -> Tenso
     """
     import torch
 
+    with torch.no_grad():
+        return written_vector(tracer, graph, node) @ tracer.tape.wiring.unembedding.weight.T  # type: ignore[operator,union-attr]
+
+
+def written_vector(tracer: Tracer, graph: AttributionGraph, node: int) -> Tensor:
+    """`(d,)` the same before the unembedding: what the final norm makes of what a feature wrote."""
+    import torch
+
     n, tape, dictionary = graph.nodes, tracer.tape, tracer.dictionary
     layer, pos, feature = int(n.layer[node]), int(n.pos[node]), torch.tensor([int(n.feature[node])])
     written = torch.zeros_like(tape.embed)
@@ -253,4 +261,4 @@ def promoted_tokens(tracer: Tracer, graph: AttributionGraph, node: int) -> Tenso
         raw[pos] = float(n.activation[node]) * dictionary.decoder(layer, out, feature)[0]
         written += after_post_norm(tape.mlp[out], raw, dictionary.writes)
     with torch.no_grad():
-        return linear(tape.final, written)[pos] @ tape.wiring.unembedding.weight.T  # type: ignore[operator,union-attr]
+        return linear(tape.final, written)[pos]

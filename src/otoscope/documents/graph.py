@@ -1,7 +1,7 @@
 """An attribution graph to be shown: which sounds, words and features supplied a written token, and how much.
 
 All indices (nodes, tokens, segments, layers, heads, features) are 0-based; layer -1 is below the first. Times are seconds from
-the start of the traced window. Weights, values and parts are in logits of the target, or in activation where a feature is supplied.
+the start of the traced window. Weights, values and parts are in logits of a target, in activation of a feature.
 """
 
 from __future__ import annotations
@@ -105,7 +105,8 @@ class Inputs(Part):
 
 
 class GraphNode(Part):
-    """A node. `position` is its token, `segment` its stretch of sound, and it has one of the two or neither.
+    """A node. `position` is its token, `segment` its stretch of sound, and it has one of the two or neither. `start` and
+    `end` say when its sound is; of a target, when the word that it begins is said.
 
     `influence` is the share of the targets that reaches them through the node along all paths of the whole graph. `label` is made
     by rule; what a person calls it is an annotation. `inputs` is missing where nothing was traced into it.
@@ -290,7 +291,7 @@ class Sound(Part):
 
     audio: AudioInfo
     waveform: Array
-    mel: Array
+    mel: Array | None = None
 
 
 class GraphDoc(Document):

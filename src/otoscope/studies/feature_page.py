@@ -60,13 +60,15 @@ def features_doc(
         [examples.read(*place) for place in chosen] if chosen is not None else list(examples.strongest(count))
     )
     notes = Notes(examples.folder).read()
-    recordings = _recordings(examples)
+    recordings = recordings_of(examples)
     resources: dict[str, Resource] = {}
     features = []
     with track("Cutting sound", len(told), "features") as task:
         for feature in told:
             note = notes.get(about_feature(feature["layer"], feature["feature"]))
-            features.append(_feature(feature, recordings, resources, moments, note.text if note else None))
+            features.append(
+                feature_info(feature, recordings, resources, moments, note.text if note else None)
+            )
             task.advance(1)
     about = examples.about
     places = about["places"]
@@ -90,8 +92,8 @@ def features_doc(
     )
 
 
-def _recordings(examples: Examples) -> list[Item]:
-    """The corpus; empty where it is gone."""
+def recordings_of(examples: Examples) -> list[Item]:
+    """The corpus of examples; empty where it is gone."""
     from otoscope.errors import ManifestError
 
     try:
@@ -100,13 +102,22 @@ def _recordings(examples: Examples) -> list[Item]:
         return []
 
 
-def _feature(
+def feature_info(
     told: Mapping[str, Any],
     recordings: Sequence[Item],
     resources: dict[str, Resource],
     moments: int,
     named: str | None,
 ) -> FeatureInfo:
+    """One feature of a document.
+
+    Args:
+        told: Its line of the examples.
+        recordings: The corpus, out of which sound is cut; empty: none is.
+        resources: Takes the sound.
+        moments: Moments at most.
+        named: What a person called it.
+    """
     peaks = told["peaks"]
     return FeatureInfo(
         layer=told["layer"],

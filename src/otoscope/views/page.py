@@ -16,9 +16,10 @@ from otoscope.files import atomic_write
 if TYPE_CHECKING:
     from otoscope.documents.explain import ExplainDoc
     from otoscope.documents.features import FeaturesDoc
+    from otoscope.documents.graph import GraphDoc
     from otoscope.documents.intervention import Outcome
 
-    Shown = ExplainDoc | FeaturesDoc | Outcome
+    Shown = ExplainDoc | FeaturesDoc | GraphDoc | Outcome
 
 _COMPRESS_ABOVE = 64_000  # characters; smaller documents stay readable in the file
 

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -195,7 +195,7 @@ def _about(entry: Entry) -> str:
     return f"run {entry.digest}"
 
 
-def _found(folder: Path, depth: int = 0) -> Iterator[tuple[str, Stamp]]:
+def _found(folder: Path) -> Iterator[tuple[str, Stamp]]:
     """Pages and descriptions below a folder, by their paths, with what tells that they have changed."""
     pending, count = [(folder, 0)], 0
     while pending:
@@ -239,14 +239,13 @@ def _entry(folder: Path, path: str, stamp: Stamp) -> Entry | None:
             return None
         told = summary(parse_values(text))
     except DocumentError as error:
-        broken = {"broken": error.reason, "digest": entry.id}
-        return None if of_folder else Entry(**asdict(entry) | broken)
+        return None if of_folder else replace(entry, broken=error.reason, digest=entry.id)
     except OSError:
         return None
     if told is None:
         return None
-    told["title"] = told.get("title") or entry.title
-    return Entry(**asdict(entry) | told | {"digest": hashlib.sha256(text).hexdigest()})
+    told["title"] = told["title"] or entry.title
+    return replace(entry, digest=hashlib.sha256(text).hexdigest(), **told)
 
 
 def _put(data: dict[str, Any], place: str, value: dict[str, Any]) -> None:

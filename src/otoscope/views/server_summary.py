@@ -37,6 +37,9 @@ def summary(data: Any) -> dict[str, Any] | None:
 def _flags(data: dict[str, Any]) -> list[str]:
     """What to beware of in a run, the gravest first."""
     flags = []
+    alarm = _at(data, "risk", "alarm")
+    if _is_number(alarm):
+        flags.append(f"alarm at token {alarm}")
     silent, wrong = _at(data, "transcript", "no_speech_prob"), _at(data, "transcript", "wer")
     if _is_number(silent) and silent > _SILENT:
         flags.append("perhaps no speech")

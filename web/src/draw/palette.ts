@@ -21,5 +21,24 @@ export function intensityTable(dark: boolean): Uint8ClampedArray {
   return table;
 }
 
+/** Of graphs: edges for and against, nodes of what writes and what hears, inputs, and the paper behind. */
+export interface GraphColours {
+  for: string;
+  against: string;
+  writing: string;
+  hearing: string;
+  input: string;
+  ink: string;
+  muted: string;
+  line: string;
+  paper: string;
+  accent: string;
+}
+
+export const graphColours = (dark: boolean): GraphColours =>
+  dark
+    ? { for: "#5fa8e6", against: "#ee8a3c", writing: "#6cc5c1", hearing: "#e3b04a", input: "#a3adb6", ink: "#e7e9ea", muted: "#a3adb6", line: "#2e363f", paper: "#181d23", accent: "#ffffff" }
+    : { for: "#2a72b5", against: "#c8590f", writing: "#0c7a80", hearing: "#b07400", input: "#66717d", ink: "#1b2430", muted: "#56616d", line: "#e4e1d9", paper: "#ffffff", accent: "#000000" };
+
 export const waveColour = (dark: boolean): string => (dark ? "#7fc4c0" : "#1f6f78");
 export const attentionColour = (dark: boolean): string => (dark ? "#e8b04a" : "#a85f00");

@@ -4,6 +4,8 @@ import type { Doc, Host, Json } from "../host.ts";
 import type { About, Job } from "../model/runs.ts";
 import { ask, askJson, linesOf, Refusal, sendJson, takeKey } from "./session.ts";
 
+const KEEPALIVE = 60_000; // bytes that browsers let outlive their page
+
 export function serverHost(): Host {
   takeKey();
   const run = runInPath(location.pathname);
@@ -30,7 +32,9 @@ export function serverHost(): Host {
       throw new Refusal(0, "The server went away.", "See whether `otoscope serve` still runs.");
     },
     async annotate(place, annotations) {
-      await sendJson(`/api/runs/${run}/annotations`, "PUT", { place, annotations });
+      const told = { place, annotations };
+      const keepalive = JSON.stringify(told).length < KEEPALIVE; // it then arrives even if the page is left meanwhile
+      await sendJson(`/api/runs/${run}/annotations`, "PUT", told, { keepalive });
     },
     async writeNote(text) {
       await sendJson(`/api/runs/${run}/note`, "PUT", { text });
@@ -38,9 +42,9 @@ export function serverHost(): Host {
   };
 }
 
-/** The id of the run that an address names, "" if it names none. */
+/** The id of the run that an address names, the left one of a comparison, "" if it names none. */
 export function runInPath(path: string): string {
-  return /^\/(?:run|beside)\/([0-9a-f]{1,40})$/.exec(path)?.[1] ?? "";
+  return /^\/(?:run|beside|compare)\/([0-9a-f]{1,40})(?:\/[0-9a-f]{1,40})?$/.exec(path)?.[1] ?? "";
 }
 
 /** The run as a file that opens without a server, with all that was written onto it. */

@@ -19,7 +19,7 @@ export function follow(windows: [Window, Window], docs: [Doc, Doc]): Following {
       const wanted = there(hash);
       if (other.location.hash === wanted) return undefined;
       echoes.set(other, wanted);
-      other.location.replace(wanted || "#");
+      go(other, wanted);
       return undefined;
     };
     leader.addEventListener("hashchange", onHash, { signal });
@@ -29,11 +29,22 @@ export function follow(windows: [Window, Window], docs: [Doc, Doc]): Following {
     leader.addEventListener("scroll", () => leading === leader && scrollAlike(leader.document, other), { signal, passive: true });
   };
   const [[a, b], [one, two]] = [windows, docs];
+  /** What the left page shows first is shown at the right; it is known once that page is drawn. */
+  const beginTogether = () => {
+    const page = a.document.querySelector("main");
+    if (a.location.hash || signal.aborted) return;
+    if (!page) setTimeout(beginTogether, 100);
+    else if (page.dataset.token) go(b, matchingHash(`#token=${page.dataset.token}`, one, two));
+  };
   link(a, b, (hash) => matchingHash(hash, one, two));
   link(b, a, (hash) => matchingHash(hash, two, one));
-  const first = a.document.querySelector<HTMLElement>("main[data-token]")?.dataset.token;
-  if (first && !a.location.hash) b.location.replace(matchingHash(`#token=${first}`, one, two)); // begin together
+  beginTogether();
   return { end: () => ending.abort() };
+}
+
+/** Changes a window's own part of its address; an address that is not whole would be taken for one of this page. */
+function go(there: Window, hash: string): void {
+  there.location.replace(new URL(hash || "#", there.location.href));
 }
 
 /** The address of one document that means in another what it means there: a token is found by its time. */

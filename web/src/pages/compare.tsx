@@ -2,9 +2,11 @@
 
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import "../css/runs.css";
+import type { GraphDoc } from "../contract.ts";
 import type { Doc } from "../host.ts";
 import { type Following, follow } from "../model/following.ts";
 import { shortened } from "../model/numbers.ts";
+import { GraphPage } from "./graph.tsx";
 import { clock, difference, type Run, type Word } from "../model/runs.ts";
 
 export interface Pair {
@@ -12,7 +14,35 @@ export interface Pair {
   docs: [Doc, Doc];
 }
 
+/** Graphs are compared in one panel, which knows what they have in common; other runs lie beside each other. */
 export function ComparePage({ runs, docs }: Pair) {
+  const [a, b] = docs;
+  if (a.kind === "graph" && b.kind === "graph") {
+    return (
+      <>
+        <nav class="run-bar">
+          <a href="/">← All runs</a>
+        </nav>
+        <GraphPage doc={together(a, b)} />
+      </>
+    );
+  }
+  return <SideBySide runs={runs} docs={docs} />;
+}
+
+/** One document of two graphs. */
+function together(a: GraphDoc, b: GraphDoc): GraphDoc {
+  const sound = b.resources.audio;
+  return {
+    ...a,
+    title: `${a.title}, and ${b.title}`,
+    other: b.graph,
+    ...(b.sound && { other_sound: b.sound }),
+    resources: { ...b.resources, ...a.resources, ...(sound && { "other-audio": sound }) },
+  };
+}
+
+function SideBySide({ runs, docs }: Pair) {
   const frames = [useRef<HTMLIFrameElement>(null), useRef<HTMLIFrameElement>(null)] as const;
   const [ready, setReady] = useState(0);
   useEffect(() => {

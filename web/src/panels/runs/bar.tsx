@@ -17,7 +17,7 @@ export function RunBar({ doc }: { doc: Doc }) {
   return (
     // Keys pressed here must not step through the tokens of the page below.
     <nav class="run-bar" aria-label="This run" onKeyDown={(event) => event.stopPropagation()}>
-      <div class="line">
+      <div class="bar-row">
         <a href="/">← All runs</a>
         <span class="push" />
         <button type="button" aria-expanded={writing} onClick={() => setWriting(!writing)}>
@@ -58,7 +58,7 @@ function NoteForm({ note, close, keep }: { note: string; close: () => void; keep
   return (
     <form class="note-form" onSubmit={submit}>
       <textarea name="note" aria-label="Note" rows={3} maxLength={10_000} defaultValue={note} ref={(element) => element?.focus()} />
-      <div class="line">
+      <div class="bar-row">
         <button type="submit" class="main">
           Keep the note
         </button>

@@ -62,8 +62,9 @@ function Row({ run, chosen, choose }: { run: Run; chosen: boolean; choose: (id: 
           <bdi title={run.path}>{title}</bdi>
         )}
         {run.flags.map((flag) => (
-          <span class="mark" key={flag}>
-            {flag}
+          <span key={flag}>
+            {" "}
+            <span class="mark">{flag}</span>
           </span>
         ))}
         {run.text && (

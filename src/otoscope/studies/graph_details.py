@@ -1,0 +1,276 @@
+"""What is known about the nodes and edges of a graph besides numbers: labels, promoted tokens, examples, heads and scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from otoscope.circuits.graph import (
+    ERROR,
+    FEATURE,
+    FRAME,
+    HEARING,
+    POSITION,
+    PROJECTOR,
+    TARGET,
+    TOKEN,
+    AttributionGraph,
+)
+from otoscope.circuits.heads import split_by_head
+from otoscope.circuits.influence import normalised, path_influence
+from otoscope.circuits.qk import qk_attribution
+from otoscope.circuits.summary import node_words, written_vector
+from otoscope.documents.features import TokenWeight
+from otoscope.documents.graph import AttentionScore, EdgeSplit, GraphFeature, HeadPart, ScorePair
+from otoscope.errors import OptionError
+from otoscope.progress import track
+from otoscope.runs.notes import Notes
+from otoscope.studies.feature_page import about_feature, feature_info, recordings_of
+
+if TYPE_CHECKING:
+    from otoscope.circuits.heads import HeadSplit
+    from otoscope.circuits.tracer import Tracer
+    from otoscope.documents.base import Resource
+    from otoscope.studies.feature_examples import Examples
+
+SPLITS, SCORES = 96, 16
+"""Edges that are split by head, and those of them of whose head the score is taken apart: the ones that carry most."""
+
+_TOKENS, _HEADS, _PAIRS = 6, 6, 6
+_DESCRIBED = 160
+"""Features with most influence of which examples are carried."""
+
+_SPLIT_KINDS = (FEATURE, ERROR, TOKEN, POSITION, PROJECTOR, FRAME)
+
+Place = tuple[str, int, int]
+"""Stream, layer and feature."""
+
+
+@dataclass
+class Details:
+    """Besides numbers.
+
+    Attributes:
+        features: What is known of features.
+        splits: The strongest edges by head.
+    """
+
+    features: list[GraphFeature] = field(default_factory=list)
+    splits: list[EdgeSplit] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._by_place = {(f.stream, f.layer, f.feature): f for f in self.features}
+
+    def label(self, graph: AttributionGraph, i: int) -> str:
+        """What a node is called: by people, else by its examples, by what it promotes, or by its number."""
+        n, kind, layer = graph.nodes, int(graph.nodes.kind[i]), int(graph.nodes.layer[i])
+        if kind == FEATURE:
+            known = self._by_place.get((n.stream[i], layer, int(n.feature[i])))
+            if known and known.about and known.about.label != "unlabelled":
+                return known.about.named or known.about.label
+            if known and known.promotes:
+                return "writes " + " ".join(
+                    f"\u201c{token.text.strip()}\u201d" for token in known.promotes[:3]
+                )
+            return f"feature {int(n.feature[i])}"
+        if kind == TARGET:
+            return graph.targets[i - (len(n) - len(graph.targets))].label
+        if kind == TOKEN:
+            return graph.tokens[int(n.pos[i])]
+        return node_words(graph, i)
+
+
+def details_of(
+    graph: AttributionGraph,
+    part: AttributionGraph,
+    influence: np.ndarray,
+    examples: Sequence[Examples],
+    resources: dict[str, Resource],
+) -> Details:
+    """All of it, for what is shown.
+
+    Args:
+        graph: The whole graph, with its tracer if it still has one.
+        part: What of it is shown.
+        influence: `(node,)` of the part's nodes.
+        examples: What was collected about features.
+        resources: Takes the sound of examples.
+
+    Raises:
+        OptionError: Examples are of another dictionary.
+    """
+    return Details(_features(graph, part, influence, examples, resources), _splits(graph, part))
+
+
+# Features ----------------------------------------------------------------------------------------------------------------
+
+
+def _features(
+    graph: AttributionGraph,
+    part: AttributionGraph,
+    influence: np.ndarray,
+    examples: Sequence[Examples],
+    resources: dict[str, Resource],
+) -> list[GraphFeature]:
+    nodes = part.nodes.of(FEATURE)
+    nodes = nodes[np.argsort(-influence[nodes], kind="stable")]
+    first: dict[Place, int] = {}
+    for i in nodes.tolist():
+        place = (part.nodes.stream[i], int(part.nodes.layer[i]), int(part.nodes.feature[i]))
+        first.setdefault(place, i)
+    writes = _promoted(graph.tracer, part, first)
+    about = _about(graph, first, examples, resources)
+    return [
+        GraphFeature(
+            stream=place[0],
+            layer=place[1],
+            feature=place[2],
+            about=about.get(place),
+            **dict(zip(("promotes", "suppresses"), writes.get(place, ([], [])), strict=True)),
+        )
+        for place in first
+        if place in about or place in writes
+    ]
+
+
+def _promoted(
+    tracer: Tracer | None, graph: AttributionGraph, first: Mapping[Place, int]
+) -> dict[Place, tuple[list[TokenWeight], list[TokenWeight]]]:
+    """Tokens that each feature writes toward and away from most, per unit of activation."""
+    own = {place: i for place, i in first.items() if place[0] not in HEARING and graph.nodes.activation[i]}
+    if tracer is None or tracer.model.tokenizer is None or not own:
+        return {}
+    weight = tracer.tape.wiring.unembedding.weight.detach()  # type: ignore[union-attr]
+    found = {}
+    for places in _batches(list(own), 32):
+        vectors = [
+            written_vector(tracer, graph, own[p]) / float(graph.nodes.activation[own[p]]) for p in places
+        ]
+        with torch.no_grad():
+            scores = torch.stack(vectors) @ weight.T  # type: ignore[operator]
+        scores = scores - scores.mean(dim=1, keepdim=True)
+        for place, row in zip(places, scores, strict=True):
+            found[place] = tuple(_tokens(tracer, sign * row, sign) for sign in (1, -1))
+    return found
+
+
+def _batches(places: list[Place], size: int) -> list[list[Place]]:
+    return [places[at : at + size] for at in range(0, len(places), size)]
+
+
+def _tokens(tracer: Tracer, scores: torch.Tensor, sign: int) -> list[TokenWeight]:
+    best = scores.topk(min(_TOKENS, len(scores)))
+    spell = tracer.model.tokenizer.decode  # type: ignore[union-attr]
+    return [
+        TokenWeight(text=spell([int(i)]), weight=round(sign * float(v), 5))
+        for i, v in zip(best.indices, best.values, strict=True)
+    ]
+
+
+def _about(
+    graph: AttributionGraph,
+    first: Mapping[Place, int],
+    examples: Sequence[Examples],
+    resources: dict[str, Resource],
+) -> dict[Place, object]:
+    found: dict[Place, object] = {}
+    for collected in examples:
+        stack, layers = collected.about["places"]["stack"], set(collected.about["places"]["layers"])
+        _require_the_same(graph, collected, stack)
+        named, recordings = Notes(collected.folder).read(), recordings_of(collected)
+        for place in [p for p in first if p[0] == stack and p[1] in layers][:_DESCRIBED]:
+            note = named.get(about_feature(*place[1:]))
+            told = collected.read(*place[1:])
+            found[place] = feature_info(told, recordings, resources, 4, note.text if note else None)
+    return found
+
+
+def _require_the_same(graph: AttributionGraph, examples: Examples, stack: str) -> None:
+    traced = graph.record.get("encoder_dictionary" if stack in HEARING else "dictionary") or {}
+    mine = examples.about["dictionary"]
+    if any(traced.get(name) != mine.get(name) for name in ("kind", "features", "activation")):
+        raise OptionError(
+            f"{examples.folder} is about features of another dictionary ({mine.get('kind')}, {stack}).",
+            "Name the examples of the dictionary that is traced with.",
+        )
+
+
+# Edges -------------------------------------------------------------------------------------------------------------------
+
+
+def _splits(graph: AttributionGraph, part: AttributionGraph) -> list[EdgeSplit]:
+    tracer = graph.tracer
+    if tracer is None:
+        return []
+    n, rows = part.nodes, np.repeat(np.arange(len(part.rest)), np.diff(part.indptr))
+    targets = part.row_nodes[rows]
+    writing = np.array([stream not in HEARING for stream in n.stream])
+    can = writing[part.indices] & writing[targets] & np.isin(n.kind[part.indices], _SPLIT_KINDS)
+    if tracer.tape.positions is None:
+        can &= n.kind[part.indices] != POSITION
+    order = np.argsort(-_carried(part, rows) * can, kind="stable")[: min(SPLITS, int(can.sum()))]
+    scores, found = SCORES, []
+    with track("Splitting edges by head", len(order), "edges") as task, torch.no_grad():
+        for edge in order.tolist():
+            source, target = int(part.indices[edge]), int(targets[edge])
+            split = split_by_head(graph, part.names[source], part.names[target])
+            looked = _scores(tracer, part, split, source, target) if scores > 0 else []
+            scores -= len(looked)
+            found.append(_split(split, source, target, looked))
+            task.advance(1)
+    return found
+
+
+def _carried(graph: AttributionGraph, rows: np.ndarray) -> np.ndarray:
+    """`(edge,)` share of the targets that comes along each edge."""
+    shares = normalised(graph)
+    through = path_influence(shares, graph.row_nodes, graph.target_weights)[graph.row_nodes]
+    return np.asarray(shares.data) * (through + graph.target_weights)[rows]
+
+
+def _split(split: HeadSplit, source: int, target: int, scores: list[AttentionScore]) -> EdgeSplit:
+    width = split.heads.shape[1]
+    parts = [
+        HeadPart(layer=i // width, head=i % width, cross=cross, part=float(value))
+        for table, cross in ((split.heads, False), (split.cross, True))
+        for i, value in enumerate(table.flatten())
+        if value
+    ]
+    parts.sort(key=lambda part: -abs(part.part))
+    return EdgeSplit(
+        source=source,
+        target=target,
+        heads=parts[:_HEADS],
+        others=sum(part.part for part in parts[_HEADS:]),
+        residual=float(split.residual),
+        skip=float(split.skip.sum()),
+        scores=scores,
+    )
+
+
+def _scores(
+    tracer: Tracer, graph: AttributionGraph, split: HeadSplit, source: int, target: int
+) -> list[AttentionScore]:
+    """Why the edge's strongest head looked from the target's token at the source's, where the two are apart."""
+    n = graph.nodes
+    key, query = int(n.pos[source]), int(n.pos[target])
+    if n.kind[source] == FRAME or not 0 <= key < query or not split.heads.any():
+        return []
+    at = int(split.heads.abs().argmax())
+    layer, head = divmod(at, split.heads.shape[1])
+    found = qk_attribution(tracer, layer, head, query, key)
+    pairs = found.strongest(_PAIRS, among=64)
+    return [
+        AttentionScore(
+            layer=layer,
+            head=head,
+            query=query,
+            key=key,
+            score=found.score,
+            pairs=[ScorePair(query=q, key=k, part=part) for q, k, part in pairs],
+        )
+    ]

@@ -1,0 +1,110 @@
+/** The chosen node: its name, which can be edited, what it is, and what is known of its feature. */
+
+import { useEffect, useRef, useState } from "preact/hooks";
+import type { GraphFeature } from "../../contract.ts";
+import { called, placeOf } from "../../model/graph.ts";
+import { change, shortened } from "../../model/numbers.ts";
+import { Histogram, Moments, Tokens } from "../feature.tsx";
+import { type GraphProps, NodeName } from "./shared.tsx";
+
+const LONGEST = 200; // characters of a name
+
+export function ChosenNode(props: GraphProps) {
+  const { graph, chosen, view, pin, play } = props;
+  const node = graph.node(chosen);
+  const pinned = view.annotations.pins.includes(node.id);
+  const plays = play && node.start !== undefined;
+  return (
+    <section class="chosen-node" aria-label="Chosen node" data-testid="chosen-node">
+      <Name {...props} key={node.id} />
+      <p class="where">{placeOf(graph, chosen)}</p>
+      <p class="actions">
+        <button type="button" aria-pressed={pinned} onClick={() => pin(chosen)}>
+          {pinned ? "Unpin" : "Pin"}
+        </button>
+        {plays && (
+          <button type="button" onClick={() => play(chosen)}>
+            ▶ Play its sound
+          </button>
+        )}
+      </p>
+      <p class="note">
+        {(100 * node.influence).toPrecision(2)} % of the influence passes through it
+        {node.activation !== undefined && `; its activation is ${node.activation.toPrecision(3)}`}
+        {node.inputs && `; what it is given sums to ${change(node.inputs.value)}`}.
+      </p>
+      {node.kind === "feature" && <Feature {...props} />}
+    </section>
+  );
+}
+
+function Name({ graph, chosen, view, annotate }: GraphProps) {
+  const node = graph.node(chosen);
+  const [editing, setEditing] = useState(false);
+  const input = useRef<HTMLInputElement>(null);
+  const named = Object.hasOwn(view.annotations.labels, node.id);
+  useEffect(() => {
+    if (editing) input.current?.select();
+  }, [editing]);
+  const save = (text: string) => {
+    const wanted = text.trim().slice(0, LONGEST);
+    setEditing(false);
+    annotate((now) => {
+      const { [node.id]: _, ...labels } = now.labels;
+      return { ...now, labels: wanted && wanted !== node.label ? { ...labels, [node.id]: wanted } : labels };
+    });
+  };
+  return (
+    <>
+      {editing ? (
+        <form
+          onSubmit={(event) => {
+            event.preventDefault();
+            save(input.current?.value ?? "");
+          }}
+        >
+          <input ref={input} aria-label="Name of the node" maxLength={LONGEST} defaultValue={called(node, view.annotations)} onKeyDown={(event) => event.key === "Escape" && setEditing(false)} />
+          <button type="submit">Keep</button>
+        </form>
+      ) : (
+        <h3>
+          <NodeName graph={graph} node={chosen} annotations={view.annotations} length={90} />{" "}
+          <button type="button" class="link" onClick={() => setEditing(true)}>
+            Rename
+          </button>
+        </h3>
+      )}
+      {named && (
+        <p class="note">
+          By rule: <bdi title={shortened(node.label, 400)}>{shortened(node.label, 90)}</bdi>
+        </p>
+      )}
+    </>
+  );
+}
+
+function Feature({ graph, chosen, resources }: GraphProps) {
+  const node = graph.node(chosen);
+  const known = graph.data.features.find((f) => f.stream === node.stream && f.layer === node.layer && f.feature === node.feature);
+  if (!known) return <p class="note">Nothing else is known of this feature. Examples can be collected with “otoscope features examples”.</p>;
+  return (
+    <div class="graph-feature">
+      <Tokens title="Writes" tokens={known.promotes} />
+      <Tokens title="Writes less" tokens={known.suppresses} />
+      {known.about && <About known={known} activation={node.activation} resources={resources} key={node.id} />}
+    </div>
+  );
+}
+
+function About({ known, activation, resources }: { known: GraphFeature; activation: number | undefined; resources: GraphProps["resources"] }) {
+  const about = known.about!;
+  return (
+    <>
+      <p class="note">
+        On at {(100 * about.density).toPrecision(2)} % of the places of its examples; at most {about.max.toPrecision(3)}.
+      </p>
+      <Histogram feature={about} at={activation} />
+      <Moments resources={resources} feature={about} />
+    </>
+  );
+}

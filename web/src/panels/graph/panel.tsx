@@ -1,0 +1,154 @@
+/** An attribution graph with everything that can be done with it; works on a page of its own and inside others. */
+
+import { useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
+import type { Annotations, GraphData, Resource, Sound } from "../../contract.ts";
+import { Graph } from "../../model/graph.ts";
+import { onlyHere } from "../../model/graph-compare.ts";
+import { prune } from "../../model/graph-pruning.ts";
+import { hashOfView, initialView, type View } from "../../model/graph-state.ts";
+import { resourceUrl } from "../../model/resources.ts";
+import { Watched } from "../../model/store.ts";
+import { usePlayer } from "../player.ts";
+import { GraphCanvas } from "./canvas.tsx";
+import { ChosenNode } from "./chosen.tsx";
+import { Compare } from "./compare.tsx";
+import { Controls } from "./controls.tsx";
+import { CopyAs } from "./copy.tsx";
+import { Left } from "./left.tsx";
+import { Connections } from "./lists.tsx";
+import type { GraphProps } from "./shared.tsx";
+import { Story } from "./story.tsx";
+import { Subgraph } from "./subgraph.tsx";
+
+export interface GraphPanelProps {
+  graph: GraphData;
+  sound?: Sound | undefined;
+  /** Name of the resource with the sound. */
+  audio?: string;
+  resources?: Record<string, Resource>;
+  other?: GraphData | undefined;
+  otherSound?: Sound | undefined;
+  /** Whether what is chosen is kept in the address: only one panel of a page can. */
+  addressed?: boolean;
+  /** Whether the account in words is shown above. */
+  story?: boolean;
+  /** Called with what a person wrote, such as by a server that keeps it. */
+  onAnnotations?: ((annotations: Annotations) => void) | undefined;
+}
+
+const NONE: Record<string, Resource> = {};
+
+export function GraphPanel(props: GraphPanelProps) {
+  const { resources = NONE, addressed = false, story = true } = props;
+  const graphs = useMemo(() => [new Graph(props.graph), ...(props.other ? [new Graph(props.other)] : [])], [props.graph, props.other]);
+  const [which, setWhich] = useState<0 | 1>(0);
+  const graph = graphs[which]!;
+  const [view, setView] = useView(props.graph, addressed, props.onAnnotations);
+  const shown = useMemo(() => prune(graph, view.nodes, view.edges), [graph, view.nodes, view.edges]);
+  const chosen = graph.index(view.node) ?? graph.data.targets[0]!.node;
+  const target = useTarget(graph, chosen);
+  const hovered = useMemo(() => new Watched(-1), [graph]);
+  const [matches, setMatches] = useState<number[]>([]);
+  const marked = useMemo(() => (graphs.length > 1 ? onlyHere(graph, graphs[1 - which]!) : undefined), [graphs, graph, which]);
+  const sound = which ? props.otherSound : props.sound;
+  const audio = which ? "other-audio" : (props.audio ?? "audio");
+  const url = useMemo(() => resourceUrl({ resources }, audio), [resources, audio]);
+  const cursor = useRef<((seconds: number) => void) | null>(null);
+  const player = usePlayer((time) => cursor.current?.(time));
+
+  const choose = useCallback((node: number) => setView((now) => (node < 0 ? now : { ...now, node: graph.node(node).id })), [graph, setView]);
+  const annotate = useCallback((change: (annotations: Annotations) => Annotations) => setView((now) => ({ ...now, annotations: change(now.annotations) })), [setView]);
+  const pin = useCallback((node: number) => annotate((now) => ({ ...now, pins: toggled(now.pins, graph.node(node).id) })), [annotate, graph]);
+  const play = useMemo(() => {
+    if (!url) return undefined;
+    return (i: number) => {
+      const { start, end } = graph.node(i);
+      if (start !== undefined && end !== undefined) player.play({ start, end });
+    };
+  }, [url, graph, player.play]);
+  const shared: GraphProps = { graph, shown, view, chosen, target, hovered, choose, pin, annotate, play, resources };
+  const show = (next: 0 | 1, id?: string) => {
+    setWhich(next);
+    if (id !== undefined) setView((now) => ({ ...now, node: id }));
+  };
+  return (
+    <div class="graph-panel" data-node={graph.node(chosen).id}>
+      <audio ref={player.element} src={url} preload="auto" />
+      {graphs.length > 1 && <Compare {...shared} graphs={graphs as [Graph, Graph]} which={which} show={show} />}
+      {story && <Story {...shared} />}
+      <Controls {...shared} setShares={(nodes, edges) => setView((now) => ({ ...now, nodes, edges }))} search={setMatches} />
+      <div class="graph-columns">
+        <div class="graph-main">
+          <GraphCanvas {...shared} sound={sound} cursor={cursor} marked={marked} matches={matches} />
+          <Legend hears={graph.data.segments.length > 0} />
+        </div>
+        <div class="graph-side">
+          <ChosenNode {...shared} />
+          <Connections {...shared} />
+        </div>
+      </div>
+      <Subgraph {...shared} preview={setMatches} />
+      <CopyAs graph={graph} view={view} />
+      <Left {...shared} />
+    </div>
+  );
+}
+
+function Legend({ hears }: { hears: boolean }) {
+  return (
+    <p class="graph-legend">
+      <span class="key for">for</span> <span class="key against">against</span> <span class="key writing">● feature of the decoder</span>
+      {hears && <span class="key hearing">▬ ● sound and features of the encoder</span>} <span class="key input">■ token ◆ error ▲ bias</span>
+      <span>Larger: more influence. Click to choose, Shift and click to pin; arrow keys move.</span>
+    </p>
+  );
+}
+
+function toggled(ids: string[], id: string): string[] {
+  return ids.includes(id) ? ids.filter((one) => one !== id) : [...ids, id];
+}
+
+/** What is explained stays while other nodes are looked at. */
+function useTarget(graph: Graph, chosen: number): number {
+  const last = useRef(-1);
+  const targets = graph.data.targets.map(({ node }) => node);
+  if (targets.includes(chosen)) last.current = chosen;
+  return targets.includes(last.current) ? last.current : targets[0]!;
+}
+
+type Change = (change: (view: View) => View) => void;
+
+/** The view, kept in the address where it may be; another address changes it. */
+function useView(data: GraphData, addressed: boolean, onAnnotations: GraphPanelProps["onAnnotations"]): [View, Change] {
+  const [view, setView] = useState(() => initialView(data, addressed ? location.hash : ""));
+  const latest = useRef(view);
+  const written = useRef("");
+  const change = useCallback<Change>((next) => {
+    const before = latest.current;
+    latest.current = next(before);
+    setView(latest.current);
+    if (latest.current.annotations !== before.annotations) onAnnotations?.(latest.current.annotations);
+  }, [onAnnotations]);
+  useEffect(() => {
+    if (!addressed) return undefined;
+    // A slider that is dragged would fill the history: the address follows once it rests.
+    const later = setTimeout(() => {
+      const hash = hashOfView(latest.current);
+      if (hash === hashOfView(initialView(data, "")) && !location.hash) return;
+      written.current = hash;
+      if (location.hash !== hash) location.hash = hash;
+    }, 150);
+    return () => clearTimeout(later);
+  }, [view, addressed, data]);
+  useLayoutEffect(() => {
+    if (!addressed) return undefined;
+    const follow = () => {
+      if (location.hash === written.current) return;
+      latest.current = initialView(data, location.hash);
+      setView(latest.current);
+    };
+    addEventListener("hashchange", follow);
+    return () => removeEventListener("hashchange", follow);
+  }, [addressed, data]);
+  return [view, change];
+}
