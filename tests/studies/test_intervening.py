@@ -70,7 +70,10 @@ def test_a_neuron_taken_away_is_the_neuron_zeroed_by_hand(run, tiny_en):
 
         return edit
 
-    by_hand = [("decoder_blocks.2.mlp.hook_post", without(5)), ("encoder_blocks.3.mlp.hook_post", without(604))]
+    by_hand = [
+        ("decoder_blocks.2.mlp.hook_post", without(5)),
+        ("encoder_blocks.3.mlp.hook_post", without(604)),
+    ]
     with tiny_en.hooks(by_hand):
         hooked = run().before.transcript
     assert [t.id for t in outcome.after.transcript.tokens] == [t.id for t in hooked.tokens]

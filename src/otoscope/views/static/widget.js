@@ -1,5 +1,5 @@
 /*
 Generated from web/ by `npm run build`; do not edit.
-sources sha256: 0542ea385988a0467ff5bc83b437742e797e905faddf5a0f60d01164c99c4067
+sources sha256: 7422444fd8aefe12e7d2d1134bb7b12c3361909d971b5861150038630b87ae56
 */
 function c({model:t,el:g}){let e=document.createElement("iframe");e.setAttribute("sandbox","allow-scripts allow-downloads"),e.title="otoscope",e.style.cssText="width:100%;height:600px;border:0;resize:vertical;overflow:auto";let a=s=>e.contentWindow?.postMessage(s,"*"),r=s=>{let o=s.data;s.source!==e.contentWindow||typeof o?.otoscope!="string"||(o.otoscope==="height"?e.style.height=`${Math.min(Math.max(o.height,120),.85*screen.availHeight)}px`:o.otoscope==="state"?(t.set("state",o.state),t.save_changes()):o.otoscope==="act"&&t.send(o))},i=s=>a(s),n=()=>a({otoscope:"state",state:String(t.get("state"))});return addEventListener("message",r),t.on("msg:custom",i),t.on("change:state",n),e.addEventListener("load",n),e.srcdoc=String(t.get("page")),g.append(e),()=>{removeEventListener("message",r),t.off("msg:custom",i),t.off("change:state",n),e.remove()}}var d={render:c};export{d as default};
