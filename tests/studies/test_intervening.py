@@ -59,23 +59,27 @@ def grid(tiny_en, clip):
     return explain_clip(tiny_en, clip)
 
 
-def test_all_neurons_of_a_layer_taken_away_are_its_mlp_without_its_bias(run, tiny_en):
-    """A feature's change is what it writes: all of them at once leave the output projection's bias alone."""
-    mlp = tiny_en.hf.model.decoder.layers[2].fc2
-    features = [f"decoder:2:{i}=0" for i in range(mlp.weight.shape[1])]
-    by_features = run(features=features).change.unpack()
-    bias = mlp.bias.detach().clone()
-    with tiny_en.editing(
-        [oto.Edit.zero("decoder_blocks.2.hook_mlp_out"), oto.Edit.add("decoder_blocks.2.hook_mlp_out", bias)]
-    ):
-        edited = run()
-    plain = run().before.transcript
-    if [t.id for t in edited.before.transcript.tokens] == [t.id for t in plain.tokens]:
-        own = np.array([t.logprob for t in edited.before.transcript.tokens]) - [
-            t.logprob for t in plain.tokens
-        ]
-        np.testing.assert_allclose(by_features[1:], own[1:], atol=2e-3)
-    assert np.abs(by_features).max() > 0.05
+def test_a_neuron_taken_away_is_the_neuron_zeroed_by_hand(run, tiny_en):
+    outcome = run(features=["decoder:2:5=0", "encoder:3:604=0"])
+
+    def without(neuron):
+        def edit(x, visit):
+            x = x.clone()
+            x[..., neuron] = 0
+            return x
+
+        return edit
+
+    by_hand = [
+        ("decoder_blocks.2.mlp.hook_post", without(5)),
+        ("encoder_blocks.3.mlp.hook_post", without(604)),
+    ]
+    with tiny_en.hooks(by_hand):
+        hooked = run().before.transcript
+    assert [t.id for t in outcome.after.transcript.tokens] == [t.id for t in hooked.tokens]
+    logprobs = [[t.logprob for t in tokens] for tokens in (outcome.after.transcript.tokens, hooked.tokens)]
+    np.testing.assert_allclose(*logprobs, atol=1e-4)
+    assert outcome.size > 1e-4
 
 
 def test_a_feature_scaled_by_one_changes_nothing_and_a_place_bounds_a_change(run):

@@ -289,10 +289,10 @@ class Outcome(Document):
         """A few lines of plain text: before, after, risk and control."""
         before, after = self.before, self.after
         lines = [
-            f"{self.model.name} wrote:  {before.transcript.text.strip() or '(nothing)'}",
-            f"changed:  {after.transcript.text.strip() or '(nothing)'}"
+            f"{self.model.name} wrote: {before.transcript.text.strip() or '(nothing)'}",
+            f"changed: {after.transcript.text.strip() or '(nothing)'}"
             if self.changed
-            else "changed:  the same text",
+            else "changed: the same text",
             f"The written tokens change by {self.size:.2f} nats on average.",
         ]
         if before.risk and after.risk:

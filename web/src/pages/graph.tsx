@@ -4,11 +4,26 @@ import "../css/graph.css";
 import type { GraphDoc } from "../contract.ts";
 import { useKeeping } from "../panels/keeping.tsx";
 import { shortened } from "../model/numbers.ts";
+import { Experiment } from "../panels/experiment.tsx";
+import { ChangePanel } from "../panels/intervene.tsx";
 import { GraphPanel } from "../panels/graph/panel.tsx";
 
 export function GraphPage({ doc }: { doc: GraphDoc }) {
   const [keep, trouble] = useKeeping("graph");
   const versions = Object.entries(doc.versions).map(([name, version]) => `${name} ${version}`);
+  // What can be changed and heard again is a recording, by a recogniser.
+  const page = <Shown doc={doc} keep={keep} trouble={trouble} versions={versions} />;
+  return doc.sound && doc.graph.streams.some(({ name }) => name === "decoder") ? <Experiment>{page}</Experiment> : page;
+}
+
+interface ShownProps {
+  doc: GraphDoc;
+  keep: ReturnType<typeof useKeeping>[0];
+  trouble: ReturnType<typeof useKeeping>[1];
+  versions: string[];
+}
+
+function Shown({ doc, keep, trouble, versions }: ShownProps) {
   return (
     <main class="graph-page">
       <header>
@@ -18,6 +33,7 @@ export function GraphPage({ doc }: { doc: GraphDoc }) {
       </header>
       {trouble}
       <GraphPanel graph={doc.graph} sound={doc.sound} other={doc.other} otherSound={doc.other_sound} resources={doc.resources} onAnnotations={keep} addressed />
+      {doc.sound && <ChangePanel model={doc.graph.model} file={doc.sound.audio.file} how={{ offset: doc.sound.audio.start }} />}
       <footer>
         <h2>Reading this page</h2>
         <ul>

@@ -30,7 +30,8 @@ export function Experiment({ children }: { children: ComponentChildren }) {
     const follow = () =>
       setWanted((now) => {
         const named = wantedInHash(location.hash);
-        return spelled(named) === spelled(now) ? now : { ...now, ...pick(named) };
+        // Other panels write the address as well, and not all of them keep what is not theirs.
+        return changesOf(named).length === 0 || spelled(named) === spelled(now) ? now : { ...now, ...pick(named) };
       });
     addEventListener("hashchange", follow);
     return () => removeEventListener("hashchange", follow);

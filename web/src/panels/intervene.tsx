@@ -1,5 +1,6 @@
 /** Change the sound, components or features, and see what is written instead. */
 
+import type { ComponentChildren } from "preact";
 import { useId, useMemo, useRef, useState } from "preact/hooks";
 import type { ExplainDoc, Intervention, Outcome } from "../contract.ts";
 import { type Json, type Progress, useHost } from "../host.ts";
@@ -22,26 +23,43 @@ import { Lines } from "./lines.tsx";
 import { OutcomeView } from "./outcome.tsx";
 import "../css/intervene.css";
 
+interface About {
+  model: string;
+  file: string;
+  how: How;
+  children?: ComponentChildren; // what is offered at a click
+}
+
+/** The panel of an explained clip. */
 export function IntervenePanel(props: PanelProps) {
+  const { doc } = props;
+  return (
+    <ChangePanel model={doc.model.name} file={doc.audio.file} how={howOf(doc)}>
+      <Suggestions {...props} />
+    </ChangePanel>
+  );
+}
+
+/** The panel of any page that carries a recording and names the model that heard it. */
+export function ChangePanel({ model, file, how, children }: About) {
   const experiment = useExperiment();
   const run = useRun();
   if (!experiment) return null;
   const { wanted } = experiment;
-  const about = { name: props.doc.model.name, file: props.doc.audio.file, how: howOf(props.doc) };
   return (
     <Panel
       name="intervene"
       title="Change it and listen again"
       lead="Silence a piece of the sound, take a head or a block away, or set a feature: the model writes again, beside what it wrote before and beside the same change at random other places."
     >
-      <Suggestions {...props} />
+      {children}
       <Typed />
       <Pending />
       <Runner wanted={wanted} run={run} />
       {changesOf(wanted).length > 0 && (
         <Lines
-          python={pythonLine(about.name, about.file, wanted, about.how)}
-          command={commandLine(about.name, about.file, wanted, about.how)}
+          python={pythonLine(model, file, wanted, how)}
+          command={commandLine(model, file, wanted, how)}
         />
       )}
       {run.outcome && <Result outcome={run.outcome} wanted={wanted} />}
@@ -111,16 +129,16 @@ function Typed() {
   const [text, setText] = useState("");
   const [refused, setRefused] = useState(false);
   const id = useId();
-  const add = (event: Event) => {
-    event.preventDefault();
+  const add = () => {
     const change = readChange(text);
     setRefused(!change);
     if (!change) return;
     experiment?.add([change]);
     setText("");
   };
+  // No form: the frame of a notebook lets none be sent.
   return (
-    <form class="typed" onSubmit={add}>
+    <div class="typed">
       <label for={id}>Or write one</label>
       <input
         id={id}
@@ -131,21 +149,24 @@ function Typed() {
         aria-invalid={refused}
         aria-describedby={`${id}-how`}
         onInput={(event) => setText(event.currentTarget.value)}
+        onKeyDown={(event) => event.key === "Enter" && add()}
       />
-      <button type="submit">Add</button>
+      <button type="button" onClick={add}>
+        Add
+      </button>
       <small id={`${id}-how`} role={refused ? "alert" : undefined}>
         {refused && "That is no change. "}
         <code>1.2-1.8</code> silences, <code>decoder_blocks.2.cross_attn.3</code> zeroes a head, <code>encoder:3:604=0</code>{" "}
         sets a feature, <code>x2</code> in place of <code>=0</code> doubles it. All counted from 0.
       </small>
-    </form>
+    </div>
   );
 }
 
 function Pending() {
   const experiment = useExperiment();
   const changes = experiment ? changesOf(experiment.wanted) : [];
-  if (changes.length === 0) return <p class="note">Nothing is changed yet. Choose above, or a cell of a grid of heads or blocks.</p>;
+  if (changes.length === 0) return <p class="note">Nothing is changed yet. Write a change, or choose one where the page offers it.</p>;
   return (
     <ul class="pending" aria-label="What will be changed">
       {changes.map((change) => (

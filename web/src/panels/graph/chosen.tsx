@@ -2,9 +2,12 @@
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { GraphFeature, GraphNode } from "../../contract.ts";
+import type { Change } from "../../model/experiment.ts";
+import { changeOf } from "../../model/graph_changes.ts";
 import { called, placeOf } from "../../model/graph.ts";
 import { change, shortened } from "../../model/numbers.ts";
 import { Histogram, Moments, Tokens } from "../feature.tsx";
+import { useExperiment } from "../experiment.tsx";
 import { type GraphProps, NodeName } from "./shared.tsx";
 
 const LONGEST = 200; // characters of a name
@@ -27,6 +30,7 @@ export function ChosenNode(props: GraphProps) {
             ▶ Play its sound
           </button>
         )}
+        <TakeAway {...props} />
       </p>
       <p class="note">
         {facts(node).join("; ")}
@@ -41,6 +45,32 @@ function facts(node: GraphNode): string[] {
   if (node.activation !== undefined) told.push(`activation ${node.activation.toPrecision(3)}`);
   if (node.inputs && node.kind === "target") told.push(`what it is given sums to ${change(node.inputs.value)} logits`);
   return told;
+}
+
+/** Puts the feature, or all features of its supernode, into the list of changes of the page. */
+function TakeAway({ graph, chosen, view }: GraphProps) {
+  const experiment = useExperiment();
+  const own = changeOf(graph.node(chosen));
+  if (!experiment || !own) return null;
+  const supernode = view.annotations.supernodes.find(({ nodes }) => nodes.includes(graph.node(chosen).id));
+  const group = (supernode?.nodes ?? []).flatMap((id) => changeOf(graph.data.nodes.find((node) => node.id === id)) ?? []);
+  const { dictionary, encoder_dictionary } = graph.data;
+  const dictionaries = { dictionary, ...(encoder_dictionary ? { encoder_dictionary } : {}) };
+  const offer = (changes: Change[], said: string) => {
+    const taken = changes.every((change) => experiment.has(change));
+    const toggle = () => (taken ? experiment.remove(changes) : experiment.add(changes, dictionaries));
+    return (
+      <button type="button" aria-pressed={taken} title="Into the list of changes below" onClick={toggle}>
+        {said}
+      </button>
+    );
+  };
+  return (
+    <>
+      {offer([own], "Take it away")}
+      {group.length > 1 && offer(group, `Take its group of ${group.length} away`)}
+    </>
+  );
 }
 
 function Name({ graph, chosen, view, annotate }: GraphProps) {
@@ -62,15 +92,22 @@ function Name({ graph, chosen, view, annotate }: GraphProps) {
   return (
     <>
       {editing ? (
-        <form
-          onSubmit={(event) => {
-            event.preventDefault();
-            save(input.current?.value ?? "");
-          }}
-        >
-          <input ref={input} aria-label="Name of the node" maxLength={LONGEST} defaultValue={called(node, view.annotations)} onKeyDown={(event) => event.key === "Escape" && setEditing(false)} />
-          <button type="submit">Keep</button>
-        </form>
+        // No form: the frame of a notebook lets none be sent.
+        <div class="naming">
+          <input
+            ref={input}
+            aria-label="Name of the node"
+            maxLength={LONGEST}
+            defaultValue={called(node, view.annotations)}
+            onKeyDown={(event) => {
+              if (event.key === "Escape") setEditing(false);
+              if (event.key === "Enter") save(event.currentTarget.value);
+            }}
+          />
+          <button type="button" onClick={() => save(input.current?.value ?? "")}>
+            Keep
+          </button>
+        </div>
       ) : (
         <h3>
           <NodeName graph={graph} node={chosen} annotations={view.annotations} length={90} />{" "}
