@@ -7,6 +7,7 @@ import { HostContext } from "./host.ts";
 import { hostOfThisPage } from "./hosts/choose.ts";
 import { ExplainPage } from "./pages/explain.tsx";
 import { FeaturesPage } from "./pages/features.tsx";
+import { SourceContext, sourceOf } from "./panels/figure.tsx";
 
 function PageOf({ doc }: { doc: Doc }) {
   switch (doc.kind) {
@@ -27,7 +28,9 @@ try {
   place.replaceChildren();
   render(
     <HostContext.Provider value={host}>
-      <PageOf doc={doc} />
+      <SourceContext.Provider value={sourceOf(doc)}>
+        <PageOf doc={doc} />
+      </SourceContext.Provider>
     </HostContext.Provider>,
     place,
   );

@@ -4,6 +4,7 @@ import { useMemo } from "preact/hooks";
 import type { LensLayer, LensToken, TokenInfo } from "../contract.ts";
 import { probability, shortened, visible } from "../model/numbers.ts";
 import { Panel, type PanelProps, Quoted } from "./common.tsx";
+import { Figure } from "./figure.tsx";
 import { Grid, type GridRow, tintStyle } from "./grid.tsx";
 
 export function LogitLensPanel(props: PanelProps) {
@@ -103,15 +104,21 @@ function Overview({ doc, token, select }: PanelProps) {
         <span>settled here</span>
         <span class="hint">Each cell shows the layer's most probable token.</span>
       </p>
-      <Grid
-        label="Logit lens, layers by tokens"
-        scale="amount"
-        corner="layer"
-        columns={columns}
-        rows={rows}
-        current={token}
-        pick={select}
-      />
+      <Figure
+        name="logit-lens"
+        title="Logit lens"
+        about="Layers (rows) by tokens (columns); each cell names the layer's most probable token, its colour is the probability of the written one."
+      >
+        <Grid
+          label="Logit lens, layers by tokens"
+          scale="amount"
+          corner="layer"
+          columns={columns}
+          rows={rows}
+          current={token}
+          pick={select}
+        />
+      </Figure>
     </>
   );
 }
