@@ -6,8 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from otoscope.documents.curve import CurveDoc
 from otoscope.documents.explain import ExplainDoc
 from otoscope.documents.features import FeaturesDoc
+from otoscope.documents.lens import LensDoc
+from otoscope.documents.sweep import SweepDoc
 
 TARGET = Path(__file__).parent / "src" / "contract.ts"
 HEADER = "// Generated from otoscope.documents by generate_types.py (`npm run types`); do not edit.\n"
@@ -45,7 +48,7 @@ def interface(name: str, schema: dict[str, Any]) -> str:
 def generate() -> str:
     """The whole file's text."""
     interfaces: dict[str, str] = {}
-    for document in (ExplainDoc, FeaturesDoc):
+    for document in (ExplainDoc, FeaturesDoc, CurveDoc, LensDoc, SweepDoc):
         schema = document.model_json_schema(mode="serialization")
         parts = schema.pop("$defs") | {document.__name__: schema}
         interfaces |= {name: interface(name, part) for name, part in parts.items()}

@@ -36,7 +36,12 @@ def test_a_table_becomes_vectors_with_its_caption(open_page, doc):
     for number in (0, cells.count() - 1):  # the last one is scrolled out of sight
         assert cells.nth(number).inner_text() in texts
     assert len(list(tree.iter(f"{SVG}image"))) == 0
-    assert float(tree.get("width")) > page.locator("[data-testid=logit-lens] table.grid, [data-testid=logit-lens] table").last.bounding_box()["width"]
+    assert (
+        float(tree.get("width"))
+        > page.locator(
+            "[data-testid=logit-lens] table.grid, [data-testid=logit-lens] table"
+        ).last.bounding_box()["width"]
+    )
 
 
 def test_a_png_has_twice_the_size_and_the_colours_of_the_page(open_page, doc):
@@ -63,7 +68,9 @@ def test_pictures_are_saved_from_a_sandboxed_frame_too(visit, doc, tmp_path):
     """The frame of a notebook has no origin of its own and may download."""
     outer = tmp_path / "notebook.html"
     inside = html.escape(render_page(doc), quote=True)
-    outer.write_text(f'<iframe sandbox="allow-scripts allow-downloads" width="900" height="900" srcdoc="{inside}"></iframe>')
+    outer.write_text(
+        f'<iframe sandbox="allow-scripts allow-downloads" width="900" height="900" srcdoc="{inside}"></iframe>'
+    )
     page = visit(outer.as_uri(), ["file:"])
     frame = page.frames[1]
     frame.locator("main").wait_for()

@@ -2,9 +2,9 @@
 
 import { createContext } from "preact";
 import { useContext } from "preact/hooks";
-import type { ExplainDoc, FeaturesDoc } from "./contract.ts";
+import type { CurveDoc, ExplainDoc, FeaturesDoc, LensDoc, SweepDoc } from "./contract.ts";
 
-export type Doc = ExplainDoc | FeaturesDoc;
+export type Doc = CurveDoc | ExplainDoc | FeaturesDoc | LensDoc | SweepDoc;
 
 export type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
 

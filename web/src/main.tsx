@@ -5,8 +5,11 @@ import { render } from "preact";
 import type { Doc } from "./host.ts";
 import { HostContext } from "./host.ts";
 import { hostOfThisPage } from "./hosts/choose.ts";
+import { CurvePage } from "./pages/curve.tsx";
 import { ExplainPage } from "./pages/explain.tsx";
 import { FeaturesPage } from "./pages/features.tsx";
+import { LensPage } from "./pages/lens.tsx";
+import { SweepPage } from "./pages/sweep.tsx";
 import { SourceContext, sourceOf } from "./panels/figure.tsx";
 
 function PageOf({ doc }: { doc: Doc }) {
@@ -15,6 +18,12 @@ function PageOf({ doc }: { doc: Doc }) {
       return <ExplainPage doc={doc} />;
     case "features":
       return <FeaturesPage doc={doc} />;
+    case "curve":
+      return <CurvePage doc={doc} />;
+    case "lens":
+      return <LensPage doc={doc} />;
+    case "sweep":
+      return <SweepPage doc={doc} />;
     default:
       throw new Error("This page cannot show that kind of document.");
   }

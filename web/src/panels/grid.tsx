@@ -8,6 +8,7 @@ export interface Cell {
   tint: number; // 0..1 for "amount", -1..1 for "change"
   told: string; // the sentence for the line below and for screen readers
   marked?: boolean;
+  muted?: boolean; // stands back: not told apart from what it is compared with
 }
 
 export interface GridRow {
@@ -23,7 +24,9 @@ interface Props {
   rows: GridRow[];
   narrow?: boolean;
   current?: number; // the selected column
-  pick?: (column: number) => void;
+  chosen?: [number, number] | undefined; // a selected cell: row and column
+  pick?: (column: number, row: number) => void;
+  look?: (column: number, row: number) => void; // the mouse or the focus is on a cell
 }
 
 const STEPS: Record<string, [number, number]> = {
@@ -37,10 +40,12 @@ export function tintStyle(tint: number): CSSProperties {
   return { "--amount": Math.abs(tint).toFixed(3) } as CSSProperties;
 }
 
-function cellClass(cell: Cell, props: Props, column: number): string {
+function cellClass(cell: Cell, props: Props, row: number, column: number): string {
   const names = ["cell", props.scale === "change" && cell.tint < 0 ? "falls" : props.scale];
   if (cell.marked) names.push("marked");
+  if (cell.muted) names.push("muted");
   if (column === props.current) names.push("current");
+  if (row === props.chosen?.[0] && column === props.chosen[1]) names.push("chosen-cell");
   return names.join(" ");
 }
 
@@ -56,7 +61,10 @@ export function Grid(props: Props) {
 
   const tell = (target: EventTarget | null) => {
     const cell = (target as HTMLElement | null)?.closest<HTMLElement>("[data-at]");
-    if (cell && told.current) told.current.textContent = cell.getAttribute("aria-label");
+    if (!cell) return;
+    if (told.current) told.current.textContent = cell.getAttribute("aria-label");
+    const at = place(cell);
+    if (at) props.look?.(at[1], at[0]);
   };
   const place = (target: EventTarget | null): [number, number] | undefined => {
     const at = (target as HTMLElement | null)?.closest<HTMLElement>("[data-at]")?.dataset.at;
@@ -66,7 +74,7 @@ export function Grid(props: Props) {
     const at = place(event.target);
     if (!at) return;
     if (event.key === "Enter" || event.key === " ") {
-      props.pick?.(at[1]);
+      props.pick?.(at[1], at[0]);
     } else {
       const step = STEPS[event.key];
       if (!step || event.altKey || event.ctrlKey || event.metaKey) return;
@@ -93,7 +101,7 @@ export function Grid(props: Props) {
           onMouseOver={(event) => tell(event.target)}
           onClick={(event) => {
             const at = place(event.target);
-            if (at) props.pick?.(at[1]);
+            if (at) props.pick?.(at[1], at[0]);
           }}
           onKeyDown={onKeyDown}
           onFocusCapture={onFocus}
@@ -116,12 +124,12 @@ export function Grid(props: Props) {
                   cell ? (
                     <td
                       key={c}
-                      class={cellClass(cell, props, c)}
+                      class={cellClass(cell, props, r, c)}
                       style={tintStyle(cell.tint)}
                       data-at={`${r},${c}`}
                       tabIndex={r === reachable[0] && c === reachable[1] ? 0 : -1}
                       aria-label={cell.told}
-                      aria-selected={c === props.current}
+                      aria-selected={props.chosen ? r === props.chosen[0] && c === props.chosen[1] : c === props.current}
                     >
                       <bdi>{cell.text}</bdi>
                     </td>
