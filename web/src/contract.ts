@@ -63,16 +63,12 @@ export interface Component {
   head?: number;
 }
 
-/**
- * What the decoder writes when it listens to one encoder layer through the final layer norm.
- *
- * `type` is the kind of text it is, judged by the reference or the transcript.
- */
+/** What the decoder writes when it listens to one encoder layer through the final layer norm. */
 export interface EncoderLensLayer {
   layer: number;
   text: string;
   is_final_text: boolean;
-  type?: "empty" | "punctuation" | "event" | "loop" | "ungrounded" | "correct";
+  type?: string;
 }
 
 /** The logit lens of one token after one decoder layer. "Final" is the token that was written. */
@@ -407,8 +403,8 @@ export interface SweepPrice {
 /**
  * One measure of one cell, with its 95 % interval over items and its controls.
  *
- * `random` is the same of a random other component of its kind, `direction` that of moving the same activation as far in a random
- * direction, `p` the chance that a random component does as much and `p_adjusted` that chance corrected over all components.
+ * `random` is the same of a random other component of its kind, `direction` that of moving the same activation as far in a
+ * random direction, `p` the chance that a random component does as much, `p_adjusted` that chance corrected over all components.
  * `test` is the value on the half of the items that was not looked at when winners were chosen.
  */
 export interface SweepValue {

@@ -29,9 +29,6 @@ from otoscope.files import atomic_write
 
 Count = Annotated[int, Field(ge=1)]
 
-OutputKind = Literal["empty", "punctuation", "event", "loop", "ungrounded", "correct"]
-"""The values of `otoscope.outcomes.OutputType`."""
-
 
 class ModelInfo(Part):
     """Which model was opened, and how it ran."""
@@ -147,15 +144,12 @@ class LogitLens(Part):
 
 
 class EncoderLensLayer(Part):
-    """What the decoder writes when it listens to one encoder layer through the final layer norm.
-
-    `type` is the kind of text it is, judged by the reference or the transcript.
-    """
+    """What the decoder writes when it listens to one encoder layer through the final layer norm."""
 
     layer: Index
     text: Text
     is_final_text: bool  # the same text as the ordinary transcript
-    type: OutputKind | None = None
+    type: Text | None = None  # see `otoscope.outcomes.OutputType`; correct is near the ordinary transcript
 
 
 class Component(Part):

@@ -9,7 +9,6 @@ from otoscope.figures.contents import lens_panels, probe_panel
 from otoscope.figures.style import (
     LARGE,
     ONE_COLUMN,
-    TWO_COLUMNS,
     Palette,
     drawn,
     layer_ticks,
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _DASHES = ("-", "--", "-.", ":", (0, (1, 4)))
+_ABREAST = 3  # pictures side by side
 _MARKERS = ("o", "s", "^", "D", None)
 
 
@@ -36,13 +36,19 @@ def curve_figure(colours: Palette, doc: Mapping[str, Any]) -> Figure:
     from matplotlib.figure import Figure
 
     panels = doc["panels"]
-    several = len(panels) > 1
-    figure = Figure(figsize=(TWO_COLUMNS, 3.4) if several else (ONE_COLUMN * 1.5, 3.2), layout="constrained")
-    for axes, panel in zip(figure.subplots(1, max(len(panels), 1), squeeze=False)[0], panels, strict=False):
-        (_shares if panel["form"] == "shares" else _lines)(axes, colours, panel)
-        if several:
-            axes.set_title(plain_text(panel["title"], 48))
-    figure.suptitle(plain_text(doc["title"], 110), fontsize=LARGE)
+    columns = min(max(len(panels), 1), _ABREAST)
+    rows = -(-max(len(panels), 1) // columns)
+    longest = max((len(panel["series"]) for panel in panels), default=0)
+    wide = ONE_COLUMN * (1.5 if len(panels) == 1 else 1)
+    figure = Figure(figsize=(wide * columns, 0.4 + rows * (2.6 + 0.15 * longest)), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for ax, panel in zip(axes, panels, strict=False):
+        (_shares if panel["form"] == "shares" else _lines)(ax, colours, panel)
+        if len(panels) > 1:
+            ax.set_title(plain_text(panel["title"], 44))
+    for ax in axes[len(panels) :]:
+        ax.set_axis_off()
+    figure.suptitle(plain_text(doc["title"], 60 if len(panels) == 1 else 110), fontsize=LARGE)
     return figure
 
 
@@ -71,7 +77,7 @@ def _lines(axes: Axes, colours: Palette, panel: Mapping[str, Any]) -> None:
         room = 0.02 * (panel["y_high"] - panel["y_low"])
         axes.set_ylim(panel["y_low"] - room, panel["y_high"] + room)
     layer_ticks(axes, layers)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=1)
 
 
 def _shares(axes: Axes, colours: Palette, panel: Mapping[str, Any]) -> None:
@@ -89,7 +95,7 @@ def _shares(axes: Axes, colours: Palette, panel: Mapping[str, Any]) -> None:
             bottom[layer] += value
     axes.set(xlabel=plain_text(panel["x_name"]), ylabel=plain_text(panel["y_name"]))
     layer_ticks(axes, layers)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
 
 
 @drawn

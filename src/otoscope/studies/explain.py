@@ -31,7 +31,6 @@ from otoscope.documents.explain import (
     LensToken,
     LogitLens,
     ModelInfo,
-    OutputKind,
     Timing,
     TokenInfo,
     TranscriptInfo,
@@ -47,7 +46,7 @@ from otoscope.models.hearing import Heard, listen
 from otoscope.models.transcribing import alignment_of, check_source, frames_of
 from otoscope.models.transcripts import DecodeOptions, Transcript
 from otoscope.models.whisper import SpeechModel
-from otoscope.outcomes import NO_SPEECH, error_rates, is_loop, output_type
+from otoscope.outcomes import NO_SPEECH, error_rates, is_loop
 from otoscope.patching.ablation import ablate
 from otoscope.patching.components import components
 from otoscope.patching.scene import Scene
@@ -232,11 +231,6 @@ def _lens_token(model: SpeechModel, reading: LensReading, token: int) -> LensTok
     return LensToken(index=token, saturation_layer=reading.saturation[token], layers=layers)
 
 
-def _type_of(text: str, written: str, language: str | None) -> OutputKind | None:
-    kind = output_type(text, reference=written, language=language)
-    return None if kind is None else kind.value
-
-
 def _encoder_lens(
     model: SpeechModel, heard: Heard, decoded: Decoded, transcript: Transcript, options: DecodeOptions
 ) -> list[EncoderLensLayer]:
@@ -249,12 +243,7 @@ def _encoder_lens(
         for layer in encoder_lens(model, heard.resid_post, decoded.prompt, bounded)
     ]
     return [
-        EncoderLensLayer(
-            layer=i,
-            text=text,
-            is_final_text=text == transcript.text,
-            type=_type_of(text, transcript.text, transcript.language),
-        )
+        EncoderLensLayer(layer=i, text=text, is_final_text=text == transcript.text)
         for i, text in enumerate(texts)
     ]
 

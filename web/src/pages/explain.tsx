@@ -9,7 +9,8 @@ import { EncoderLensPanel } from "../panels/encoder.tsx";
 import { Footer } from "../panels/footer.tsx";
 import { Header } from "../panels/header.tsx";
 import { LogitLensPanel } from "../panels/lens.tsx";
-import { hashOf, initialToken, tokenInHash } from "../state.ts";
+import { addressWith } from "../model/address.ts";
+import { initialToken, tokenInHash } from "../state.ts";
 
 export function ExplainPage({ doc }: { doc: ExplainDoc }) {
   const count = doc.transcript.tokens.length;
@@ -23,7 +24,7 @@ export function ExplainPage({ doc }: { doc: ExplainDoc }) {
   const select = useCallback((next: number) => {
     if (next < 0 || next >= count) return;
     choose(next);
-    location.hash = hashOf(next);
+    location.hash = addressWith(location.hash, { token: String(next) });
   }, [count, choose]);
   const step = useCallback((by: number) => select(latest.current + by), [select]);
   useLayoutEffect(() => {

@@ -64,7 +64,7 @@ export function Chart(props: Props) {
         height={height}
         viewBox={`0 0 ${width} ${height}`}
         role="img"
-        tabIndex={0}
+        tabindex={0}
         aria-label={`${props.label}. Arrow keys walk along the layers.`}
         aria-describedby={name}
         onKeyDown={walk}

@@ -7,9 +7,7 @@ import { Figure } from "./figure.tsx";
 
 const LONG = 280; // characters shown before "more"; early layers like to repeat themselves
 
-type Kind = NonNullable<EncoderLensLayer["type"]>;
-
-const KINDS: Record<Kind, string> = {
+const KINDS: Record<string, string> = {
   empty: "nothing was written",
   punctuation: "no letter and no digit",
   event: "a sound event in brackets",
@@ -39,8 +37,8 @@ export function EncoderLadder({ rungs, against }: { rungs: EncoderLensLayer[]; a
               <Written rung={rung} />
               <span class="flags">
                 {rung.type !== undefined && (
-                  <span class={`kind ${rung.type}`} title={KINDS[rung.type]}>
-                    {rung.type}
+                  <span class={`kind ${rung.type in KINDS ? rung.type : ""}`} title={KINDS[rung.type]}>
+                    {shortened(rung.type, 40)}
                   </span>
                 )}
                 {i === 0 && <span class="flag">the ordinary transcript</span>}
@@ -52,7 +50,7 @@ export function EncoderLadder({ rungs, against }: { rungs: EncoderLensLayer[]; a
       </Figure>
       {typed && (
         <p class="note">
-          Types are told{against !== undefined && ` by the ${against}`}: {(Object.keys(KINDS) as Kind[]).filter((kind) => fromTop.some((rung) => rung.type === kind)).map((kind) => `${kind}, ${KINDS[kind]}`).join("; ")}.
+          Types are told{against !== undefined && ` by the ${against}`}: {Object.keys(KINDS).filter((kind) => fromTop.some((rung) => rung.type === kind)).map((kind) => `${kind}, ${KINDS[kind]}`).join("; ")}.
         </p>
       )}
     </Panel>

@@ -23,6 +23,7 @@ interface Props {
   columns: ComponentChildren[];
   rows: GridRow[];
   narrow?: boolean;
+  tokens?: boolean; // columns are tokens, and are marked with them
   current?: number; // the selected column
   chosen?: [number, number] | undefined; // a selected cell: row and column
   pick?: (column: number, row: number) => void;
@@ -110,7 +111,7 @@ export function Grid(props: Props) {
             <tr>
               <td class="corner">{props.corner}</td>
               {props.columns.map((column, c) => (
-                <th scope="col" key={c} class={c === props.current ? "current" : ""}>
+                <th scope="col" key={c} data-token={props.tokens ? c : undefined} class={c === props.current ? "current" : ""}>
                   {column}
                 </th>
               ))}
@@ -127,6 +128,7 @@ export function Grid(props: Props) {
                       class={cellClass(cell, props, r, c)}
                       style={tintStyle(cell.tint)}
                       data-at={`${r},${c}`}
+                      data-token={props.tokens ? c : undefined}
                       tabIndex={r === reachable[0] && c === reachable[1] ? 0 : -1}
                       aria-label={cell.told}
                       aria-selected={props.chosen ? r === props.chosen[0] && c === props.chosen[1] : c === props.current}

@@ -9,7 +9,7 @@ import { probability, shortened, visible } from "../model/numbers.ts";
 import { Panel, type PanelProps, Quoted } from "./common.tsx";
 import { Figure } from "./figure.tsx";
 import { Grid, type GridRow, tintStyle } from "./grid.tsx";
-import { Pin, type Pins, Trajectory, usePins } from "./trajectory.tsx";
+import { Pin, type Pins, Trajectory, usePins } from "./lens-trajectory.tsx";
 
 export interface LensProps {
   lens: LogitLens;
@@ -83,7 +83,7 @@ function Overview({ lens, tokens, token, select, by, change }: OverviewProps) {
       </fieldset>
       <Figure name="logit-lens" title="Logit lens" about={`Layers by tokens; each cell names the layer's most probable token, its colour is ${TOLD[by]}.`}>
         <LensLegend by={by} most={mostEntropy(lens)} />
-        <Grid label="Logit lens, layers by tokens" scale="amount" corner="layer" columns={columns} rows={rows} current={token} pick={select} />
+        <Grid tokens label="Logit lens, layers by tokens" scale="amount" corner="layer" columns={columns} rows={rows} current={token} pick={select} />
       </Figure>
     </>
   );
