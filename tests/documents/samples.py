@@ -13,9 +13,11 @@ def a_sweep(label="jfk.flac", items=3):
     for layer in range(LAYERS):
         for head in range(HEADS):
             best = (layer, head) == (2, 1)
-            value = {"value": 1.0 if best else (layer + head) / 9, "low": 0.1, "high": 1.0, "count": items if best else 1, "n": items,
-                     "random": 0.25, "direction": 0.1, "p": 0.01 if best else 0.6, "p_adjusted": 0.02 if best else 1.0, "test": 0.5,
-                     "test_n": 1, "stands_out": best}  # fmt: skip
+            value = {"value": 1.0 if best else (layer + head) / 9, "low": 0.1, "high": 1.0,
+                     "count": items if best else 1,
+                     "n": items, "random": 0.25,
+                     "direction": 0.1, "p": 0.01 if best else 0.6, "p_adjusted": 0.02 if best else 1.0,
+                     "test": 0.5, "test_n": 1, "stands_out": best}  # fmt: skip
             resolved = value | {"value": 1.0, "count": items}
             outcomes = [
                 {"item": i, "verdict": "restored" if best else "unchanged", "text": int(best)}
@@ -64,8 +66,8 @@ def a_curve(label="gender", layers=5):
         {
             "title": label, "model": "m", "headline": label, "about": label, "cautions": [label],
             "panels": [
-                {"title": label, "about": label, "form": "lines", "x_name": "layer", "y_name": "accuracy", "y_low": 0, "y_high": 1,
-                 "series": lines},
+                {"title": label, "about": label, "form": "lines", "x_name": "layer", "y_name": "accuracy", "y_low": 0,
+                 "y_high": 1, "series": lines},
                 {"title": "types", "about": "of texts", "form": "shares", "x_name": "layer", "y_name": "share", "series": shares},
             ],
             "notes": [label],
@@ -80,7 +82,8 @@ def a_lens(label="word", tokens=4, layers=3):
             "index": i, "saturation_layer": 1,
             "layers": [
                 {"layer": layer, "p_final": (layer + 1) / 4, "rank_final": 2 - layer, "entropy": 3.0 - layer,
-                 "top": [{"id": 7 if layer else 8, "text": label if layer else "rival", "p": 0.5}, {"id": 9, "text": "third", "p": 0.2}]}
+                 "top": [{"id": 7 if layer else 8, "text": label if layer else "rival", "p": 0.5},
+                         {"id": 9, "text": "third", "p": 0.2}]}
                 for layer in range(layers)
             ],
         }

@@ -142,7 +142,8 @@ def test_every_control_is_reached_by_the_tabulator(open_page, any_doc):
     page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
     reached = page.evaluate(
         """() => {
-          const controls = [...document.querySelectorAll('main button, main input, main select, main summary, main [tabindex="0"]')];
+          const controls = [...document.querySelectorAll('main :is(button, input, select, summary, svg[role=img], .scroll)')]
+            .filter((one) => one.matches('button, input, select, summary, svg[tabindex], [tabindex]'));
           // Members of a widget (tokens, cells, radio buttons of one group) are reached by arrow keys from its one stop.
           const own = controls.filter((one) => one.tabIndex < 0 && !one.closest('[role=listbox], [role=grid]') && !one.disabled);
           return own.map((one) => one.outerHTML.slice(0, 80));
