@@ -55,6 +55,20 @@ def test_a_png_has_twice_the_size_and_the_colours_of_the_page(open_page, doc):
     assert len(np.unique(np.asarray(picture).reshape(-1, 3), axis=0)) > 50
 
 
+def test_sound_and_ablation_are_saved_with_their_canvases_and_grids(open_page, doc):
+    page = open_page(doc, "#token=5")
+    sound = ET.fromstring(saved(page, "sound", "SVG")[0])
+    assert len(list(sound.iter(f"{SVG}image"))) == 3  # waveform, mel and attention
+    texts = {"".join(one.itertext()) for one in sound.iter(f"{SVG}text")}
+    assert {"Americans", "ask"} <= texts
+    assert not texts & {"Play", "Pause"}
+    grids = ET.fromstring(saved(page, "ablation", "SVG")[0])
+    texts = ["".join(one.itertext()) for one in grids.iter(f"{SVG}text")]
+    cells = page.locator("[data-testid=ablation] td.cell")
+    assert cells.last.inner_text() in texts
+    assert len(texts) > cells.count()
+
+
 def test_hostile_labels_stay_text_in_the_picture(open_page, make_doc, label):
     doc = make_doc(tokens=[label, "b"], text=label, title=label, duration=0.5)
     raw, _ = saved(open_page(doc, "#token=0"), "logit-lens", "SVG")

@@ -73,7 +73,10 @@ class Track:
             `(step, signal)`, columns as in `SIGNALS`.
         """
         before, self.steps = self.steps, self.steps + len(sure)
-        columns = [*self._certainty(sure, before), *self._repetition(written if before else written[1:], len(sure))]
+        columns = [
+            *self._certainty(sure, before),
+            *self._repetition(written if before else written[1:], len(sure)),
+        ]
         return np.concatenate([np.stack(columns, axis=1), self._attention(attention)], axis=1)
 
     def _certainty(self, sure: np.ndarray, before: int) -> list[np.ndarray]:
@@ -92,7 +95,9 @@ class Track:
 
         Over each distance, an echo is how many tokens up to a step equal the one so far before them.
         """
-        start = np.tile(np.array([[0.0], [0.0], [0.0], [1.0]]), count - len(written))  # nothing repeats, all is fresh
+        start = np.tile(
+            np.array([[0.0], [0.0], [0.0], [1.0]]), count - len(written)
+        )  # nothing repeats, all is fresh
         if not written:
             return list(start)
         unknown = [-1] * (LONGEST_PERIOD - len(self.tokens))  # equal to no token

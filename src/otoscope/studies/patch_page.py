@@ -83,7 +83,8 @@ def _headline(data: Mapping[str, Any]) -> str:
         return "No component does anything on the discovery half."
     best = data["winners"][0]
     strongest = labels[best["component"], best["head"]]
-    return f"No component stands out from random ones; the strongest on the discovery half is {strongest}."
+    tries = len(data["effects"])
+    return f"Corrected for {tries} tries, no component stands out from random ones; the strongest on the discovery half is {strongest}."
 
 
 def _about(data: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 import { escaped, type Pen, short, SvgPen } from "./pen.ts";
 
 /** Controls are no part of a picture; anything else is left out with `data-picture="no"`. */
-const LEFT_OUT = "[data-picture=no], input, select, textarea, audio, output, script, style, noscript";
+const LEFT_OUT = "[data-picture=no], .controls, .play, input, select, textarea, audio, output, script, style, noscript";
 const INHERITED = [
   "fill", "stroke", "stroke-width", "stroke-dasharray", "stroke-linecap", "stroke-linejoin", "fill-opacity", "stroke-opacity",
   "opacity", "font-family", "font-size", "font-weight", "font-style", "text-anchor", "dominant-baseline", "vector-effect", "paint-order",

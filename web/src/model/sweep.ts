@@ -50,13 +50,17 @@ export type Column = "label" | "value" | "less" | "random" | "direction" | "p" |
 
 /** The cells in the order of a column, missing numbers last. */
 export function sorted(doc: SweepDoc, measure: number, by: Column, down: boolean): number[] {
+  // Of changes either way the size counts.
+  const size = doc.measures[measure]?.unit === "share" ? (number: number) => number : Math.abs;
   const key = (cell: SweepCell): number | string | undefined => {
     const value = cell.values[measure] as SweepValue;
     switch (by) {
       case "label":
         return cell.label;
       case "less":
-        return value.value - (value.random ?? 0);
+        return size(value.value - (value.random ?? 0));
+      case "value":
+        return size(value.value);
       case "p":
         return value.p_adjusted ?? value.p;
       case "price":

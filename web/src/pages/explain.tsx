@@ -6,6 +6,7 @@ import { AblationPanel } from "../panels/ablation.tsx";
 import { AudioBench } from "../panels/audio.tsx";
 import { Chosen } from "../panels/chosen.tsx";
 import { EncoderLensPanel } from "../panels/encoder.tsx";
+import { Figure } from "../panels/figure.tsx";
 import { Footer } from "../panels/footer.tsx";
 import { Header } from "../panels/header.tsx";
 import { LogitLensPanel } from "../panels/lens.tsx";
@@ -38,10 +39,14 @@ export function ExplainPage({ doc }: { doc: ExplainDoc }) {
     <main data-token={token}>
       <Header {...shared} />
       <Chosen {...shared} />
-      <AudioBench {...shared} />
+      <Figure name="sound" title="Sound" about="Waveform, log-mel as the model was given it, words, and attention of the chosen token over time.">
+        <AudioBench {...shared} />
+      </Figure>
       <LogitLensPanel {...shared} />
       <EncoderLensPanel {...shared} />
-      <AblationPanel {...shared} />
+      <Figure name="ablation" title={`What token ${token} depends on`} about="Change of the token's log-probability, in nats, when each block and each head is zeroed.">
+        <AblationPanel {...shared} />
+      </Figure>
       <Footer doc={doc} />
     </main>
   );

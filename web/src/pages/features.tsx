@@ -5,6 +5,7 @@ import type { FeatureInfo, FeatureMoment, FeaturesDoc } from "../contract.ts";
 import { resourceUrl } from "../model/resources.ts";
 import { unpack } from "../model/arrays.ts";
 import { called, chosenInHash, found, hashOfFeature } from "../model/features.ts";
+import { Figure } from "../panels/figure.tsx";
 import { flowing, shortened, visible } from "../model/numbers.ts";
 
 export function FeaturesPage({ doc }: { doc: FeaturesDoc }) {
@@ -54,7 +55,13 @@ export function FeaturesPage({ doc }: { doc: FeaturesDoc }) {
             ))}
           </ul>
         </nav>
-        {feature ? <FeaturePanel doc={doc} feature={feature} select={select} key={at} /> : <p>This document holds no feature.</p>}
+        {feature ? (
+          <Figure name={`feature-${feature.layer}-${feature.feature}`} title={shortened(called(feature), 120)} about={`Layer ${feature.layer}, feature ${feature.feature}: its strongest moments and what it writes.`}>
+            <FeaturePanel doc={doc} feature={feature} select={select} key={at} />
+          </Figure>
+        ) : (
+          <p>This document holds no feature.</p>
+        )}
       </div>
       <footer>
         <h2>Reading this page</h2>
