@@ -83,8 +83,8 @@ def _headline(data: Mapping[str, Any]) -> str:
         return "No component does anything on the discovery half."
     best = data["winners"][0]
     strongest = labels[best["component"], best["head"]]
-    tries = len(data["effects"])
-    return f"Corrected for {tries} tries, no component stands out from random ones; the strongest on the discovery half is {strongest}."
+    found_none = f"Corrected for {len(data['effects'])} tries, no component stands out from random ones"
+    return f"{found_none}; the strongest on the discovery half is {strongest}."
 
 
 def _about(data: Mapping[str, Any]) -> str:
