@@ -6,10 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from otoscope.documents.curve import CurveDoc
 from otoscope.documents.explain import ExplainDoc
 from otoscope.documents.features import FeaturesDoc
 from otoscope.documents.graph import GraphDoc
 from otoscope.documents.intervention import Outcome
+from otoscope.documents.lens import LensDoc
+from otoscope.documents.sweep import SweepDoc
 
 TARGET = Path(__file__).parent / "src" / "contract.ts"
 HEADER = "// Generated from otoscope.documents by generate_types.py (`npm run types`); do not edit.\n"
@@ -47,7 +50,7 @@ def interface(name: str, schema: dict[str, Any]) -> str:
 def generate() -> str:
     """The whole file's text."""
     interfaces: dict[str, str] = {}
-    for document in (ExplainDoc, FeaturesDoc, GraphDoc, Outcome):
+    for document in (ExplainDoc, FeaturesDoc, GraphDoc, Outcome, CurveDoc, LensDoc, SweepDoc):
         schema = document.model_json_schema(mode="serialization")
         parts = schema.pop("$defs") | {document.__name__: schema}
         interfaces |= {name: interface(name, part) for name, part in parts.items()}

@@ -46,6 +46,8 @@ def test_a_clip_gives_json_a_figure_and_tables(place, capsys):
         "out.json",
         "--figure",
         "out.png",
+        "--page",
+        "out.html",
         "--closeness",
         "--attribution",
         "--max-tokens",
@@ -55,6 +57,8 @@ def test_a_clip_gives_json_a_figure_and_tables(place, capsys):
     out, _ = capsys.readouterr()
     data = json.loads((place / "out.json").read_text("utf-8"))
     assert data["text"] in out
+    assert "The page is out.html." in out
+    assert (place / "out.html").read_text("utf-8").startswith("<!doctype html>")
     for token in data["tokens"]:
         assert {"token", "id", "text", "saturation_layer", "layers", "attribution"} <= set(token)
     assert data["encoder"][-1]["text"] == data["text"]

@@ -57,11 +57,24 @@ def test_a_sweep_is_told_written_and_drawn(patch, manifest, tmp_path, capsys):
             json.dumps(json.loads(x) | {"text": "w1 w2"}) for x in manifest.read_text().splitlines()[:2]
         )
     )
-    files = [tmp_path / "p.json", tmp_path / "p.png"]
-    out = ["--out", tmp_path / "run", "--price", priced, "--json", files[0], "--figure", files[1]]
+    files = [tmp_path / "p.json", tmp_path / "p.png", tmp_path / "p.html"]
+    out = [
+        "--out",
+        tmp_path / "run",
+        "--price",
+        priced,
+        "--json",
+        files[0],
+        "--figure",
+        files[1],
+        "--page",
+        files[2],
+    ]
     assert patch("--components", "cross_attn,self_attn,mlp", "--heads", "--sets", 2, *out) == 0
     shown, _ = capsys.readouterr()
     assert "counted from 0" in shown
+    assert f"The page is {files[2]}." in shown
+    assert files[2].read_text("utf-8").startswith("<!doctype html>")
     assert "random" in shown
     data = json.loads(files[0].read_text())
     assert {"n_items", "baseline_outcome_rate", "effects", "price"} <= data.keys()

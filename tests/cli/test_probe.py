@@ -32,12 +32,14 @@ def written(manifest, changed):
 
 
 def test_a_probe_of_gender_says_at_which_layer_and_how_far_above_its_controls(voices, tmp_path, capsys):
-    files = {name: tmp_path / f"gender.{name}" for name in ("json", "png", "safetensors")}
+    files = {name: tmp_path / f"gender.{name}" for name in ("json", "png", "safetensors", "html")}
     options = [
         "--json",
         files["json"],
         "--figure",
         files["png"],
+        "--page",
+        files["html"],
         "--save",
         files["safetensors"],
         "--store",

@@ -10,12 +10,13 @@ from tests.conftest import tiny
 
 from otoscope.corpora.recipes import Noise, NonSpeech, Voices, make_corpus
 from otoscope.errors import ManifestError, ModelError, OptionError, OutputError
+from otoscope.figures.studies import study_figures
+from otoscope.figures.style import save_figure
 from otoscope.studies.corpora import named
 from otoscope.studies.hallucination import length_matched, study_hallucination
 from otoscope.studies.layers import study_lens
 from otoscope.studies.probes import study_probes
 from otoscope.studies.reports import table
-from otoscope.views.figures import save_figure, study_figures
 
 VOICES = ("f1", "f2", "f5", "m1", "m3", "m7")
 

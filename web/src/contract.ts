@@ -739,3 +739,171 @@ export interface Outcome {
   notes: Array<string>;
   seconds: number;
 }
+
+/** One picture: lines, or shares that add up to one at every layer. */
+export interface CurvePanel {
+  title: string;
+  about: string;
+  form: "lines" | "shares";
+  x_name: string;
+  y_name: string;
+  y_low?: number;
+  y_high?: number;
+  series: Array<CurveSeries>;
+}
+
+/** A value at a layer with its 95 % interval, and over how many things it was taken. */
+export interface CurvePoint {
+  x: number;
+  y: number;
+  low?: number;
+  high?: number;
+  n?: number;
+}
+
+/** One line. A control says what the score would be for another reason than the one in question. */
+export interface CurveSeries {
+  name: string;
+  role: "score" | "control";
+  about?: string;
+  points: Array<CurvePoint>;
+}
+
+/** Curves over layers. */
+export interface CurveDoc {
+  note?: string;
+  kind: "curve";
+  version: 1;
+  title: string;
+  model: string;
+  headline: string;
+  about: string;
+  cautions: Array<string>;
+  panels: Array<CurvePanel>;
+  settings: Record<string, string | number | boolean | null>;
+  versions: Record<string, string>;
+  notes: Array<string>;
+}
+
+/** A token that was written or, of a prompt, predicted; `after` is then the prompt's token that it is predicted after. */
+export interface ReadToken {
+  index: number;
+  id: number;
+  text: string;
+  after?: string;
+}
+
+/** The lenses of one recording or prompt. */
+export interface LensDoc {
+  note?: string;
+  kind: "lens";
+  version: 1;
+  title: string;
+  model: string;
+  text: string;
+  is_prompt: boolean;
+  tokens: Array<ReadToken>;
+  logit_lens: LogitLens;
+  encoder_lens: Array<EncoderLensLayer>;
+  typed_against?: "reference" | "transcript";
+  cautions: Array<string>;
+  settings: Record<string, string | number | boolean | null>;
+  versions: Record<string, string>;
+  notes: Array<string>;
+}
+
+/** One component. `values` has one entry a measure; `price` is what the patch adds to an error rate on ordinary speech. */
+export interface SweepCell {
+  grid: number;
+  row: number;
+  column: number;
+  component: string;
+  label: string;
+  winner: boolean;
+  values: Array<SweepValue>;
+  outcomes: Array<SweepOutcome>;
+  price?: number;
+}
+
+/** One grid of cells; rows are layers, row 0 first. */
+export interface SweepGrid {
+  title: string;
+  rows: Array<string>;
+  columns_name: string;
+  columns: Array<string>;
+}
+
+/** Something the sweep was made over: a recording, or a token of one. `before` is what was written without a patch. */
+export interface SweepItem {
+  name: string;
+  before: string;
+  half?: "discovery" | "test";
+}
+
+/** Something measured of every cell. `random` and `stands_out` say in words what its control is and when a cell exceeds it. */
+export interface SweepMeasure {
+  name: string;
+  title: string;
+  unit: "share" | "nats" | "logits" | "metric";
+  random: string;
+  stands_out: string;
+}
+
+/** One item under one cell's patch; `text` is the index of what was written in the document's `texts`. */
+export interface SweepOutcome {
+  item: number;
+  verdict?: "unchanged" | "resolved" | "restored" | "collapsed";
+  change?: number;
+  text?: number;
+}
+
+/** What one patch costs on other recordings: measure, before, after. */
+export interface SweepPrice {
+  label: string;
+  rows: Array<[string, string, string]>;
+}
+
+/**
+ * One measure of one cell, with its 95 % interval over items and its controls.
+ *
+ * `random` is the same of a random other component of its kind, `direction` that of moving the same activation as far in a
+ * random direction, `p` the chance that a random component does as much, `p_adjusted` that chance corrected over all components.
+ * `test` is the value on the half of the items that was not looked at when winners were chosen.
+ */
+export interface SweepValue {
+  value: number;
+  low?: number;
+  high?: number;
+  count?: number;
+  n: number;
+  random?: number;
+  direction?: number;
+  p?: number;
+  p_adjusted?: number;
+  test?: number;
+  test_n?: number;
+  stands_out: boolean;
+}
+
+/** A sweep. */
+export interface SweepDoc {
+  note?: string;
+  kind: "sweep";
+  version: 1;
+  title: string;
+  model: string;
+  headline: string;
+  about: string;
+  items_name: string;
+  measures: Array<SweepMeasure>;
+  grids: Array<SweepGrid>;
+  cells: Array<SweepCell>;
+  items: Array<SweepItem>;
+  texts: Array<string>;
+  price_name?: string;
+  prices: Array<SweepPrice>;
+  price_note?: string;
+  settings: Record<string, string | number | boolean | null>;
+  versions: Record<string, string>;
+  notes: Array<string>;
+}

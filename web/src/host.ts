@@ -2,9 +2,18 @@
 
 import { createContext } from "preact";
 import { useContext } from "preact/hooks";
-import type { Annotations, ExplainDoc, FeaturesDoc, GraphDoc, Outcome } from "./contract.ts";
+import type {
+  Annotations,
+  CurveDoc,
+  ExplainDoc,
+  FeaturesDoc,
+  GraphDoc,
+  LensDoc,
+  Outcome,
+  SweepDoc,
+} from "./contract.ts";
 
-export type Doc = ExplainDoc | FeaturesDoc | GraphDoc | Outcome;
+export type Doc = CurveDoc | ExplainDoc | FeaturesDoc | GraphDoc | LensDoc | Outcome | SweepDoc;
 
 export type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
 

@@ -6,11 +6,15 @@ import type { Doc, Host } from "./host.ts";
 import { HostContext } from "./host.ts";
 import { hostOfThisPage } from "./hosts/choose.ts";
 import { shortened } from "./model/numbers.ts";
+import { CurvePage } from "./pages/curve.tsx";
 import { ExplainPage } from "./pages/explain.tsx";
 import { FeaturesPage } from "./pages/features.tsx";
 import { GraphPage } from "./pages/graph.tsx";
 import { InterventionPage } from "./pages/intervention.tsx";
+import { LensPage } from "./pages/lens.tsx";
 import { servedPage } from "./pages/served.tsx";
+import { SweepPage } from "./pages/sweep.tsx";
+import { SourceContext, sourceOf } from "./panels/figure.tsx";
 import { PersonsNote, RunBar } from "./panels/runs/bar.tsx";
 
 function PageOf({ doc }: { doc: Doc }) {
@@ -23,6 +27,12 @@ function PageOf({ doc }: { doc: Doc }) {
       return <InterventionPage doc={doc} />;
     case "graph":
       return <GraphPage doc={doc} />;
+    case "curve":
+      return <CurvePage doc={doc} />;
+    case "lens":
+      return <LensPage doc={doc} />;
+    case "sweep":
+      return <SweepPage doc={doc} />;
     default:
       throw new Error("This page cannot show that kind of document.");
   }
@@ -43,7 +53,9 @@ async function shown(host: Host) {
   return (
     <>
       <Above doc={doc} host={host} />
-      <PageOf doc={doc} />
+      <SourceContext.Provider value={sourceOf(doc)}>
+        <PageOf doc={doc} />
+      </SourceContext.Provider>
     </>
   );
 }

@@ -25,17 +25,3 @@ export function tokenInHash(hash: string, count: number): number | undefined {
   const index = /^\d{1,6}$/.test(text) ? Number(text) : count;
   return index < count ? index : undefined;
 }
-
-export function hashOf(token: number, hash = ""): string {
-  return hashWith(hash, { token: [String(token)] });
-}
-
-/** An address's own part with some of its values set anew (an empty list: taken away) and the others kept. */
-export function hashWith(hash: string, values: Record<string, string[]>): string {
-  const parameters = new URLSearchParams(hash.replace(/^#/, ""));
-  for (const [name, all] of Object.entries(values)) {
-    parameters.delete(name);
-    for (const value of all) parameters.append(name, value);
-  }
-  return `#${parameters}`.replaceAll("%3A", ":").replaceAll("%40", "@");
-}

@@ -16,7 +16,7 @@ import {
   without,
 } from "../src/model/experiment.ts";
 import { partners } from "../src/model/pairing.ts";
-import { hashWith } from "../src/state.ts";
+import { addressWith } from "../src/model/address.ts";
 
 const zeroed = (text: string): Change => ({ kind: "zero", text });
 
@@ -55,11 +55,11 @@ test("changes are told in words", () => {
 
 test("the address brings the list back and keeps what else is in it", () => {
   const wanted = ["1.2-1.8", "decoder_blocks.0.mlp", "encoder:3:604=0@1-2"].map((text) => readChange(text) as Change).reduce(withChange, NOTHING);
-  const hash = hashWith("#token=5", parametersOf(wanted));
+  const hash = addressWith("#token=5", parametersOf(wanted));
   assert.ok(hash.startsWith("#token=5&"));
   assert.deepEqual(wantedInHash(hash), wanted);
   assert.deepEqual(wantedInHash("#silence=<img>&zero=%"), NOTHING);
-  assert.equal(hashWith(hash, parametersOf(NOTHING)), "#token=5");
+  assert.equal(addressWith(hash, parametersOf(NOTHING)), "#token=5");
 });
 
 test("tokens of two texts are paired in order", () => {

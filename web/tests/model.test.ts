@@ -6,7 +6,8 @@ import { Changes, heads, wholeComponents } from "../src/model/ablation.ts";
 import { extent, halfToNumber, unpack } from "../src/model/arrays.ts";
 import { change, probability, shortened, visible } from "../src/model/numbers.ts";
 import { shownEnd, TimeAxis } from "../src/model/time.ts";
-import { hashOf, initialToken, tokenInHash } from "../src/state.ts";
+import { addressWith } from "../src/model/address.ts";
+import { initialToken, tokenInHash } from "../src/state.ts";
 
 const f32 = (values: number[], shape: number[]): PackedArray => ({
   dtype: "f32",
@@ -87,7 +88,7 @@ test("the strongest components are those with the largest mean size of change", 
 });
 
 test("the address names a token only when there is one", () => {
-  assert.equal(tokenInHash(hashOf(3), 4), 3);
+  assert.equal(tokenInHash(addressWith("", { token: "3" }), 4), 3);
   for (const hash of ["#token=4", "#token=-1", "#token=1e1", "#token=", "", "#x=1"]) {
     assert.equal(tokenInHash(hash, 4), undefined);
   }

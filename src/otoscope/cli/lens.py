@@ -64,6 +64,12 @@ def lens(
     figure: Annotated[
         Path | None, typer.Option(help="A heat map of one clip or prompt, .png or .svg.")
     ] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="OUT.html", help="A page to look at the reading with: one file that opens offline."
+        ),
+    ] = None,
     common: Common,
 ) -> None:
     """Read what each layer knows: logit lens and encoder lens, of a clip, a corpus or a prompt.
@@ -80,9 +86,9 @@ def lens(
     many = any(item.path != target for item in recordings)
     _check(target, prompt, figure, fit_tuned, many, {"--reference": reference, "--offset": offset or None})
     require_different(
-        *(path for path in (common.json_path, figure, fit_tuned) if path), source=target or Path("-")
+        *(path for path in (common.json_path, figure, page, fit_tuned) if path), source=target or Path("-")
     )
-    _check_places(figure, fit_tuned)
+    _check_places(figure, page, fit_tuned)
     if target:
         require_readable(recordings)  # before a model is fetched for them
 
@@ -106,14 +112,14 @@ def lens(
     )
     reader = _reader(patient, settings, tuned)
     if many:
-        _corpus(reader, recordings, common)
+        _corpus(reader, recordings, page, common)
         return
     one = (
         reader.prompt(prompt or "")
         if target is None
         else reader.recording(target, offset=offset, reference=reference)
     )
-    _one(one, figure, common)
+    _one(one, figure, page, common)
 
 
 # Refusals before any work ------------------------------------------------------------------------------------------------
@@ -144,12 +150,14 @@ def _check(
             )
 
 
-def _check_places(figure: Path | None, fit: Path | None) -> None:
+def _check_places(figure: Path | None, page: Path | None, fit: Path | None) -> None:
+    from otoscope.figures.style import require_figure
     from otoscope.files import require_writable
-    from otoscope.views.figures import require_figure
 
     if figure:
         require_figure(figure)
+    if page:
+        require_writable(page)
     if fit and fit.exists() and not fit.is_dir():
         raise OutputError(f"{fit} is a file, not a folder.", "Name a folder for the tuned lens.")
     if fit:
@@ -194,30 +202,40 @@ def _measured(lens: TunedLens) -> Iterator[str]:
         yield ""
 
 
-def _one(lens: Lens, figure: Path | None, common: Common) -> None:
+def _one(lens: Lens, figure: Path | None, page: Path | None, common: Common) -> None:
     if figure:
-        from otoscope.views.figures import save_figure
-        from otoscope.views.lens_figure import lens_heat_map
+        lens.plot(figure)
+    if page:
+        from otoscope.studies.lens_page import lens_doc
+        from otoscope.views.page import save_page
 
-        title = f"{lens.source or 'prompt'} · {lens.record['model']}"
-        save_figure(lens_heat_map(lens.reading, lens.ids, lens.texts, title), figure)
+        save_page(lens_doc(lens), page)
     if common.json:
         write_json(lens.to_dict(), common.json)
     for caution in lens.cautions():
         warn(caution)
     if not common.json_on_stdout:
-        say(*_shown(lens), *([f"The heat map is {figure}."] if figure else []))
+        say(
+            *_shown(lens),
+            *([f"The heat map is {figure}."] if figure else []),
+            *([f"The page is {page}."] if page else []),
+        )
 
 
-def _corpus(reader: Reader, recordings: list[Item], common: Common) -> None:
+def _corpus(reader: Reader, recordings: list[Item], page: Path | None, common: Common) -> None:
     from otoscope.studies.lens import lens_corpus
 
     with _json_file(common) as file:
         corpus = lens_corpus(reader, recordings, file)
     for skipped in corpus.skipped:
         warn(f"{skipped.audio_filepath} was skipped: {skipped.reason} {skipped.remedy}")
+    if page:
+        from otoscope.studies.curve_page import corpus_lens_doc
+        from otoscope.views.page import save_page
+
+        save_page(corpus_lens_doc(corpus), page)
     if not common.json_on_stdout:
-        say(*_summarised(corpus))
+        say(*_summarised(corpus), *([f"The page is {page}."] if page else []))
 
 
 @contextmanager

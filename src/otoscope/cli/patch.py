@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from otoscope.cli.options import Common, require_different, with_common, with_engine
 from otoscope.cli.show import say, table, warn, write_json
+
+if TYPE_CHECKING:
+    from otoscope.patching.tokens import TokenResult
 
 _SHOWN = 12
 
@@ -118,6 +121,12 @@ def patch(
         Path | None,
         typer.Option(help="Draw layers and heads with the random baseline: a .png, .svg or .pdf file."),
     ] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="OUT.html", help="A page to look at the result with: one file that opens offline."
+        ),
+    ] = None,
     common: Common,
 ) -> None:
     """Tell which component did it: patch each, write again, and compare with random ones.
@@ -127,16 +136,20 @@ def patch(
 
     Example: otoscope patch loops/manifest.jsonl --components cross_attn,self_attn --heads --price speech --json patch.json
     """
-    require_different(common.json_path, figure, source=target)
+    require_different(common.json_path, figure, page, source=target)
 
     from otoscope.corpora import items
     from otoscope.errors import OptionError
+    from otoscope.figures.style import require_figure
+    from otoscope.files import require_writable
     from otoscope.patching.references import Reference
+    from otoscope.patching.results import PatchResult
     from otoscope.patching.sweeping import SweepOptions, explain_empty, sweep_corpus
-    from otoscope.views.figures import require_figure
 
     if figure:
         require_figure(figure)
+    if page:
+        require_writable(page)
     if outcome is not OutcomeName.TOKEN and (token is not None or against is not None):
         raise OptionError(
             "--token and --against belong to --outcome token.", "Add `--outcome token`, or leave them out."
@@ -167,7 +180,7 @@ def patch(
         from otoscope.patching.tokens import sweep_tokens
 
         wanted = int(token) if token is not None and token.isdecimal() else token
-        result = sweep_tokens(
+        found: PatchResult | TokenResult = sweep_tokens(
             loaded,
             recordings,
             options,
@@ -176,26 +189,27 @@ def patch(
             out=out,
             priced=price or (),
             batch=common.batch,
-        ).to_dict()
+        )
     else:
         found = sweep_corpus(loaded, recordings, options, out=out, priced=price or (), batch=common.batch)
-        result = found.to_dict()
-        if common.json:
-            write_json(result, common.json)
-        empty = explain_empty(found)
-        if empty:
-            raise empty
-    if common.json and outcome is OutcomeName.TOKEN:
+    result = found.to_dict()
+    if common.json:
         write_json(result, common.json)
+    if isinstance(found, PatchResult) and (empty := explain_empty(found)):
+        raise empty
     if figure:
-        from otoscope.views.figures import save_figure
-        from otoscope.views.patch_figure import patch_figure
+        found.plot(figure)
+    if page:
+        from otoscope.studies.patch_page import sweep_doc
+        from otoscope.views.page import save_page
 
-        save_figure(patch_figure(result), figure)
+        save_page(sweep_doc(found), page)
     for skipped in result["skipped"]:
         warn(f"{skipped['audio_filepath']} was skipped: {skipped['reason']}")
     if not common.json_on_stdout:
         _say(result)
+        if page:
+            say(f"The page is {page}.")
 
 
 def _split(value: str | None) -> tuple[str, ...] | None:

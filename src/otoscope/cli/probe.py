@@ -81,6 +81,12 @@ def probe(
     figure: Annotated[
         Path | None, typer.Option(help="Draw the curve over the layers: a .png, .svg or .pdf file.")
     ] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="OUT.html", help="A page to look at the curve with: one file that opens offline."
+        ),
+    ] = None,
     common: Common,
 ) -> None:
     """Tell what each layer knows: one linear probe a layer, groups kept apart, with controls.
@@ -91,17 +97,19 @@ def probe(
 
     Example: otoscope probe voices/manifest.jsonl --label gender --json gender.json --figure gender.png
     """
-    require_different(common.json_path, save, figure, source=target)
+    require_different(common.json_path, save, figure, page, source=target)
 
     from otoscope.corpora import items_or_texts
+    from otoscope.figures.style import require_figure
     from otoscope.files import require_writable
     from otoscope.probes.probing import ProbeOptions, check_labels
-    from otoscope.views.figures import require_figure
 
     if save:
         require_writable(save)
     if figure:
         require_figure(figure)
+    if page:
+        require_writable(page)
     recordings = items_or_texts(target)
     asked = {
         "group_by": group_by,
@@ -133,14 +141,19 @@ def probe(
     if save:
         curve.save_probes(save)
     if figure:
-        from otoscope.views.figures import probe_figure, save_figure
+        curve.plot(figure)
+    if page:
+        from otoscope.studies.curve_page import probe_doc
+        from otoscope.views.page import save_page
 
-        save_figure(probe_figure(curve.to_dict()), figure)
+        save_page(probe_doc(curve), page)
     if common.json:
         write_json(curve.to_dict(), common.json)
     _warn(curve)
     if not common.json_on_stdout:
         _say(curve)
+        if page:
+            say(f"The page is {page}.")
 
 
 def _warn(curve: ProbeCurve) -> None:

@@ -61,8 +61,11 @@ def study(
 
     Example: otoscope study probes --model whisper-tiny.en --out probes
     """
+    from otoscope.figures.studies import study_figures
+    from otoscope.figures.style import save_figure
     from otoscope.models.loading import load_model
-    from otoscope.views.figures import save_figure, study_figures
+    from otoscope.studies.curve_page import study_docs
+    from otoscope.views.page import save_page
 
     loaded = load_model(model, common.device, common.dtype)
     manifests = data or []
@@ -94,6 +97,8 @@ def study(
         results = study_lens(loaded, manifests, out, seed=common.seed, batch=common.batch)
     for stem, figure in study_figures(results).items():
         save_figure(figure, out / f"{stem}.png")
+    for stem, doc in study_docs(results).items():
+        save_page(doc, out / f"{stem}.html")
     if common.json:
         write_json(results, common.json)
     if not common.json_on_stdout:

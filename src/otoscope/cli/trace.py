@@ -150,7 +150,7 @@ def trace(
     if save:
         require_writable(save / "graph.json" if save.exists() else save)
     if figure:
-        from otoscope.views.figures import require_figure
+        from otoscope.figures.style import require_figure
 
         require_figure(figure)
 
@@ -232,13 +232,12 @@ def _write_page(
 
 def _draw(graph: AttributionGraph, path: Path) -> None:
     from otoscope.circuits.speech import SpeechTracer
-    from otoscope.views.figures import save_figure
-    from otoscope.views.trace_figure import trace_figure
+    from otoscope.figures.trace import trace_figure
 
     tracer, told = graph.tracer, graph.record
     assert isinstance(tracer, SpeechTracer)
     segments, target = told["segments"], graph.targets[0]
-    drawn = trace_figure(
+    trace_figure(
         tracer.features[0].float().cpu().numpy(),
         tracer.patches().parts[0].float().cpu().numpy(),
         told["totals"][0]["sound"],
@@ -246,8 +245,8 @@ def _draw(graph: AttributionGraph, path: Path) -> None:
         segments["labels"],
         told["audio"]["duration"],
         f"{target.label.strip()!r}: what was heard for it and against it ({told['model']['name']})",
+        path=path,
     )
-    save_figure(drawn, path)
 
 
 def _of_recording(

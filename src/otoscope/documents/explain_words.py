@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -127,22 +129,38 @@ def _settled(doc: ExplainDoc, token: int) -> Iterator[str]:
 
 
 def _hangs_on(doc: ExplainDoc, word: WordInfo) -> Iterator[str]:
-    """The head without which a word is least probable, beside what it is compared with."""
+    """The head without which a word is least probable, by more than without a random subspace of that size."""
     listed = doc.ablation.components
     heads = [i for i, component in enumerate(listed) if component.head is not None]
     if not heads:
         return
     inside = slice(word.first_token, word.last_token + 1)
     change = doc.ablation.change.unpack()[:, inside].sum(axis=1)
-    most = min(heads, key=lambda i: change[i])
-    best, beside = listed[most], ""
-    if doc.ablation.control_change is not None:
-        place = (best.stack, best.layer, best.part)
-        rows = [i for i, c in enumerate(doc.ablation.controls) if (c.stack, c.layer, c.part) == place]
-        if rows:
-            random = doc.ablation.control_change.unpack()[rows, inside].sum(axis=1).mean()
-            beside = f"; a random subspace of that size: {random:+.2f}"
-    yield f"It hangs most on {best.label} ({change[most]:+.2f} nats with that head zeroed{beside})"
+    controls = _controls(doc, inside)
+    random = {i: controls.get((listed[i].stack, listed[i].layer, listed[i].part)) for i in heads}
+    most = min(heads, key=lambda i: change[i] - (random[i] or 0.0))
+    label, control = listed[most].label, random[most]
+    if control is None:
+        yield f"It hangs most on {label} ({change[most]:+.2f} nats with that head zeroed)"
+    elif change[most] < control:
+        yield (
+            f"It hangs most on {label} ({change[most]:+.2f} nats with that head zeroed; "
+            f"a random subspace of that size: {control:+.2f})"
+        )
+    else:
+        yield "No single head matters more to it than a random subspace of that size."
+
+
+def _controls(doc: ExplainDoc, inside: slice) -> dict[tuple[str, int, str], float]:
+    """Of each block of attention, the mean change without a random subspace of a head's size, in nats."""
+    if doc.ablation.control_change is None:
+        return {}
+    change = doc.ablation.control_change.unpack()[:, inside].sum(axis=1)
+    places = [(control.stack, control.layer, control.part) for control in doc.ablation.controls]
+    return {
+        place: float(np.mean([value for at, value in zip(places, change, strict=True) if at == place]))
+        for place in set(places)
+    }
 
 
 def _risk(doc: ExplainDoc) -> Iterator[str]:

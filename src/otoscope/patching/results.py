@@ -11,6 +11,8 @@ import numpy as np
 
 from otoscope.corpora import Item
 from otoscope.corpora.item import key_of
+from otoscope.figures.grids import patch_figure
+from otoscope.figures.style import Saved
 from otoscope.outcomes import Rate
 from otoscope.patching.components import Component
 from otoscope.patching.controls import coverage, halves, holm, others, shares, tail
@@ -19,6 +21,7 @@ from otoscope.versions import versions
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
     from otoscope.documents.card import Card
     from otoscope.patching.sweeping import SweepOptions
@@ -344,6 +347,18 @@ class PatchResult(Shows):
             }
             for i, first in zip(self.affected, self.discovery, strict=True)
         ]
+
+    def plot(self, path: Saved = None, *, dark: bool = False) -> Figure:
+        """Draw the grids, less what random components do, for a paper; see `otoscope.figures`.
+
+        Args:
+            path: Also write it there, as .png, .svg or .pdf.
+            dark: On a dark ground.
+
+        Raises:
+            OutputError: The file cannot be written.
+        """
+        return patch_figure(self.to_dict(), path=path, dark=dark)
 
     def __repr__(self) -> str:
         return (

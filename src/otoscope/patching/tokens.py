@@ -14,6 +14,8 @@ import torch
 from otoscope.activations import Edit
 from otoscope.corpora import Item
 from otoscope.errors import AudioError, EditError, ModelError, OptionError
+from otoscope.figures.grids import patch_figure
+from otoscope.figures.style import Saved
 from otoscope.models.cache import cache_dir
 from otoscope.models.whisper import SpeechModel
 from otoscope.outcomes import bootstrap
@@ -34,6 +36,7 @@ from otoscope.versions import versions
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
     from torch import Tensor
 
     from otoscope.audio import Clip
@@ -210,6 +213,18 @@ class TokenResult(Shows):
             "ci_low": low,
             "ci_high": high,
         }
+
+    def plot(self, path: Saved = None, *, dark: bool = False) -> Figure:
+        """Draw the grids, less what random components do, for a paper; see `otoscope.figures`.
+
+        Args:
+            path: Also write it there, as .png, .svg or .pdf.
+            dark: On a dark ground.
+
+        Raises:
+            OutputError: The file cannot be written.
+        """
+        return patch_figure(self.to_dict(), path=path, dark=dark)
 
     def __repr__(self) -> str:
         best = int(np.abs(self.change.mean(axis=1)).argmax())

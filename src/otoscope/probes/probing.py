@@ -18,6 +18,8 @@ import numpy as np
 
 from otoscope.corpora import Item, folds, labels_of
 from otoscope.errors import ManifestError, OptionError
+from otoscope.figures.curves import probe_figure
+from otoscope.figures.style import Saved
 from otoscope.probes.harvesting import storable
 from otoscope.probes.linear import Kind, LinearProbe, fit_probe, held_out, is_number, save_probes
 from otoscope.probes.pooling import MEL
@@ -38,6 +40,8 @@ from otoscope.showing import Shows
 from otoscope.versions import versions
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from otoscope.documents.card import Card
     from otoscope.runs import ActivationStore
 
@@ -195,6 +199,18 @@ class ProbeCurve(Shows):
     def best(self) -> LayerScore:
         """The layer with the best score, the first of equals. It was chosen on the same items, so it flatters a little."""
         return max(self.layers, key=lambda layer: layer.score)
+
+    def plot(self, path: Saved = None, *, dark: bool = False) -> Figure:
+        """Draw the curve with its controls for a paper; see `otoscope.figures`.
+
+        Args:
+            path: Also write it there, as .png, .svg or .pdf.
+            dark: On a dark ground.
+
+        Raises:
+            OutputError: The file cannot be written.
+        """
+        return probe_figure(self.to_dict(), path=path, dark=dark)
 
     def __repr__(self) -> str:
         best = self.best

@@ -21,6 +21,9 @@ from otoscope.audio import Clip
 from otoscope.corpora import Item
 from otoscope.documents.card import card_of
 from otoscope.errors import AudioError, ModelError, OptionError
+from otoscope.figures.curves import lens_curves
+from otoscope.figures.heat_map import lens_figure
+from otoscope.figures.style import Saved
 from otoscope.lenses.attribution import DirectAttribution, attribution_points, direct_attribution
 from otoscope.lenses.closeness import Closeness, ClosenessMeter
 from otoscope.lenses.encoder_lens import audio_encoder_lens, encoder_lens
@@ -39,6 +42,7 @@ from otoscope.studies.transcription import Skipped
 from otoscope.versions import versions
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from torch import Tensor
 
     from otoscope.activations import ActivationCache
@@ -148,6 +152,20 @@ class Lens(Shows):
     def to_dict(self) -> dict[str, Any]:
         """The reading and its record, JSON-ready."""
         return self.readings() | {"notes": [*self.cautions(), *NOTES]} | dict(self.record)
+
+    def plot(self, path: Saved = None, *, dark: bool = False) -> Figure:
+        """Draw the logit lens for a paper; see `otoscope.figures`.
+
+        Args:
+            path: Also write it there, as .png, .svg or .pdf.
+            dark: On a dark ground.
+
+        Raises:
+            OutputError: The file cannot be written.
+            OptionError: No token was written.
+        """
+        title = f"{self.source or 'prompt'} · {self.record['model']}"
+        return lens_figure(self.to_dict()["tokens"], title, path=path, dark=dark)
 
     def readings(self) -> dict[str, Any]:
         """The reading alone, JSON-ready."""
@@ -487,6 +505,18 @@ class CorpusLens(Shows):
                 for i, types in enumerate(self._types)
             ],
         }
+
+    def plot(self, path: Saved = None, *, dark: bool = False) -> Figure:
+        """Draw means by layer with their intervals for a paper; see `otoscope.figures`.
+
+        Args:
+            path: Also write it there, as .png, .svg or .pdf.
+            dark: On a dark ground.
+
+        Raises:
+            OutputError: The file cannot be written.
+        """
+        return lens_curves("", self.summary(), str(self.record["model"]), path=path, dark=dark)
 
     def _summed(self, layer: int) -> dict[str, Any]:
         out: dict[str, Any] = {"layer": layer}

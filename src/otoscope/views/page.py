@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING
 from otoscope.files import atomic_write
 
 if TYPE_CHECKING:
+    from otoscope.documents.curve import CurveDoc
     from otoscope.documents.explain import ExplainDoc
     from otoscope.documents.features import FeaturesDoc
     from otoscope.documents.graph import GraphDoc
     from otoscope.documents.intervention import Outcome
+    from otoscope.documents.lens import LensDoc
+    from otoscope.documents.sweep import SweepDoc
 
-    Shown = ExplainDoc | FeaturesDoc | GraphDoc | Outcome
+    Shown = CurveDoc | ExplainDoc | FeaturesDoc | GraphDoc | LensDoc | Outcome | SweepDoc
 
 _COMPRESS_ABOVE = 64_000  # characters; smaller documents stay readable in the file
 

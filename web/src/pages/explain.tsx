@@ -12,6 +12,7 @@ import { useSpaceKey } from "../panels/bench/keys.ts";
 import { Chosen } from "../panels/chosen.tsx";
 import { CircuitPanel } from "../panels/circuit.tsx";
 import { EncoderLensPanel } from "../panels/encoder.tsx";
+import { Figure } from "../panels/figure.tsx";
 import { Footer } from "../panels/footer.tsx";
 import { Header } from "../panels/header.tsx";
 import { Experiment } from "../panels/experiment.tsx";
@@ -19,7 +20,8 @@ import { IntervenePanel } from "../panels/intervene.tsx";
 import { LogitLensPanel } from "../panels/lens.tsx";
 import { usePlayer } from "../panels/player.ts";
 import { WhichSound } from "../panels/which.tsx";
-import { hashOf, initialToken, tokenInHash } from "../state.ts";
+import { addressWith } from "../model/address.ts";
+import { initialToken, tokenInHash } from "../state.ts";
 
 export function ExplainPage({ doc }: { doc: ExplainDoc }) {
   const count = doc.transcript.tokens.length;
@@ -33,7 +35,7 @@ export function ExplainPage({ doc }: { doc: ExplainDoc }) {
   const select = useCallback((next: number) => {
     if (next < 0 || next >= count) return;
     choose(next);
-    location.hash = hashOf(next, location.hash);
+    location.hash = addressWith(location.hash, { token: String(next) });
   }, [count, choose]);
   const step = useCallback((by: number) => select(latest.current + by), [select]);
   useLayoutEffect(() => {
@@ -58,10 +60,14 @@ export function ExplainPage({ doc }: { doc: ExplainDoc }) {
       <Header {...shared} />
       <Chosen {...shared} />
       <WhichSound {...shared} book={book} player={player} />
-      <AudioBench {...shared} book={book} player={player} url={url} linked={linked} onTime={onTime} />
+      <Figure name="sound" title="Sound" about="Waveform, log-mel as the model was given it, words, and attention of the chosen token over time.">
+        <AudioBench {...shared} book={book} player={player} url={url} linked={linked} onTime={onTime} />
+      </Figure>
       <LogitLensPanel {...shared} />
       <EncoderLensPanel {...shared} />
-      <AblationPanel {...shared} />
+      <Figure name="ablation" title={`What token ${token} depends on`} about="Change of the token's log-probability, in nats, when each block and each head is zeroed.">
+        <AblationPanel {...shared} />
+      </Figure>
       <CircuitPanel {...shared} />
       <IntervenePanel {...shared} />
       <Footer doc={doc} />

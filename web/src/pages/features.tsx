@@ -3,6 +3,7 @@
 import { useEffect, useMemo, useState } from "preact/hooks";
 import type { FeatureInfo, FeaturesDoc } from "../contract.ts";
 import { called, chosenInHash, found, hashOfFeature } from "../model/features.ts";
+import { Figure } from "../panels/figure.tsx";
 import { shortened } from "../model/numbers.ts";
 import { Histogram, Moments, Tokens } from "../panels/feature.tsx";
 
@@ -53,7 +54,13 @@ export function FeaturesPage({ doc }: { doc: FeaturesDoc }) {
             ))}
           </ul>
         </nav>
-        {feature ? <FeaturePanel doc={doc} feature={feature} select={select} key={at} /> : <p>This document holds no feature.</p>}
+        {feature ? (
+          <Figure name={`feature-${feature.layer}-${feature.feature}`} title={shortened(called(feature), 120)} about={`Layer ${feature.layer}, feature ${feature.feature}: its strongest moments and what it writes.`}>
+            <FeaturePanel doc={doc} feature={feature} select={select} key={at} />
+          </Figure>
+        ) : (
+          <p>This document holds no feature.</p>
+        )}
       </div>
       <footer>
         <h2>Reading this page</h2>

@@ -6,6 +6,7 @@ import { drawPicture, drawWaveform, melPicture } from "../draw/rows.ts";
 import type { Linked } from "../linked.ts";
 import type { AccountBook } from "../model/accounts.ts";
 import { extent, unpack } from "../model/arrays.ts";
+import { type Change, spellSpan } from "../model/experiment.ts";
 import { seconds } from "../model/numbers.ts";
 import { shownEnd, type Span, type TimeAxis } from "../model/time.ts";
 import { AttentionNote, AttentionRow, HeadChoice, useLooking } from "./bench/attention.tsx";
@@ -16,6 +17,7 @@ import { AccountRow, Alarms, FeatureRows, RiskRow } from "./bench/under.tsx";
 import { useView, type View } from "./bench/view.ts";
 import { type TimedWord, Tokens, Words } from "./bench/words.tsx";
 import { Panel, type PanelProps, useDark } from "./common.tsx";
+import { useExperiment } from "./experiment.tsx";
 import type { Player } from "./player.ts";
 
 interface Props extends PanelProps {
@@ -156,6 +158,7 @@ function Controls({ doc, player, url, span, selecting, view, clock, children }: 
           <button type="button" aria-pressed={selecting.looping} onClick={() => selecting.setLooping(!selecting.looping)}>
             Loop
           </button>
+          <Silence span={selection} />
           <button type="button" onClick={() => selecting.select(undefined)}>
             Clear
           </button>
@@ -183,6 +186,24 @@ function Controls({ doc, player, url, span, selecting, view, clock, children }: 
       </span>
       {children}
     </div>
+  );
+}
+
+/** Takes the selected sound into the list of changes, or out of it again. */
+function Silence({ span }: { span: Span }) {
+  const experiment = useExperiment();
+  if (!experiment) return null;
+  const change: Change = { kind: "silence", text: spellSpan([span.start, span.end]) };
+  const taken = experiment.has(change);
+  return (
+    <button
+      type="button"
+      aria-pressed={taken}
+      title="Into the list of changes, under “Change it and listen again”"
+      onClick={() => (taken ? experiment.remove([change]) : experiment.add([change]))}
+    >
+      Silence it
+    </button>
   );
 }
 

@@ -5,6 +5,7 @@ import type { Circuit, ExplainDoc } from "../contract.ts";
 import { shortened } from "../model/numbers.ts";
 import { GraphPanel } from "./graph/panel.tsx";
 import { Panel, type PanelProps, Quoted } from "./common.tsx";
+import { useKeeping } from "./keeping.tsx";
 
 const WHY: Record<Circuit["why"], string> = {
   alarm: "it is in alarm",
@@ -39,13 +40,15 @@ export function CircuitPanel({ doc, token, select }: PanelProps) {
 
 function Shown({ doc, circuit }: { doc: ExplainDoc; circuit: Circuit }) {
   const { graph } = circuit;
+  const [keep, trouble] = useKeeping(`circuits/${doc.circuits.indexOf(circuit)}/graph`);
   return (
     <>
       <p class="note">
         Traced because {WHY[circuit.why]}: {graph.left_out.shown_features} of {graph.left_out.active_features} active features
         are shown, {graph.left_out.shown_edges} of {graph.left_out.traced_edges} edges.
       </p>
-      <GraphPanel graph={graph} sound={doc} resources={doc.resources} story={false} />
+      {trouble}
+      <GraphPanel graph={graph} sound={doc} resources={doc.resources} story={false} onAnnotations={keep} />
       <details>
         <summary>The circuit in words</summary>
         <pre class="in-words">

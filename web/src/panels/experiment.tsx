@@ -4,7 +4,7 @@ import { type ComponentChildren, createContext } from "preact";
 import { useCallback, useContext, useLayoutEffect, useMemo, useState } from "preact/hooks";
 import type { Intervention } from "../contract.ts";
 import { type Change, changesOf, parametersOf, wantedInHash, withChange, without } from "../model/experiment.ts";
-import { hashWith } from "../state.ts";
+import { addressWith } from "../model/address.ts";
 
 /** Which dictionaries the features in the list are of. */
 export type Dictionaries = Partial<Pick<Intervention, "dictionary" | "encoder_dictionary">>;
@@ -39,7 +39,7 @@ export function Experiment({ children }: { children: ComponentChildren }) {
   const change = useCallback((next: (now: Intervention) => Intervention) => {
     setWanted((now) => {
       const then = next(now);
-      location.hash = hashWith(location.hash, parametersOf(then));
+      location.hash = addressWith(location.hash, parametersOf(then));
       return then;
     });
   }, []);

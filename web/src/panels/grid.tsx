@@ -9,6 +9,7 @@ export interface Cell {
   told: string; // the sentence for the line below and for screen readers
   marked?: boolean;
   press?: () => void; // what choosing the cell does, where the grid as a whole has nothing for it
+  muted?: boolean; // stands back: not told apart from what it is compared with
 }
 
 export interface GridRow {
@@ -23,9 +24,11 @@ interface Props {
   columns: ComponentChildren[];
   rows: GridRow[];
   narrow?: boolean;
-  current?: number; // the selected column
-  pick?: (column: number) => void;
   tokens?: boolean; // columns are tokens, and are marked with them
+  current?: number; // the selected column
+  chosen?: [number, number] | undefined; // a selected cell: row and column
+  pick?: (column: number, row: number) => void;
+  look?: (column: number, row: number) => void; // the mouse or the focus is on a cell
 }
 
 const STEPS: Record<string, [number, number]> = {
@@ -39,10 +42,12 @@ export function tintStyle(tint: number): CSSProperties {
   return { "--amount": Math.abs(tint).toFixed(3) } as CSSProperties;
 }
 
-function cellClass(cell: Cell, props: Props, column: number): string {
+function cellClass(cell: Cell, props: Props, row: number, column: number): string {
   const names = ["cell", props.scale === "change" && cell.tint < 0 ? "falls" : props.scale];
   if (cell.marked) names.push("marked");
+  if (cell.muted) names.push("muted");
   if (column === props.current) names.push("current");
+  if (row === props.chosen?.[0] && column === props.chosen[1]) names.push("chosen-cell");
   return names.join(" ");
 }
 
@@ -58,7 +63,10 @@ export function Grid(props: Props) {
 
   const tell = (target: EventTarget | null) => {
     const cell = (target as HTMLElement | null)?.closest<HTMLElement>("[data-at]");
-    if (cell && told.current) told.current.textContent = cell.getAttribute("aria-label");
+    if (!cell) return;
+    if (told.current) told.current.textContent = cell.getAttribute("aria-label");
+    const at = place(cell);
+    if (at) props.look?.(at[1], at[0]);
   };
   const place = (target: EventTarget | null): [number, number] | undefined => {
     const at = (target as HTMLElement | null)?.closest<HTMLElement>("[data-at]")?.dataset.at;
@@ -67,7 +75,7 @@ export function Grid(props: Props) {
   const choose = (at: [number, number]) => {
     const press = props.rows[at[0]]?.cells[at[1]]?.press;
     if (press) press();
-    else props.pick?.(at[1]);
+    else props.pick?.(at[1], at[0]);
   };
   const onKeyDown = (event: KeyboardEvent) => {
     const at = place(event.target);
@@ -123,13 +131,13 @@ export function Grid(props: Props) {
                   cell ? (
                     <td
                       key={c}
-                      class={cellClass(cell, props, c)}
+                      class={cellClass(cell, props, r, c)}
                       style={tintStyle(cell.tint)}
                       data-at={`${r},${c}`}
                       data-token={props.tokens ? c : undefined}
                       tabIndex={r === reachable[0] && c === reachable[1] ? 0 : -1}
                       aria-label={cell.told}
-                      aria-selected={c === props.current}
+                      aria-selected={props.chosen ? r === props.chosen[0] && c === props.chosen[1] : c === props.current}
                     >
                       <bdi>{cell.text}</bdi>
                     </td>

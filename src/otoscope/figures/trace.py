@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from otoscope.errors import OptionError
-from otoscope.views.figures import BLUE, ORANGE
+from otoscope.figures.style import LARGE, SMALL, TWO_COLUMNS, Palette, drawn, plain_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +21,9 @@ _SMOOTH = (3, 5)
 """Mel bands and columns over which parts are averaged: single cells of 10 ms say little to the eye."""
 
 
+@drawn
 def trace_figure(
+    colours: Palette,
     mel: np.ndarray,
     parts: np.ndarray,
     supplied: Sequence[float],
@@ -34,6 +35,7 @@ def trace_figure(
     """Draw one word's sound.
 
     Args:
+        colours: The palette.
         mel: Log-mel spectrogram `(mel, column)`, columns of 10 ms.
         parts: What each of its places supplied, `(mel, column)`, in logits.
         supplied: What each segment supplied along all paths, in logits.
@@ -50,17 +52,18 @@ def trace_figure(
     columns = min(round(100 * seconds), mel.shape[1])
     if columns < 1:
         raise OptionError("There is no sound to draw.", "Leave --figure out.")
-    width = min(max(6.4, 1.1 * seconds), 22.0)
+    width = min(max(TWO_COLUMNS, 1.1 * seconds), 22.0)
     figure = Figure(figsize=(width, 5.0), layout="constrained")
     bars, sound = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1.6))
-    _draw_segments(bars, supplied, spans, labels, columns / 100)
-    _draw_parts(figure, sound, mel[:, :columns], _smoothed(parts)[:, :columns], columns / 100)
-    figure.suptitle(_plain(title, 140), fontsize=10, parse_math=False)
+    _draw_segments(bars, colours, supplied, spans, labels, columns / 100)
+    _draw_parts(figure, sound, colours, mel[:, :columns], _smoothed(parts)[:, :columns], columns / 100)
+    figure.suptitle(plain_text(title, 140), fontsize=LARGE)
     return figure
 
 
 def _draw_segments(
     axes: Axes,
+    colours: Palette,
     supplied: Sequence[float],
     spans: Sequence[Sequence[float]],
     labels: Sequence[str],
@@ -70,43 +73,50 @@ def _draw_segments(
     top = max((abs(supplied[i]) for i in shown), default=0.0) or 1.0
     for i in shown:
         begin, end = spans[i][0], min(spans[i][1], seconds)
-        colour = BLUE if supplied[i] >= 0 else ORANGE
+        colour = colours.series[0] if supplied[i] >= 0 else colours.series[1]
         axes.bar(
-            begin, supplied[i], end - begin, align="edge", color=colour, edgecolor="white", linewidth=0.6
+            begin,
+            supplied[i],
+            end - begin,
+            align="edge",
+            color=colour,
+            edgecolor=colours.paper,
+            linewidth=0.6,
         )
-        label = _plain(labels[i], _LONGEST)
+        label = plain_text(labels[i], _LONGEST)
         if label and label not in ("between words", "padding"):
             axes.text(
                 (begin + end) / 2, max(supplied[i], 0.0) + 0.04 * top, label, ha="center", va="bottom",
-                fontsize=7, rotation=60, parse_math=False,
+                fontsize=SMALL, rotation=60,
             )  # fmt: skip
-    axes.axhline(0, color="black", linewidth=0.6)
+    axes.axhline(0, color=colours.ink, linewidth=0.6)
     axes.set_ylim(
         min(0.0, *(supplied[i] for i in shown)) - 0.1 * top,
         max(0.0, *(supplied[i] for i in shown)) + 0.75 * top,
     )
-    axes.set_ylabel("logits, all paths", fontsize=8)
-    axes.tick_params(labelsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_ylabel("logits, all paths")
 
 
-def _draw_parts(figure: Figure, axes: Axes, mel: np.ndarray, parts: np.ndarray, seconds: float) -> None:
-    from matplotlib.colors import LinearSegmentedColormap
-
-    colours = LinearSegmentedColormap.from_list("against_for", [ORANGE, "white", BLUE])  # as the bars above
+def _draw_parts(
+    figure: Figure, axes: Axes, colours: Palette, mel: np.ndarray, parts: np.ndarray, seconds: float
+) -> None:
     where = (0.0, seconds, 0.0, float(len(mel)))
-    axes.imshow(mel, aspect="auto", origin="lower", extent=where, cmap="Greys", alpha=0.9)
+    axes.imshow(
+        mel,
+        aspect="auto",
+        origin="lower",
+        extent=where,
+        cmap="Greys" if colours.paper == "#ffffff" else "Greys_r",
+        alpha=0.9,
+    )
     most = float(np.quantile(np.abs(parts), 0.999)) or 1.0
     strength = np.clip(np.abs(parts) / most, 0, 1)
     drawn = axes.imshow(
-        parts, aspect="auto", origin="lower", extent=where, cmap=colours, vmin=-most, vmax=most, alpha=strength**0.5,
+        parts, aspect="auto", origin="lower", extent=where, cmap=colours.changes(), vmin=-most, vmax=most, alpha=strength**0.5,
     )  # fmt: skip
     bar = figure.colorbar(drawn, ax=axes, fraction=0.03, pad=0.01)
-    bar.set_label("against  –  for (logits a cell)", fontsize=7)
-    bar.ax.tick_params(labelsize=7)
-    axes.set_xlabel("seconds", fontsize=8)
-    axes.set_ylabel("mel band", fontsize=8)
-    axes.tick_params(labelsize=8)
+    bar.set_label("against  –  for (logits a cell)")
+    axes.set(xlabel="seconds", ylabel="mel band")
 
 
 def _smoothed(parts: np.ndarray) -> np.ndarray:
@@ -116,10 +126,3 @@ def _smoothed(parts: np.ndarray) -> np.ndarray:
         kernel = np.ones(size) / size
         out = np.apply_along_axis(lambda row, kernel=kernel: np.convolve(row, kernel, mode="same"), axis, out)
     return out
-
-
-def _plain(text: str, longest: int) -> str:
-    """On one line, without what cannot be seen, cut to a length."""
-    kept = "".join(c if unicodedata.category(c)[0] != "C" else " " for c in text)
-    one = " ".join(kept.split())
-    return one if len(one) <= longest else f"{one[: longest - 1]}…"

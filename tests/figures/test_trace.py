@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from otoscope.errors import OptionError
-from otoscope.views.figures import save_figure
-from otoscope.views.trace_figure import trace_figure
+from otoscope.figures.style import save_figure
+from otoscope.figures.trace import trace_figure
 
 
 def drawn(title="'country'", labels=("And", "between words", "country", "padding"), seconds=1.5):

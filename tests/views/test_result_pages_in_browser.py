@@ -1,0 +1,185 @@
+"""Pages of sweeps, curves and lenses as a person meets them; and what holds of every page."""
+
+import os
+from pathlib import Path
+
+import pytest
+from tests.documents.samples import a_curve, a_lens, a_sweep
+
+pytestmark = pytest.mark.browser
+AXE = Path(__file__).parents[2] / "web" / "node_modules" / "axe-core" / "axe.min.js"
+MAKERS = {"sweep": a_sweep, "curve": a_curve, "lens": a_lens}
+FIGURES = {"sweep": "sweep-restored", "curve": "curve-gender", "lens": "lens-trajectory"}
+
+
+@pytest.fixture(params=[*MAKERS, "explain"])
+def any_doc(request, doc):
+    return doc if request.param == "explain" else MAKERS[request.param]()
+
+
+# Sweeps ------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_control_is_taken_away_and_can_be_put_back(open_page):
+    page = open_page(a_sweep())
+    best = page.locator("td[data-at='0,1']")  # the last layer on top
+    assert best.inner_text() == "+75 %"
+    assert "minus the control" in page.get_by_test_id("sweep-legend").inner_text()
+    page.get_by_label("minus the control").uncheck()
+    assert best.inner_text() == "100 %"
+    assert page.url.endswith("control=kept")
+    page.reload()
+    page.locator("main").wait_for()
+    assert best.inner_text() == "100 %"
+
+
+def test_what_stands_out_is_framed_and_the_rest_is_muted(open_page):
+    page = open_page(a_sweep())
+    assert page.locator("td.marked").count() == 1
+    assert page.locator("td.muted").count() == 11
+    assert "stands out" in page.locator("td.marked").get_attribute("aria-label")
+
+
+def test_a_cell_tells_what_became_of_every_recording(open_page):
+    page = open_page(a_sweep())
+    page.locator("td.marked").click()
+    cell = page.get_by_test_id("sweep-cell")
+    assert "DL2H1 cross-attn" in cell.inner_text()
+    assert cell.locator(".outcomes li").count() == 3
+    assert "restored" in cell.locator("li").first.inner_text()
+    assert "what was said" in cell.locator("li").first.inner_text()
+    assert "+80 %" in cell.inner_text()  # its price
+    assert "cell=9" in page.url
+
+
+def test_the_grid_shows_one_recording_alone(open_page):
+    page = open_page(a_sweep())
+    page.locator("select").select_option("1")
+    assert page.locator("td[data-at='0,1']").inner_text() == "100 %"
+    assert page.locator("td[data-at='0,0']").inner_text() == "0 %"
+
+
+def test_columns_of_the_table_sort(open_page):
+    page = open_page(a_sweep())
+    first = page.locator(".sweep-table tbody tr").first
+    assert "DL2H1" in first.inner_text()
+    page.get_by_role("button", name="component").click()
+    assert "DL0H0" in first.inner_text()
+    assert page.locator("th[aria-sort=ascending]").count() == 1
+
+
+# Curves and lenses -------------------------------------------------------------------------------------------------------
+
+
+def test_a_line_can_be_hidden_and_values_are_told_by_arrow_keys(open_page):
+    page = open_page(a_curve())
+    chart = page.locator(".chart svg").first
+    assert chart.locator("g.line").count() == 3
+    chart.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    told = page.locator(".chart output").first.inner_text()
+    assert told.startswith("layer 1: probe 0.68 (0.58 to 0.73) · shuffled labels 0.50")
+    page.get_by_role("button", name="shuffled labels").click()
+    assert chart.locator("g.line").count() == 2
+    page.reload()
+    page.locator("main").wait_for()
+    assert chart.locator("g.line").count() == 2
+
+
+def test_the_lens_is_coloured_by_probability_rank_or_entropy(open_page):
+    page = open_page(a_lens())
+    cell = page.locator("[data-testid=logit-lens] td[data-at='0,0']")  # layer 2
+    tint = lambda: cell.evaluate("one => one.style.getPropertyValue('--amount')")  # noqa: E731
+    assert float(tint()) == pytest.approx(0.75)
+    page.get_by_role("radio", name="rank").check()
+    assert float(tint()) == 1.0
+    page.get_by_role("radio", name="entropy").check()
+    assert float(tint()) == pytest.approx(1 / 3, abs=0.001)
+    assert page.url.endswith("lens=entropy")
+    assert "rival" in page.locator("td[data-at='2,0']").get_attribute("aria-label")
+
+
+def test_a_click_draws_a_trajectory_and_pins_stay_beside_it(open_page):
+    page = open_page(a_lens())
+    page.locator("[data-testid=logit-lens] td[data-at='0,2']").click()
+    chart = page.get_by_test_id("trajectory")
+    assert chart.locator(".chart g.line").count() == 1
+    page.get_by_role("button", name="third").first.click()
+    page.get_by_role("button", name="Pin this token").click()
+    page.locator("[data-testid=logit-lens] td[data-at='0,3']").click()
+    assert chart.locator(".chart g.line").count() == 3
+    assert "(token 2)" in chart.inner_text()
+    assert "instead" in chart.inner_text()
+
+
+def test_the_encoder_ladder_says_what_kind_of_text_each_layer_gives(open_page):
+    page = open_page(a_lens())
+    assert page.locator(".ladder .kind").all_inner_texts() == ["correct", "loop"]
+
+
+# Every page --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_hostile_labels_are_text_everywhere(open_page, kind, label):
+    page = open_page(MAKERS[kind](label), viewport={"width": 900, "height": 800})
+    assert page.locator("img").count() == 0
+    assert page.locator("footer li bdi").last.text_content() == label
+    assert page.evaluate("document.documentElement.scrollWidth") <= 900
+
+
+@pytest.mark.parametrize("width", [420, 600])  # a telephone; 1,200 pixels at 200 %
+def test_no_page_scrolls_sideways(open_page, any_doc, width):
+    page = open_page(any_doc, viewport={"width": width, "height": 800})
+    if page.locator("td.cell").count():
+        page.locator("td.cell").first.click()
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+def test_every_control_is_reached_by_the_tabulator(open_page, any_doc):
+    page = open_page(any_doc)
+    page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    reached = page.evaluate(
+        """() => {
+          const controls = [...document.querySelectorAll('main :is(button, input, select, summary, svg[role=img], .scroll)')]
+            .filter((one) => one.matches('button, input, select, summary, svg[tabindex], [tabindex]'));
+          // Members of a widget (tokens, cells, radio buttons of one group) are reached by arrow keys from its one stop.
+          const own = controls.filter((one) => one.tabIndex < 0 && !one.closest('[role=listbox], [role=grid]') && !one.disabled);
+          return own.map((one) => one.outerHTML.slice(0, 80));
+        }"""
+    )
+    assert reached == []
+    grids = page.locator("[role=grid], [role=listbox]")
+    for i in range(grids.count()):
+        assert grids.nth(i).locator("[tabindex='0']").count() == 1
+
+
+@pytest.mark.parametrize("media", [{"reduced_motion": "reduce"}, {"forced_colors": "active"}])
+def test_pages_heed_what_the_reader_prefers(open_page, any_doc, media):
+    page = open_page(any_doc, **media)
+    moving = page.evaluate(
+        "[...document.querySelectorAll('*')].filter((one) => getComputedStyle(one).transitionDuration !== '0s').length"
+    )
+    assert moving == 0
+    if "forced_colors" in media and page.locator(".token").count():
+        chosen = page.locator(".token[aria-selected=true]")
+        assert chosen.evaluate("one => getComputedStyle(one).outlineStyle") == "solid"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(open_page, any_doc, scheme):
+    if not AXE.exists():
+        assert not os.environ.get("CI"), "axe-core is missing: run `npm ci` in web/"
+        pytest.skip("axe-core is not installed: run `npm ci` in web/")
+    page = open_page(any_doc, color_scheme=scheme, bypass_csp=True)
+    if page.locator("td.cell").count():
+        page.locator("td.cell").first.click()
+    page.evaluate(AXE.read_text("utf-8"))
+    found = page.evaluate("axe.run({runOnly: ['wcag2a', 'wcag2aa', 'wcag21aa', 'best-practice']})")
+    told = [
+        f"{one['id']}: {node['html'][:160]} {node['any'][0]['message'] if node['any'] else ''}"
+        for one in found["violations"]
+        for node in one["nodes"][:3]
+    ]
+    assert told == []

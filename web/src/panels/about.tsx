@@ -1,0 +1,65 @@
+/** Head and foot that documents of results share. */
+
+import type { ComponentChildren } from "preact";
+import { shortened } from "../model/numbers.ts";
+
+interface AboutProps {
+  doc: {
+    title: string;
+    model: string;
+    cautions?: string[];
+    settings: Record<string, string | number | boolean | null>;
+    versions: Record<string, string>;
+    notes: string[];
+  };
+  children: ComponentChildren;
+}
+
+export function Head({ doc, headline, children }: AboutProps & { headline: ComponentChildren }) {
+  return (
+    <header>
+      <p class="title">
+        <bdi title={doc.title}>{shortened(doc.title, 200)}</bdi>
+      </p>
+      <h1>{headline}</h1>
+      <p class="lead">{children}</p>
+      {doc.cautions?.map((line, i) => (
+        <p class="caution" key={i}>
+          <bdi>{line}</bdi>
+        </p>
+      ))}
+    </header>
+  );
+}
+
+export function Foot({ doc, children }: AboutProps) {
+  const facts = [["model", doc.model], ...Object.entries(doc.settings), ...Object.entries(doc.versions)].filter(([, value]) => value !== null);
+  return (
+    <footer>
+      <h2>Reading this page</h2>
+      <ul>
+        {children}
+        {doc.notes.map((note, i) => (
+          <li key={i}>
+            <bdi>{note}</bdi>
+          </li>
+        ))}
+      </ul>
+      <details class="facts">
+        <summary>Settings and versions</summary>
+        <dl>
+          {facts.map(([name, value], i) => (
+            <div key={i}>
+              <dt>
+                <bdi>{shortened(String(name), 80)}</bdi>
+              </dt>
+              <dd>
+                <bdi>{shortened(String(value), 400)}</bdi>
+              </dd>
+            </div>
+          ))}
+        </dl>
+      </details>
+    </footer>
+  );
+}
