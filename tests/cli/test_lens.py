@@ -64,7 +64,7 @@ def test_a_clip_gives_json_a_figure_and_tables(place, capsys):
     assert data["encoder"][-1]["text"] == data["text"]
     assert "layer 3  correct" in out
     assert (place / "out.png").stat().st_size > 10_000
-    assert sorted(p.name for p in place.iterdir()) == ["clip.flac", "out.json", "out.png"]
+    assert sorted(p.name for p in place.iterdir()) == ["clip.flac", "out.html", "out.json", "out.png"]
 
 
 @pytest.mark.weights
