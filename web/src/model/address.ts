@@ -20,8 +20,10 @@ export function indexInAddress(hash: string, name: string, count: number): numbe
 export function addressWith(hash: string, changes: Record<string, string | string[] | undefined>): string {
   const all = new URLSearchParams(hash.replace(/^#/, ""));
   for (const [name, value] of Object.entries(changes)) {
-    all.delete(name);
-    for (const one of value === undefined ? [] : [value].flat()) all.append(name, one);
+    const [first, ...more] = value === undefined ? [] : [value].flat();
+    if (first === undefined) all.delete(name);
+    else all.set(name, first); // in its old place
+    for (const one of more) all.append(name, one);
   }
   return `#${all}`.replaceAll("%3A", ":").replaceAll("%40", "@"); // as people would write it
 }
