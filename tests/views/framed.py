@@ -1,5 +1,7 @@
 """A page in the frame of a notebook, used as a page of its own is."""
 
+from fnmatch import fnmatch
+
 from otoscope.views.notebook import frame_of
 
 
@@ -8,7 +10,9 @@ class Framed:
 
     def __init__(self, page):
         self._page = page
-        self._frame = next(frame for frame in page.frames if frame != page.main_frame)
+        frame = page.locator("iframe").element_handle().content_frame()  # a large srcdoc takes a moment
+        assert frame is not None
+        self._frame = frame
 
     def __getattr__(self, name):
         return getattr(self._frame if hasattr(self._frame, name) else self._page, name)
@@ -18,6 +22,14 @@ class Framed:
         self._page.evaluate(
             "m => document.querySelector('iframe').contentWindow.postMessage(m, '*')", message
         )
+
+    def wait_for_url(self, pattern):
+        """Wait until the frame's own address fits; it has no path."""
+        for _ in range(100):
+            if fnmatch(self._frame.url, pattern.replace("**/", "*")):
+                return
+            self._page.wait_for_timeout(50)
+        raise AssertionError(f"{self._frame.url} does not come to fit {pattern}")
 
     def reload(self):
         """Show the frame anew, and tell it what was chosen, as a widget does."""

@@ -56,6 +56,7 @@ def test_hovering_a_node_names_it_and_marks_its_row_and_the_other_way_round(open
     at = tip.evaluate("(tip) => [parseFloat(tip.style.left), parseFloat(tip.style.top)]")
     page.mouse.move(2, 2)
     assert tip.count() == 0
+    page.get_by_test_id("graph-canvas").hover(position={"x": 1, "y": at[1] + 1})  # brings it into view
     area = page.get_by_test_id("graph-canvas").bounding_box()
     page.mouse.move(area["x"] + at[0] + 1, area["y"] + at[1] + 1)
     assert "hovered" in row.get_attribute("class")

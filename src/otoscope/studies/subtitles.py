@@ -87,7 +87,8 @@ def file_names(recordings: Iterable[str], format: Format) -> list[str]:
 
 
 def _stem(recording: str) -> str:
-    parts = PurePath(recording.replace("\\", "/")).with_suffix("").parts if recording.strip("/. ") else ()
+    path = recording.replace("\\", "/")
+    parts = PurePath(path).with_suffix("").parts if path.strip("/. ") else ()
     joined = "_".join(part.strip() for part in parts if part.strip("/. "))
     safe = "".join(c if c.isalnum() or c in "-_.() " else "_" for c in joined).lstrip(".")
     return safe[-_NAME_LENGTH // 2 :] or "recording"
