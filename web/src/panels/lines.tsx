@@ -1,6 +1,7 @@
 /** Lines that do the same elsewhere, to be copied: Python and the command line. */
 
 import { useEffect, useRef, useState } from "preact/hooks";
+import { copied } from "../clipboard.ts";
 
 export function Lines({ python, command }: { python: string; command: string }) {
   return (
@@ -30,22 +31,4 @@ function Line({ name, text }: { name: string; text: string }) {
       </button>
     </div>
   );
-}
-
-/** Frames of notebooks have no clipboard of their own; the old way works there. */
-async function copied(text: string): Promise<boolean> {
-  try {
-    await navigator.clipboard.writeText(text);
-    return true;
-  } catch {
-    const area = document.createElement("textarea");
-    area.value = text;
-    area.style.position = "fixed";
-    area.style.opacity = "0";
-    document.body.append(area);
-    area.select();
-    const done = document.execCommand("copy");
-    area.remove();
-    return done;
-  }
 }

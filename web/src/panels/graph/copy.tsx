@@ -1,6 +1,7 @@
 /** The same again elsewhere: as Python, as a command, and what was written on the graph as a file's text. */
 
 import { useState } from "preact/hooks";
+import { copied } from "../../clipboard.ts";
 import type { Graph } from "../../model/graph.ts";
 import { commandOf, pythonOf, type View } from "../../model/graph-state.ts";
 
@@ -14,12 +15,8 @@ export function CopyAs({ graph, view }: { graph: Graph; view: View }) {
   const [shown, setShown] = useState<keyof typeof texts | null>(null);
   const copy = async (name: keyof typeof texts) => {
     setShown(name);
-    try {
-      await navigator.clipboard.writeText(texts[name]);
-      setTold("Copied.");
-    } catch {
-      setTold("This place does not let a page copy; select the text and copy it.");
-    }
+    const done = await copied(texts[name]);
+    setTold(done ? "Copied." : "This place does not let a page copy; select the text and copy it.");
   };
   return (
     <div class="graph-copy">
