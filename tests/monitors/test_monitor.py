@@ -13,7 +13,15 @@ from tests.patching.worlds import hearing_whisper, spans
 from otoscope.errors import ModelError, OptionError
 from otoscope.models.transcripts import DecodeOptions
 from otoscope.monitors.collecting import collect
-from otoscope.monitors.monitor import Monitor, calibrated, conformal_threshold, inputs_of, joined_risk
+from otoscope.monitors.monitor import (
+    Monitor,
+    Progress,
+    Watch,
+    calibrated,
+    conformal_threshold,
+    inputs_of,
+    joined_risk,
+)
 from otoscope.monitors.running import watch_all
 
 OPTIONS = DecodeOptions(language="en", max_positions=24)
@@ -68,6 +76,14 @@ def test_every_token_has_a_risk_and_the_window_the_highest(model, monitor):
     assert json.loads(json.dumps(told)) == told
     assert {"threshold", "false_alarm_rate"} <= set(told)
     assert watched._repr_html_().count("<span") == len(segment["tokens"])
+
+
+@pytest.mark.parametrize(("every", "alarmed"), [(1, False), (2, False), (3, True), (32, True)])
+def test_a_row_is_in_alarm_for_as_many_steps_as_are_looked_at_together(model, monitor, every, alarmed):
+    watch = Watch(monitor, model, every=every)
+    assert not watch.alarmed(0)
+    watch.scorer.rows[0] = Progress(risks=[0.1, 0.99, 0.1, 0.1])
+    assert watch.alarmed(0) == alarmed
 
 
 def test_it_comes_back_from_disk_as_it_was(model, monitor, tmp_path):

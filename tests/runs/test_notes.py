@@ -22,6 +22,8 @@ def test_a_note_is_kept_replaced_and_taken_away(tmp_path):
     notes.write("feature 2 7", "another name")
     notes.write("feature 2 8", "  ")
     assert [(n.text, n.author) for n in notes.read().values()] == [("another name", "")]
+    notes.write("feature 2 7", " ", keep_empty=True)
+    assert [n.text for n in notes.read().values()] == [""]
 
 
 def test_many_programs_write_at_once(tmp_path):

@@ -410,6 +410,11 @@ def pages_server(tmp_path_factory):
 @pytest.fixture(params=["file", "server", "notebook"])
 def open_page(request, visit, tmp_path):
     """Open a document's page: from disk, on a server and in the frame of a notebook."""
+    if (
+        request.param == "server"
+    ):  # what one test wrote onto a document is not for the next that shows the same
+        for path in request.getfixturevalue("pages_server").folder.iterdir():
+            path.unlink()
 
     def opened(doc, fragment="", **options):
         if request.param == "file":

@@ -11,8 +11,9 @@ import httpx
 
 from otoscope.views.gate import Gate, bind
 from otoscope.views.server import Limits, Server, uvicorn_server
+from otoscope.views.server_entries import id_of
 from otoscope.views.server_jobs import Queue
-from otoscope.views.server_runs import Shelf, id_of
+from otoscope.views.server_runs import Shelf
 from otoscope.views.server_work import Setup, Workshop
 
 KEY = "a-key-that-nobody-guesses"

@@ -26,6 +26,32 @@ def test_the_sound_comes_from_the_document(make_doc):
         clip_of(doc.model_copy(update={"resources": {"other": Resource(media_type="a/b", data="")}}))
 
 
+def sounding(doc, samples, rate=16_000, form="FLAC"):
+    """The document with another sound."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, rate, format=form)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return doc.model_copy(update={"resources": {"audio": Resource(media_type="audio/x", data=data)}})
+
+
+def test_a_few_bytes_that_unpack_to_hours_are_not_unpacked(make_doc, monkeypatch):
+    doc = make_doc(tokens=["a"], text="a", duration=0.5)
+    assert clip_of(sounding(doc, np.zeros(30 * 16_000)), 30.0).duration == 30.0
+    long, wide = sounding(doc, np.zeros(600 * 16_000)), sounding(doc, np.zeros((30 * 16_000, 8)))
+    assert len(long.resources["audio"].data) < 200_000
+    monkeypatch.setattr(soundfile, "read", lambda *_, **__: pytest.fail("it was read"))
+    for trap in (long, wide):
+        with pytest.raises(OptionError, match="longer than one window of 30 s"):
+            clip_of(trap, 30.0)
+
+
+def test_sound_that_is_damaged_is_refused(make_doc):
+    data = base64.b64encode(b"no sound").decode()
+    resources = {"audio": Resource(media_type="audio/wav", data=data)}
+    with pytest.raises(OptionError, match="damaged"):
+        clip_of(make_doc().model_copy(update={"resources": resources}))
+
+
 @pytest.mark.parametrize(
     ("op", "args", "words"),
     [

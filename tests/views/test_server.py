@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import gzip
 import http.client
 import json
@@ -11,6 +12,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -19,10 +21,11 @@ from tests.views.served import KEY, serving
 
 import otoscope as oto
 from otoscope.documents.explain import ExplainDoc
+from otoscope.runs.annotations import AnnotationStore
 from otoscope.views.page import render_page, save_page
 from otoscope.views.server import Limits
+from otoscope.views.server_entries import id_of
 from otoscope.views.server_jobs import CancelledError, Job
-from otoscope.views.server_runs import id_of
 from otoscope.views.server_work import free_name, plain_name
 
 httpx = pytest.importorskip("httpx")
@@ -212,6 +215,52 @@ def test_a_page_that_is_damaged_or_a_trap_is_listed_with_the_reason(client, fold
     assert reason in refused(client.get(f"/api/runs/{run['id']}/document"), 422)
 
 
+@pytest.mark.parametrize("duration", ["NaN", "1e999", "-1e999", "-1", "9" * 401, "true", '"long"', "1e300"])
+def test_a_duration_that_no_recording_has_is_left_out_of_the_list(client, folder, duration, doc):
+    save_page(doc, folder / "good.html")
+    odd = f'{{"kind": "explain", "title": "odd", "audio": {{"duration": {duration}}}, "transcript": {{"wer": {duration}}}}}'
+    (folder / "odd.html").write_text(page_with(odd, packed=False))
+    found = runs(client)
+    assert (found["good.html"]["duration"], found["odd.html"]["title"]) == (11.0, "odd")
+    assert found["odd.html"]["duration"] is None
+
+
+def test_a_name_that_is_no_text_is_listed_and_opens(client, folder, doc):
+    name = os.fsdecode(b"caf\xe9.html")
+    try:
+        save_page(doc, folder / "good.html")
+        (folder / "good.html").rename(folder / name)
+    except OSError:
+        pytest.skip("The file system takes no such name.")
+    (run,) = client.get("/api/runs").json()["runs"]
+    assert run["path"] == name
+    assert client.get(f"/api/runs/{run['id']}/document").json()["title"] == doc.title
+
+
+def test_whatever_goes_wrong_with_one_file_the_others_are_listed(client, folder, doc, monkeypatch):
+    from otoscope.views import server_entries
+
+    def trapped(data):
+        if data["title"] == "trap":
+            raise RecursionError
+        return {"kind": "explain", "title": "good"}
+
+    monkeypatch.setattr(server_entries, "summary", trapped)
+    save_page(doc, folder / "good.html")
+    (folder / "trap.html").write_text(page_with('{"kind": "explain", "title": "trap"}', packed=False))
+    found = runs(client)
+    assert found["good.html"]["broken"] is None
+    assert "RecursionError" in found["trap.html"]["broken"]
+    assert "RecursionError" in refused(client.get(f"/api/runs/{id_of('trap.html')}/document"), 422)
+
+
+def test_settings_that_are_not_finite_are_shown_as_text(client, folder):
+    (folder / "run.json").write_text('{"kind": "probe", "settings": {"a": NaN, "b": -1e999, "c": 2}}')
+    (run,) = runs(client).values()
+    settings = client.get(f"/api/runs/{run['id']}/description").json()["settings"]
+    assert settings == {"a": "NaN", "b": "-Infinity", "c": 2}
+
+
 @pytest.mark.parametrize(
     "change", [{"kind": "unknown"}, {"version": 2}, {"title": 3}, {"extra": 1}, {"transcript": {"text": []}}]
 )
@@ -251,6 +300,18 @@ def test_a_note_is_kept_listed_and_exported_with_the_run(client, folder, doc, tm
     assert "too long" in refused(
         client.put(f"/api/runs/{id_of('other.html')}/note", json={"text": "x" * 20_000}), 400
     )
+
+
+def test_a_note_that_is_in_the_file_is_listed_replaced_and_taken_away(client, folder, doc):
+    save_page(doc.model_copy(update={"note": "from elsewhere"}), folder / "copy.html")
+    id, at = id_of("copy.html"), f"/api/runs/{id_of('copy.html')}"
+    assert runs(client)["copy.html"]["note"] == "from elsewhere"
+    assert client.get(f"{at}/document").json()["note"] == "from elsewhere"
+    for text in ("mine", ""):
+        client.put(f"{at}/note", json={"text": text})
+        assert runs(client)["copy.html"].get("note", "") == text
+        assert client.get(f"{at}/document").json().get("note", "") == text
+    assert id == runs(client)["copy.html"]["id"]
 
 
 def graph_doc():
@@ -302,6 +363,65 @@ def test_labels_pins_and_supernodes_come_back_and_are_exported(client, folder, t
         )
 
 
+def test_a_file_that_was_written_again_is_another_at_once(client, folder, make_doc):
+    save_page(graph_doc(), folder / "a.html")
+    at = f"/api/runs/{runs(client)['a.html']['id']}"
+    client.put(f"{at}/note", json={"text": "of the graph"})
+    annotations = {"place": "graph", "annotations": {"pins": ["t"]}}
+    assert client.put(f"{at}/annotations", json=annotations).status_code == 204
+    save_page(
+        make_doc(tokens=["a"], text="a", duration=0.5), folder / "a.html"
+    )  # the list is not asked for again
+    told = client.get(f"{at}/document").json()
+    assert (told["kind"], told.get("note")) == ("explain", None)
+    refused(client.put(f"{at}/annotations", json=annotations), 422)
+    client.put(f"{at}/note", json={"text": "of the sound"})
+    save_page(graph_doc(), folder / "a.html")
+    told = client.get(f"{at}/document").json()
+    assert (told["note"], told["graph"]["annotations"]["pins"]) == ("of the graph", ["t"])
+    (folder / "a.html").unlink()
+    refused(client.get(f"{at}/document"), 404)
+
+
+def test_annotations_that_no_longer_fit_keep_no_document_shut(client, folder):
+    save_page(graph_doc(), folder / "a.html")
+    (run,) = runs(client).values()
+    store = AnnotationStore(folder)
+    for place, value in [("graph", {"of a later version": 1}), ("circuits/0/graph", {"pins": ["t"]})]:
+        store.write(run["digest"], place, value)
+        told = client.get(f"/api/runs/{run['id']}/document").json()
+        assert told["graph"]["annotations"]["pins"] == []
+    answer = client.put(
+        f"/api/runs/{run['id']}/annotations", json={"place": "graph", "annotations": {"pins": ["t"]}}
+    )
+    assert answer.status_code == 204
+
+
+def test_a_document_is_checked_once_and_few_are_kept(folder, make_doc, monkeypatch):
+    from otoscope.views import server_runs
+
+    checked = []
+    whole = server_runs.document_of
+    monkeypatch.setattr(server_runs, "document_of", lambda data: checked.append(data["title"]) or whole(data))
+    for i in range(6):
+        small = make_doc(tokens=["a"], text="a", duration=0.5, title=f"{i}")
+        save_page(small, folder / f"{i}.html")
+    shelf = server_runs.Shelf(folder)
+    shelf.refresh(60)
+    for i in (0, 1, 0, 1):
+        assert shelf.document(id_of(f"{i}.html")).title == f"{i}"
+    assert checked == ["0", "1"]
+    for i in (2, 3, 4, 5, 0):
+        shelf.document(id_of(f"{i}.html"))
+    assert checked == ["0", "1", "2", "3", "4", "5", "0"]
+    shelf.write_note(id_of("0.html"), "new")
+    assert shelf.document(id_of("0.html")).note == "new"
+    monkeypatch.setattr(server_runs, "_KEPT_BYTES", 10)
+    checked.clear()
+    assert [shelf.document(id_of("5.html")).title for _ in range(2)] == ["5", "5"]
+    assert len(checked) <= 2
+
+
 # Sound that comes in
 
 
@@ -338,6 +458,10 @@ def test_who_sends_nothing_is_not_waited_for(served):
         '{"offset": -1}',
         '{"token": true}',
         '{"offset": 1e999}',
+        '{"offset": NaN}',
+        '{"circuits": 6}',
+        '{"circuits": -1}',
+        '{"circuits": 1.5}',
     ],
 )
 def test_options_that_cannot_be_used_are_refused(client, options):
@@ -409,6 +533,39 @@ def test_jobs_wait_for_each_other_and_no_more_wait_than_may(served, client, jfk)
     refused(client.delete("/api/jobs/none"), 404)
 
 
+def test_a_job_that_was_called_off_keeps_no_sound(served, client, jfk, monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    first, entered, _ = blocking(served)
+    assert entered.wait(5)
+    job = client.post("/api/explain?name=jfk.flac", content=jfk.read_bytes()).json()
+    assert [path.name for path in tmp_path.rglob("*.flac")] == ["jfk.flac"]
+    client.delete(f"/api/jobs/{job['id']}")
+    gc.collect()
+    assert list(tmp_path.iterdir()) == []
+    client.delete(f"/api/jobs/{first.id}")
+    wait_for(lambda: first.finished)
+
+
+def test_the_end_of_a_job_is_forgotten_without_another_that_comes(served, client, monkeypatch):
+    job = served.queue.add(Job("explain", "x", lambda job: {}))
+    wait_for(lambda: job.finished)
+    assert client.get(f"/api/jobs/{job.id}").status_code == 200
+    monkeypatch.setattr("otoscope.views.server_jobs._KEPT", 0.0)
+    client.get("/api/runs")
+    monkeypatch.undo()
+    refused(client.get(f"/api/jobs/{job.id}"), 404)
+
+
+def test_an_answer_that_was_streamed_is_not_kept(served, client, folder, make_doc, monkeypatch):
+    save_page(make_doc(tokens=["a"], text="a", duration=0.5), folder / "a.html")
+    runs(client)
+    monkeypatch.setattr(served.workshop, "act", lambda job, op, args, doc: {"sound": "x" * 1000})
+    answer = client.post("/api/act", json={"run": id_of("a.html"), "op": "intervene"})
+    told = [json.loads(line) for line in answer.iter_lines()][-1]
+    assert told["answer"] == {"sound": "x" * 1000}
+    wait_for(lambda: client.get(f"/api/jobs/{told['id']}").json()["answer"] == {}, 10)
+
+
 def test_a_job_that_fails_tells_why_and_the_next_is_done(served, client):
     def fails(job):
         raise ValueError("broken <b>")
@@ -451,14 +608,17 @@ def test_progress_inside_a_step_counts_and_any_step_is_a_way_out(served):
 @pytest.mark.weights
 @pytest.mark.slow
 def test_two_recordings_at_once_are_explained_one_after_the_other(client, folder, jfk, shorter):
+    asked = [("../a.wav", "{}"), ("a.wav", '{"circuits": 0}')]
     jobs = [
-        client.post(f"/api/explain?name={name}", content=shorter).json() for name in ("../a.wav", "a.wav")
+        client.post("/api/explain", params={"name": name, "options": options}, content=shorter).json()
+        for name, options in asked
     ]
     wait_for(lambda: all(client.get(f"/api/jobs/{job['id']}").json()["state"] == "done" for job in jobs))
     found = runs(client)
     assert set(found) == {"a.html", "a-2.html"}
     assert all("fellow" in run["text"] for run in found.values())
     assert oto.read_document(folder / "a.html").audio.file == "a.wav"
+    assert [len(oto.read_document(folder / name).circuits) for name in ("a.html", "a-2.html")] == [1, 0]
 
 
 @pytest.fixture

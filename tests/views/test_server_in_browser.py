@@ -9,7 +9,7 @@ from tests.views.served import serving
 
 import otoscope as oto
 from otoscope.views.page import save_page
-from otoscope.views.server_runs import id_of
+from otoscope.views.server_entries import id_of
 
 pytestmark = pytest.mark.browser
 

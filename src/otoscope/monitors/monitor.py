@@ -368,6 +368,7 @@ class Watch:
     ) -> None:
         monitor.check(model)
         self.monitor, self.model, self.listener, self.keeping = monitor, model, listener, keeping
+        self.every = every
         self.newest: dict[int, Progress] = {}
         self.scorer = Scorer(monitor)
         self._done: dict[tuple[int, int], Progress] = {}
@@ -386,7 +387,7 @@ class Watch:
     def alarmed(self, row: int) -> bool:
         """Whether a row of the batch is in alarm at one of the newest steps, which are looked at together."""
         progress = self.scorer.rows.get(row)
-        return progress is not None and max(progress.risks[-EVERY:]) >= self.monitor.threshold
+        return progress is not None and max(progress.risks[-self.every :]) >= self.monitor.threshold
 
     @contextmanager
     def over(self, clips: Sequence[Clip]) -> Iterator[None]:

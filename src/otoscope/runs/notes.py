@@ -54,8 +54,14 @@ class Notes:
     def __init__(self, folder: Path | str) -> None:
         self.path = Path(folder) / FILE
 
-    def write(self, about: str, text: str, author: str = "") -> Note:
+    def write(self, about: str, text: str, author: str = "", keep_empty: bool = False) -> Note:
         """Write a note, or another text in place of one; an empty text takes it away.
+
+        Args:
+            about: What it is about.
+            text: What to write.
+            author: Who writes it.
+            keep_empty: Keep an empty text as one: it stands for the absence of a note that the result itself carries.
 
         Raises:
             OptionError: The text is too long.
@@ -68,7 +74,7 @@ class Notes:
             )
         note = Note(about, text, author, datetime.now(UTC).isoformat(timespec="seconds"))
         with opened(self.path, _TABLE) as database:
-            if text:
+            if text or keep_empty:
                 database.execute("insert or replace into notes values (?, ?, ?, ?)", (about, *_plain(note)))
             else:
                 database.execute("delete from notes where about = ?", (about,))

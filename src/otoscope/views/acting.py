@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from otoscope.models.base import Model
 
 _MOST_CONTROLS = 50
+_WINDOW = 30.0  # s, of models that do not say
+_SPARE = 1.0  # s by which a page's sound may be longer than a window
+_MOST_VALUES = 2 * 48_000  # a second, of all channels
 
 
 class Acts:
@@ -92,7 +95,7 @@ class Acts:
             ) from error
         outcome = intervene(
             self.model,
-            clip_of(doc),
+            clip_of(doc, getattr(self.model, "window_seconds", _WINDOW)),
             intervention,
             language=_language(args, doc),
             controls=_whole(args, "controls", 5, _MOST_CONTROLS),
@@ -101,11 +104,16 @@ class Acts:
         return outcome.model_dump(mode="json", exclude_none=True)
 
 
-def clip_of(doc: Document) -> Clip:
+def clip_of(doc: Document, seconds: float = _WINDOW) -> Clip:
     """The sound that a document carries, with the name and the place it has in its recording.
 
+    Args:
+        doc: The document; it may come from anywhere, and a few bytes of sound may unpack to gigabytes.
+        seconds: The longest sound to take, such as a window of the model; one second more is let pass.
+
     Raises:
-        OptionError: It carries none.
+        AudioError: The sound cannot be heard.
+        OptionError: It carries none, or one that is damaged or too long.
     """
     import soundfile
 
@@ -114,7 +122,18 @@ def clip_of(doc: Document) -> Clip:
     resource = getattr(doc, "resources", {}).get("audio")
     if resource is None:
         raise OptionError("This page carries no sound to change.", "Open the page of a recording.")
-    samples, rate = soundfile.read(io.BytesIO(base64.b64decode(resource.data)), dtype="float32")
+    raw = base64.b64decode(resource.data)
+    try:
+        told = soundfile.info(io.BytesIO(raw))
+        most = int((seconds + _SPARE) * told.samplerate)
+        if told.frames > most or told.frames * told.channels > (seconds + _SPARE) * _MOST_VALUES:
+            raise OptionError(
+                f"The sound of this page is longer than one window of {seconds:g} s.",
+                "Explain the recording again.",
+            )
+        samples, rate = soundfile.read(io.BytesIO(raw), frames=most, dtype="float32")
+    except soundfile.SoundFileError:
+        raise OptionError("The sound of this page is damaged.", "Explain the recording again.") from None
     about = getattr(getattr(doc, "sound", None) or doc, "audio", None)
     made = Clip.of(samples, rate)
     return Clip(made.samples, getattr(about, "file", None), getattr(about, "start", 0.0))

@@ -18,16 +18,26 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import HTMLResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from otoscope import __version__
-from otoscope.errors import AudioError, DocumentError, OptionError, OtoscopeError
+from otoscope.errors import OtoscopeError
 from otoscope.views.acting import Acts
 from otoscope.views.gate import HEADERS, UNKNOWN_NAME, Gate
 from otoscope.views.page import render_page, static
-from otoscope.views.server_jobs import FullError, Job, Queue
-from otoscope.views.server_runs import Shelf, UnknownRunError, id_of
+from otoscope.views.server_entries import id_of
+from otoscope.views.server_jobs import Job, Queue
+from otoscope.views.server_requests import (
+    RefusalError,
+    json_answer,
+    json_body,
+    key_in,
+    pieces_of,
+    refused,
+    status_of,
+)
+from otoscope.views.server_runs import Shelf, UnknownRunError
 from otoscope.views.server_shell import FILES, render_shell
 from otoscope.views.server_work import Parcel, Workshop, checked_options, checked_sound
 
@@ -50,14 +60,6 @@ class Limits:
     body: int = 2 * 2**20
     waiting: int = 8
     idle: float = 30.0
-
-
-class RefusalError(Exception):
-    """Why a request is refused: a status of HTTP, a reason and a remedy."""
-
-    def __init__(self, status: int, reason: str, remedy: str) -> None:
-        super().__init__(reason)
-        self.status, self.reason, self.remedy = status, reason, remedy
 
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -111,59 +113,27 @@ class Server:
             try:
                 if not self.gate.is_ours(request):
                     raise RefusalError(403, UNKNOWN_NAME, "Use the address that it printed.")
-                if secret and not self.gate.knows(_shown(request)):
+                if secret and not self.gate.knows(key_in(request)):
                     raise RefusalError(
                         401, "The key is wrong.", "Open the address that `otoscope serve` printed."
                     )
                 answer = await handler(request)
             except RefusalError as refusal:
-                answer = _refused(refusal.status, refusal.reason, refusal.remedy)
+                answer = refused(refusal.status, refusal.reason, refusal.remedy)
             except OtoscopeError as error:
-                answer = _refused(_status(error), error.reason, error.remedy)
+                answer = refused(status_of(error), error.reason, error.remedy)
             except ClientDisconnect:
                 answer = Response(status_code=400)
             except Exception as error:
                 _log.exception("An error that was not expected.")
                 reason = f"otoscope met an error it did not expect: {type(error).__name__}."
-                answer = _refused(
-                    500, reason, "This is a bug; please report it with what the terminal shows."
-                )
+                answer = refused(500, reason, "This is a bug; please report it with what the terminal shows.")
             answer.headers.update(
                 {name: value for name, value in HEADERS.items() if name not in answer.headers}
             )
             return answer
 
         return guarded
-
-    async def _body(self, request: Request, most: int) -> AsyncIterator[bytes]:
-        """What a request sends, piece by piece, never more than `most` bytes and never for ever."""
-        told = request.headers.get("content-length", "")
-        count, pieces = int(told) if told.isdigit() else 0, request.stream()
-        too_big = RefusalError(413, f"That is more than {most / 2**20:.0f} MB.", "Send less.")
-        if count > most:
-            raise too_big
-        count = 0
-        while True:
-            try:
-                piece = await asyncio.wait_for(anext(pieces, None), self.limits.idle)
-            except TimeoutError:
-                raise RefusalError(408, "Nothing came for too long.", "Try again.") from None
-            if piece is None:
-                return
-            count += len(piece)
-            if count > most:
-                raise too_big
-            yield piece
-
-    async def _json(self, request: Request) -> dict[str, Any]:
-        text = b"".join([piece async for piece in self._body(request, self.limits.body)])
-        try:
-            told = json.loads(text)
-        except (ValueError, RecursionError):
-            told = None
-        if not isinstance(told, dict):
-            raise RefusalError(400, "The request is no JSON object.", "Send one.")
-        return told
 
     # Pages ---------------------------------------------------------------------------------------------------------------
 
@@ -188,7 +158,7 @@ class Server:
             "ops": list(Acts.ops),
             "upload": self.limits.upload,
         }
-        return _json(about)
+        return json_answer(about)
 
     async def _runs(self, request: Request) -> Response:
         """The list, left out where it is as the asker has seen it, and the jobs."""
@@ -200,28 +170,28 @@ class Server:
             told = {"seen": seen, "unread": unread, "jobs": self.queue.listing("explain")}
             return told if request.query_params.get("seen") == seen else told | {"runs": runs}
 
-        return _json(await run_in_threadpool(look))
+        return json_answer(await run_in_threadpool(look))
 
     async def _document(self, request: Request) -> Response:
         text = await run_in_threadpool(lambda: self._opened(request).dumps())
         return Response(text, media_type="application/json")
 
     async def _description(self, request: Request) -> Response:
-        return _json(await run_in_threadpool(lambda: self.shelf.description(self._known(request))))
+        return json_answer(await run_in_threadpool(lambda: self.shelf.description(self._known(request))))
 
     async def _page(self, request: Request) -> Response:
         """The run as a file to keep, with all that was written onto it."""
         return HTMLResponse(await run_in_threadpool(lambda: render_page(self._opened(request))))  # pyright: ignore[reportArgumentType]
 
     async def _note(self, request: Request) -> Response:
-        text = (await self._json(request)).get("text")
+        text = (await json_body(request, self.limits.body, self.limits.idle)).get("text")
         if not isinstance(text, str):
             raise RefusalError(400, "The note is no text.", 'Send {"text": "..."}.')
         await run_in_threadpool(lambda: self.shelf.write_note(self._known(request), text))
         return Response(status_code=204)
 
     async def _annotate(self, request: Request) -> Response:
-        told = await self._json(request)
+        told = await json_body(request, self.limits.body, self.limits.idle)
         place, value = told.get("place"), told.get("annotations")
         if not isinstance(place, str) or not isinstance(value, dict):
             raise RefusalError(400, "place or annotations are missing.", "Send both.")
@@ -252,7 +222,7 @@ class Server:
         parcel = Parcel(request.query_params.get("name", ""))
         try:
             with parcel.path.open("wb") as file:
-                async for piece in self._body(request, self.limits.upload):
+                async for piece in pieces_of(request, self.limits.upload, self.limits.idle):
                     file.write(piece)
             await run_in_threadpool(checked_sound, parcel.path)
 
@@ -268,13 +238,13 @@ class Server:
         except BaseException:
             parcel.drop()
             raise
-        return _json(self.queue.told(job), 202)
+        return json_answer(self.queue.told(job), 202)
 
     async def _job(self, request: Request) -> Response:
         told = self.queue.job(request.path_params["id"])
         if told is None:
             raise RefusalError(404, "There is no such job, or no longer.", "Look at the list of runs.")
-        return _json(told)
+        return json_answer(told)
 
     async def _cancel(self, request: Request) -> Response:
         if not self.queue.cancel(request.path_params["id"]):
@@ -283,7 +253,7 @@ class Server:
 
     async def _act(self, request: Request) -> Response:
         """Run an operation on a run's document. Progress and the answer come as lines of JSON; who hangs up cancels it."""
-        told = await self._json(request)
+        told = await json_body(request, self.limits.body, self.limits.idle)
         run, op, args = told.get("run"), told.get("op"), told.get("args", {})
         if not (isinstance(run, str) and isinstance(op, str) and isinstance(args, dict)):
             raise RefusalError(400, "run, op or args are missing.", "Send all three.")
@@ -303,31 +273,7 @@ class Server:
                 last = told
                 await asyncio.sleep(_LOOK)
         finally:
-            self.queue.cancel(job.id)
-
-
-def _shown(request: Request) -> str:
-    kind, _, token = request.headers.get("authorization", "").partition(" ")
-    return token if kind.lower() == "bearer" else ""
-
-
-def _status(error: OtoscopeError) -> int:
-    """The status of HTTP that says what sort of refusal it is."""
-    statuses = (
-        (UnknownRunError, 404),
-        (FullError, 429),
-        ((AudioError, DocumentError), 422),
-        (OptionError, 400),
-    )
-    return next((status for kinds, status in statuses if isinstance(error, kinds)), 500)
-
-
-def _refused(status: int, reason: str, remedy: str) -> Response:
-    return _json({"reason": reason, "remedy": remedy}, status)
-
-
-def _json(value: Any, status: int = 200) -> Response:
-    return JSONResponse(value, status)
+            self.queue.leave(job)
 
 
 def uvicorn_server(app: Any, graceful: int = 3) -> Any:

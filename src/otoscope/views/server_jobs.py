@@ -43,6 +43,7 @@ class Job:
         answer: What came of it.
         reason: Why it failed.
         remedy: What to do about that.
+        awaited: Whether anybody may still ask for the answer.
     """
 
     what: str
@@ -56,6 +57,7 @@ class Job:
     answer: dict[str, Any] = field(default_factory=dict)
     reason: str = ""
     remedy: str = ""
+    awaited: bool = True
     ended: float = 0.0
     unwanted: threading.Event = field(default_factory=threading.Event)
 
@@ -139,11 +141,19 @@ class Queue:
             if job in self._waiting:
                 self._waiting.remove(job)
                 job.end("cancelled")
+                job.work = _nothing
             return True
+
+    def leave(self, job: Job) -> None:
+        """The only one who waited for a job has gone, or has its answer: call it off, and keep no answer."""
+        with self._changed:
+            self.cancel(job.id)
+            job.awaited, job.answer = False, {}
 
     def listing(self, what: str | None = None) -> list[dict[str, Any]]:
         """Jobs that wait, are being done or have just ended, ready for JSON; of one sort or of all."""
         with self._changed:
+            self._forget()
             since = time.monotonic() - _RECENT
             jobs = [job for job in self._jobs.values() if not job.finished or job.ended > since]
             return [self.told(job) for job in jobs if what in (None, job.what)]
@@ -151,15 +161,19 @@ class Queue:
     def job(self, id: str) -> dict[str, Any] | None:
         """What there is to say of one job; None if there is none of that id, or no longer."""
         with self._changed:
+            self._forget()
             return self.told(self._jobs[id]) if id in self._jobs else None
 
     def told(self, job: Job) -> dict[str, Any]:
         """What there is to say of a job; `position` counts the jobs that come before it."""
-        waits = {one: place for place, one in enumerate(list(self._waiting))}
+        with self._changed:
+            self._forget()
+            waits = {one: place for place, one in enumerate(self._waiting)}
+            running = any(one.state == "running" for one in self._jobs.values())
         told: dict[str, Any] = {"id": job.id, "what": job.what, "title": job.title, "state": job.state}
         told |= {"done": round(job.done, 3), "total": job.total, "stage": job.stage}
         if job in waits:
-            told["position"] = waits[job] + any(one.state == "running" for one in self._jobs.values())
+            told["position"] = waits[job] + running
         if job.state == "failed":
             told |= {"reason": job.reason, "remedy": job.remedy}
         if job.state == "done":
@@ -185,7 +199,9 @@ class Queue:
         try:
             job.check()
             with reporting_to(_Told(job)):
-                job.answer = job.work(job)
+                answer = job.work(job)
+            with self._changed:
+                job.answer = answer if job.awaited else {}
             job.end("done")
         except CancelledError:
             job.end("cancelled")
@@ -195,10 +211,11 @@ class Queue:
             reason = f"otoscope met an error it did not expect: {type(error).__name__}: {str(error)[:300]}"
             job.end("failed", reason, "This is a bug; please report it.")
         finally:
-            job.work = _nothing  # it holds the sound
+            job.work = _nothing
 
 
 def _nothing(job: Job) -> dict[str, Any]:
+    """In place of the work of a job that has ended, which holds the sound."""
     return {}
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import json
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,50 +18,12 @@ from otoscope.documents.kinds import document_of, parse_values
 from otoscope.errors import DocumentError
 from otoscope.runs.annotations import AnnotationStore
 from otoscope.runs.notes import Notes
-from otoscope.runs.run import DESCRIPTION
-from otoscope.views.page_reading import FILE_LIMIT, document_text, is_page
-from otoscope.views.server_summary import summary
+from otoscope.views.page_reading import document_text
+from otoscope.views.server_entries import Entry, Stamp, entry_of, found, stamp_of
 
-_DEEPEST = 12  # folders in folders
-_MOST = 20_000  # runs that are looked at
 _BUDGET = 0.5  # seconds of reading before a listing is given as far as it has come
-
-Stamp = tuple[int, int, int]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One run of the list.
-
-    Attributes:
-        id: By which the page names it; it is made of the path, and no path is ever made of it.
-        path: Where it lies, below the folder.
-        form: `page` or `folder`.
-        made: When the file was written, in seconds since 1970.
-        size: Bytes.
-        digest: SHA-256 of its document, by which notes know it under any name.
-        kind: Of the document or of the run; `?` where it is broken.
-        title: As the document has it, or the file's name.
-        model: Which model it is about, "" if nothing says so.
-        text: What was written, shortened.
-        duration: Seconds of sound.
-        flags: What to beware of, in a few words each.
-        broken: Why it cannot be opened.
-    """
-
-    id: str
-    path: str
-    form: str
-    made: float
-    size: int
-    digest: str
-    kind: str
-    title: str
-    model: str = ""
-    text: str = ""
-    duration: float | None = None
-    flags: tuple[str, ...] = ()
-    broken: str | None = None
+_KEPT = 4  # documents that stay in memory: those of a comparison, and two more
+_KEPT_BYTES = 32 * 2**20  # of their JSON
 
 
 class UnknownRunError(DocumentError):
@@ -86,19 +50,20 @@ class Shelf:
         self._lock = threading.Lock()
         self._known: dict[str, tuple[Stamp, Entry | None]] = {}
         self._entries: dict[str, Entry] = {}
+        self._recent = _Recent()
 
     def refresh(self, budget: float = _BUDGET) -> int:
         """Look again; returns how many files are still unread when the budget (seconds) is spent."""
         end = time.monotonic() + budget
         with self._lock:
-            found = dict(sorted(_found(self.folder), key=lambda one: -one[1][1]))  # the newest first
+            files = dict(sorted(found(self.folder), key=lambda one: -one[1][1]))  # the newest first
             known, unread = {}, 0
-            for path, stamp in found.items():
+            for path, stamp in files.items():
                 before = self._known.get(path)
                 if before is not None and before[0] == stamp:
                     known[path] = before
                 elif time.monotonic() < end:
-                    known[path] = (stamp, _entry(self.folder, path, stamp))
+                    known[path] = (stamp, entry_of(self.folder, path, stamp))
                 else:
                     unread += 1
             self._known = known
@@ -110,31 +75,43 @@ class Shelf:
         notes = self.notes.read()
         listed = []
         for entry in self._entries.values():
-            note = notes.get(_about(entry))
-            listed.append(asdict(entry) | ({} if note is None else {"note": note.text}))
+            written = notes.get(_about(entry))
+            told = asdict(entry) | {"note": entry.note if written is None else written.text}
+            listed.append({name: value for name, value in told.items() if name != "note" or value})
         return listed
 
     def entry(self, id: str) -> Entry:
-        """The run of an id.
+        """The run of an id, as its file is now.
 
         Raises:
             UnknownRunError: There is none.
         """
-        found = self._entries.get(id)
-        if found is None or not self._is_inside(found):
+        entry = self._entries.get(id)
+        if entry is None or not self._is_inside(entry):
             raise UnknownRunError
-        return found
+        return self._read_again(entry)
 
     def document(self, id: str) -> Document:
-        """The document of a page, with all that people wrote onto it.
+        """The document of a page, with all that people wrote onto it; not to be changed, for others are given the same.
+
+        Annotations that fit it no longer are left out.
 
         Raises:
             DocumentError: There is no such run, or it cannot be opened.
         """
-        entry = self.entry(id)
-        if entry.form != "page":
-            raise DocumentError(f"{entry.path} is a folder of parts.", "Make a page of it first.")
-        return document_of(self._written_onto(entry))
+        entry = self._page(id)
+        written = self.notes.read().get(_about(entry))
+        note = None if written is None else written.text
+        annotations = self.annotations.read(entry.digest)
+
+        def read() -> tuple[Document, int]:
+            if annotations:
+                with suppress(DocumentError):
+                    return self._written_onto(entry, note, annotations)
+            return self._written_onto(entry, note, {})
+
+        key = (entry.path, entry.digest, json.dumps([note, annotations]))
+        return self._recent.get(key, read)
 
     def description(self, id: str) -> dict[str, Any]:
         """What a run directory says of itself, and the files in it.
@@ -146,7 +123,7 @@ class Shelf:
         if entry.form != "folder":
             raise DocumentError(f"{entry.path} is a page.", "Open it as one.")
         path = self.folder / entry.path
-        described = parse_values(path.read_bytes())
+        described = _without_infinities(parse_values(path.read_bytes()))
         files = sorted((f.name, f.stat().st_size) for f in path.parent.iterdir() if f.is_file())
         return {
             "settings": described.get("settings", {}),
@@ -155,8 +132,9 @@ class Shelf:
         }
 
     def write_note(self, id: str, text: str) -> None:
-        """Keep a note on a run; an empty text takes it away."""
-        self.notes.write(_about(self.entry(id)), text)
+        """Keep a note on a run; an empty text takes it away, also the one that the document itself has."""
+        entry = self.entry(id)
+        self.notes.write(_about(entry), text, keep_empty=bool(entry.note))
 
     def annotate(self, id: str, place: str, value: dict[str, Any]) -> None:
         """Keep what was written onto a graph of a run.
@@ -164,21 +142,62 @@ class Shelf:
         Raises:
             DocumentError: There is no such graph, or it does not take that.
         """
-        entry = self.entry(id)
-        data = self._written_onto(entry)
-        _put(data, place, value)
-        document_of(data)
+        entry = self._page(id)
+        self._written_onto(entry, None, {place: value})
         self.annotations.write(entry.digest, place, value)
 
-    def _written_onto(self, entry: Entry) -> dict[str, Any]:
-        """The values of a page's document with notes and annotations in their places."""
-        data = parse_values(document_text(self.folder / entry.path))
-        note = self.notes.read().get(_about(entry))
+    def _page(self, id: str) -> Entry:
+        """The entry of a page that can be opened.
+
+        Raises:
+            DocumentError: It is none.
+        """
+        entry = self.entry(id)
+        if entry.form != "page":
+            raise DocumentError(f"{entry.path} is a folder of parts.", "Make a page of it first.")
+        if entry.broken is not None:
+            raise DocumentError(entry.broken, "Make the page again.")
+        return entry
+
+    def _read_again(self, entry: Entry) -> Entry:
+        """An entry, read anew if its file was written since: what people wrote belongs to what a page holds.
+
+        Raises:
+            UnknownRunError: The file is gone, or none of ours any more.
+        """
+        path = entry.path
+        with self._lock:
+            try:
+                stamp = stamp_of((self.folder / path).stat(follow_symlinks=False))
+            except OSError:
+                raise UnknownRunError from None
+            before, now = self._known.get(path, (None, None))
+            if before != stamp:
+                now = entry_of(self.folder, path, stamp)
+                self._known[path] = (stamp, now)
+                others = {id: one for id, one in self._entries.items() if id != entry.id}
+                self._entries = others if now is None else others | {entry.id: now}
+        if now is None:
+            raise UnknownRunError
+        return now
+
+    def _written_onto(
+        self, entry: Entry, note: str | None, annotations: dict[str, dict[str, Any]]
+    ) -> tuple[Document, int]:
+        """A page's document with a note (None: its own) and annotations in their places, and the bytes of its JSON.
+
+        Raises:
+            DocumentError: It cannot be read, or does not take them.
+        """
+        text = document_text(self.folder / entry.path)
+        if hashlib.sha256(text).hexdigest() != entry.digest:
+            raise DocumentError(f"{entry.path} has just been written again.", "Try again.")
+        data = parse_values(text)
         if note is not None:
-            data["note"] = note.text
-        for place, value in self.annotations.read(entry.digest).items():
+            data["note"] = note or None
+        for place, value in annotations.items():
             _put(data, place, value)
-        return data
+        return document_of(data), len(text)
 
     def _is_inside(self, entry: Entry) -> bool:
         """Whether a run still lies in the folder itself: no part of its path has become a link since it was found."""
@@ -186,66 +205,13 @@ class Shelf:
         return path.resolve() == path and path.is_file()
 
 
-def id_of(path: str) -> str:
-    """The id of the run at a path below the folder."""
-    return hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()[:20]
-
-
 def _about(entry: Entry) -> str:
     return f"run {entry.digest}"
 
 
-def _found(folder: Path) -> Iterator[tuple[str, Stamp]]:
-    """Pages and descriptions below a folder, by their paths, with what tells that they have changed."""
-    pending, count = [(folder, 0)], 0
-    while pending:
-        here, depth = pending.pop()
-        try:
-            children = list(os.scandir(here))
-        except OSError:  # it may not be read, or has just gone
-            continue
-        for child in children:
-            if child.name.startswith(".") or child.is_symlink():
-                continue
-            if child.is_dir(follow_symlinks=False):
-                if depth < _DEEPEST:
-                    pending.append((Path(child.path), depth + 1))
-            elif child.name == DESCRIPTION or child.name.lower().endswith((".html", ".htm")):
-                try:
-                    about = child.stat(follow_symlinks=False)
-                except OSError:
-                    continue
-                count += 1
-                if count > _MOST:
-                    return
-                path = Path(child.path).relative_to(folder).as_posix()
-                yield path, (about.st_ino, about.st_mtime_ns, about.st_size)
-
-
-def _entry(folder: Path, path: str, stamp: Stamp) -> Entry | None:
-    """What the list says of a file; None if it is none of ours."""
-    of_folder = path.rsplit("/", 1)[-1] == DESCRIPTION
-    name = path.rpartition("/")[0] or folder.name if of_folder else path
-    entry = Entry(
-        id=id_of(path), path=path, form="folder" if of_folder else "page", made=stamp[1] / 1e9, size=stamp[2], digest="",
-        kind="?", title=name.rsplit("/", 1)[-1],
-    )  # fmt: skip
-    try:
-        if of_folder:
-            text = (folder / path).read_bytes() if stamp[2] <= FILE_LIMIT else b""
-        elif is_page(folder / path):
-            text = document_text(folder / path)
-        else:
-            return None
-        told = summary(parse_values(text))
-    except DocumentError as error:
-        return None if of_folder else replace(entry, broken=error.reason, digest=entry.id)
-    except OSError:
-        return None
-    if told is None:
-        return None
-    told["title"] = told["title"] or entry.title
-    return replace(entry, digest=hashlib.sha256(text).hexdigest(), **told)
+def _without_infinities(data: Any) -> Any:
+    """JSON values with NaN and infinities as text, which Python reads and no browser does."""
+    return json.loads(json.dumps(data), parse_constant=str)
 
 
 def _put(data: dict[str, Any], place: str, value: dict[str, Any]) -> None:
@@ -265,3 +231,20 @@ def _put(data: dict[str, Any], place: str, value: dict[str, Any]) -> None:
     if not isinstance(at, dict):
         raise DocumentError(f"{place[:80]!r} is no graph.", "Name a graph of the document.")
     at["annotations"] = value
+
+
+class _Recent:
+    """The documents that were read last: pages that show one document side by side have it checked once."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[str, ...], tuple[Document, int]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: tuple[str, ...], read: Callable[[], tuple[Document, int]]) -> Document:
+        """The document of a key; one that is not kept is read, which gives it and its bytes."""
+        with self._lock:  # while it is read, too: who asks for the same waits for it
+            kept = self._kept.pop(key, None) or read()
+            self._kept[key] = kept
+            while len(self._kept) > _KEPT or sum(size for _, size in self._kept.values()) > _KEPT_BYTES:
+                self._kept.popitem(last=False)
+            return kept[0]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from otoscope.runs.notes import LONGEST
+
 _TEXT = 2000  # characters that can be searched
 _LABEL = 300
 _SILENT = 0.6  # Whisper's own threshold of no-speech
+_MOST = 1e7  # of any number: what is larger, such as a recording of months, is taken for damage
 
 
 def summary(data: Any) -> dict[str, Any] | None:
-    """Kind, title, model, text, duration and flags of a document or a run's description, as far as it has them.
+    """Kind, title, model, text, note, duration and flags of a document or a run's description, as far as it has them.
 
     Returns:
         The fields by name, whatever the values hold; None if it is nothing of ours.
@@ -28,8 +31,9 @@ def summary(data: Any) -> dict[str, Any] | None:
     found["model"] = next(filter(None, (_text(data, *path) for path in models)), "")[:_LABEL]
     texts = (("transcript", "text"), ("graph", "text"), ("text",), ("corpus",), ("settings", "corpus"))
     found["text"] = next(filter(None, (_text(data, *path).strip() for path in texts)), "")[:_TEXT]
+    found["note"] = _text(data, "note").strip()[:LONGEST]
     lengths = (_at(data, *path) for path in (("audio", "duration"), ("sound", "audio", "duration")))
-    found["duration"] = next((float(value) for value in lengths if isinstance(value, int | float)), None)
+    found["duration"] = next((float(value) for value in lengths if _is_number(value)), None)
     found["flags"] = tuple(_flags(data))
     return found
 
@@ -65,4 +69,7 @@ def _text(data: Any, *path: str) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether it is a number that any of ours could be: finite, not below 0 and of a sane size."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return 0 <= value <= _MOST  # never true of NaN

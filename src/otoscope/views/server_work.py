@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import re
+import shutil
 import tempfile
 import unicodedata
+import weakref
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from otoscope.models.loading import load_model
 from otoscope.models.sources import REGISTRY, status
 from otoscope.models.whisper import require_speech
 from otoscope.progress import track
-from otoscope.studies.explain import explain_clip
+from otoscope.studies.explain import Stages, explain_clip
 from otoscope.views.acting import Acts
 from otoscope.views.page import save_page
 from otoscope.views.server_jobs import Job
@@ -32,8 +32,10 @@ LONGEST_SOUND = 3600.0
 
 _STEM = 60  # characters of a page's name
 _KINDS: dict[str, type | tuple[type, ...]] = {
-    "model": str, "language": str, "offset": (int, float), "token": int, "reference": str, "batch": int
+    "model": str, "language": str, "offset": (int, float), "token": int, "reference": str, "batch": int,
+    "circuits": int,
 }  # fmt: skip
+_BOUNDS = {"offset": (0, 2**31 - 1), "token": (0, 2**31 - 1), "batch": (1, 2**31 - 1), "circuits": (0, 5)}
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,8 @@ class Workshop:
             model = self.model(options.pop("model", None))
         job.check()
         options.setdefault("batch", self.setup.batch)
-        doc = explain_clip(require_speech(model), sound, seed=self.setup.seed, **options)
+        stages = Stages(circuits=options.pop("circuits", Stages.circuits))
+        doc = explain_clip(require_speech(model), sound, seed=self.setup.seed, stages=stages, **options)
         job.check()
         path = free_name(self.folder, sound.stem)
         save_page(doc, path)
@@ -143,10 +146,10 @@ def checked_options(told: Any) -> dict[str, Any]:
             raise OptionError(f"There is no option {name[:40]!r}.", f"The options are {', '.join(_KINDS)}.")
         if isinstance(value, bool) or not isinstance(value, _KINDS[name]):
             raise OptionError(f"{name} is of a wrong type.", "Look at the guide of `otoscope serve`.")
-    for name, least in (("offset", 0), ("token", 0), ("batch", 1)):
+    for name, (least, most) in _BOUNDS.items():
         value = options.get(name, least)
-        if not (math.isfinite(value) and least <= value < 2**31):
-            raise OptionError(f"{name} cannot be {value}.", f"Give a number from {least} on.")
+        if not least <= value <= most:  # never true of NaN
+            raise OptionError(f"{name} cannot be {value}.", f"Give a number from {least} to {most:,}.")
     return options
 
 
@@ -165,20 +168,20 @@ def checked_sound(path: Path) -> None:
 
 
 class Parcel:
-    """A recording that is coming in: a file in a folder of its own, outside the runs, which goes away with it.
+    """A recording that is coming in: a file in a folder of its own, outside the runs, which goes away with this object.
 
     Args:
         name: What the sender calls it; it may hold anything.
     """
 
     def __init__(self, name: str) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="otoscope-serve-")
-        self.path = Path(self._folder.name) / plain_name(name)
+        folder = tempfile.mkdtemp(prefix="otoscope-serve-")
+        self.path = Path(folder) / plain_name(name)
+        self._removed = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
 
     def drop(self) -> None:
         """Remove it."""
-        with suppress(OSError):
-            self._folder.cleanup()
+        self._removed()
 
 
 def plain_name(name: str) -> str:
