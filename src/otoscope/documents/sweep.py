@@ -21,12 +21,19 @@ Verdict = Literal["unchanged", "resolved", "restored", "collapsed"]
 is left."""
 
 
+SweepControl = Literal["random components", "other cells"]
+"""What a value is held against: what a random other component of its kind does, or the mean of the sweep's other cells."""
+
+
 class SweepMeasure(Part):
-    """Something measured of every cell. `random` and `stands_out` say in words what its control is and when a cell exceeds it."""
+    """Something measured of every cell. `control` names its control; `random` and `stands_out` say in words what that is, and
+    when a cell exceeds it.
+    """
 
     name: Text
     title: Text
     unit: Literal["share", "nats", "logits", "metric"]
+    control: SweepControl
     random: Text
     stands_out: Text
 
@@ -60,12 +67,13 @@ class SweepOutcome(Part):
 class SweepValue(Part):
     """One measure of one cell, with its 95 % interval over items and its controls.
 
-    `random` is the same of a random other component of its kind, `direction` that of moving the same activation as far in a
-    random direction, `p` the chance that a random component does as much, `p_adjusted` that chance corrected over all components.
-    `test` is the value on the half of the items that was not looked at when winners were chosen.
+    A missing `value` was not measured: the cell was not patched, and `n` is 0. `random` is that of the measure's `control`,
+    `direction` that of moving the same activation as far in a random direction, `p` the chance that a random component does as
+    much, `p_adjusted` that chance corrected over all components. `test` is the value on the half of the items that was not
+    looked at when winners were chosen.
     """
 
-    value: float
+    value: float | None = None
     low: float | None = None
     high: float | None = None
     count: Index | None = None

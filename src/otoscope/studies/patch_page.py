@@ -241,7 +241,7 @@ def pair_doc(
             "about": f"One pair of runs; {int(patched.sum())} cells over {' by '.join(axes)}, each patched alone.",
             "items_name": "pair",
             "measures": [
-                {"name": name, "title": f"{name}: change of the metric", "unit": "metric",
+                {"name": name, "title": f"{name}: change of the metric", "unit": "metric", "control": "other cells",
                  "random": "the mean of all other cells of this sweep",
                  "stands_out": "its change is larger than that of 95 % of the cells of this sweep"}
                 for name in measures
@@ -344,7 +344,7 @@ def ablation_doc(doc: ExplainDoc) -> SweepDoc:
             "about": "Each block and each head is zeroed in turn while the decoder is given the written tokens.",
             "items_name": "token",
             "measures": [
-                {"name": "change", "title": "change of log p, mean over tokens", "unit": "nats",
+                {"name": "change", "title": "change of log p, mean over tokens", "unit": "nats", "control": "other cells",
                  "random": "the mean change by a random other block, or other head, of the model",
                  "stands_out": "its change is larger than that of 95 % of the other blocks, or heads"}
             ],
