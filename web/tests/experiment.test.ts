@@ -7,6 +7,7 @@ import {
   changesOf,
   commandLine,
   inWords,
+  mayJoin,
   NOTHING,
   parametersOf,
   pythonLine,
@@ -60,6 +61,23 @@ test("the address brings the list back and keeps what else is in it", () => {
   assert.deepEqual(wantedInHash(hash), wanted);
   assert.deepEqual(wantedInHash("#silence=<img>&zero=%"), NOTHING);
   assert.equal(addressWith(hash, parametersOf(NOTHING)), "#token=5");
+});
+
+test("features bring their dictionary, which comes back with the address and goes with the last of them", () => {
+  const feature: Change = { kind: "feature", text: "encoder:3:604=0" };
+  const wanted: Intervention = { ...withChange(NOTHING, feature), encoder_dictionary: "made here/a&b" };
+  assert.deepEqual(wantedInHash(addressWith("#node=5", parametersOf(wanted))), wanted);
+  assert.deepEqual(without(wanted, feature), NOTHING);
+  assert.deepEqual(wantedInHash("#silence=1-2&dictionary=somewhere").dictionary, "neurons");
+});
+
+test("features of two dictionaries of one stack are not mixed", () => {
+  const wanted: Intervention = { ...withChange(NOTHING, { kind: "feature", text: "encoder:3:604=0" }), encoder_dictionary: "one" };
+  assert.ok(mayJoin(wanted, { encoder_dictionary: "one" }));
+  assert.ok(mayJoin(wanted, { dictionary: "two" }));
+  assert.ok(!mayJoin(wanted, { encoder_dictionary: "two" }));
+  assert.ok(!mayJoin(wanted, { dictionary: "two", encoder_dictionary: "neurons" }));
+  assert.ok(mayJoin(NOTHING, { dictionary: "two", encoder_dictionary: "two" }));
 });
 
 test("tokens of two texts are paired in order", () => {

@@ -1,4 +1,4 @@
-"""A sweep over components: layer by head, component or position, beside what random components do.
+"""A sweep over components: layer by head, component or position, beside a control.
 
 All indices (layers, heads, positions, tokens, items) are 0-based. Shares are 0 to 1, changes of log-probabilities in nats.
 """
@@ -144,6 +144,8 @@ class SweepDoc(Document):
             if (place := (cell.grid, cell.row, cell.column)) in places:
                 raise ValueError("two cells lie at the same place")
             places.add(place)
+            if any(value.value is None and value.n for value in cell.values):
+                raise ValueError("a value is missing, and was measured")
             for outcome in cell.outcomes:
                 if outcome.item >= len(self.items) or (outcome.text or 0) >= max(len(self.texts), 1):
                     raise ValueError("an outcome names an item or a text that does not exist")
@@ -153,13 +155,17 @@ class SweepDoc(Document):
         """A few lines of plain text: what was found, and the strongest components beside their control."""
         if not self.measures:
             return "\n".join([self.title, self.headline])
-        order = sorted(self.cells, key=lambda cell: -abs(cell.values[0].value))[:5]
-        lines = [
-            f"  {cell.label}: {cell.values[0].value:.2f}"
-            + ("" if cell.values[0].random is None else f", random components {cell.values[0].random:.2f}")
-            for cell in order
+        first = self.measures[0]
+        values = [
+            (cell.label, of.value, of.random)
+            for cell in self.cells
+            if (of := cell.values[0]) and of.value is not None
         ]
-        return "\n".join([self.title, self.headline, f"{self.measures[0].title}:", *lines])
+        lines = [
+            f"  {label}: {value:.2f}" + ("" if random is None else f", {first.control} {random:.2f}")
+            for label, value, random in sorted(values, key=lambda one: -abs(one[1]))[:5]
+        ]
+        return "\n".join([self.title, self.headline, f"{first.title}:", *lines])
 
     def plot(self, path: Saved = None, *, dark: bool = False, measure: int = 0) -> Figure:
         """Draw the grids for a paper; see `otoscope.figures`.

@@ -204,7 +204,7 @@ def _token_measure(result: Mapping[str, Any]) -> dict[str, str]:
         "unit": "nats" if logprob else "logits",
         "control": "random components",
         "random": "the mean change by a random other component of its kind",
-        "stands_out": "its change is larger than that of 95 % of its kind and than that of a random direction",
+        "stands_out": "its change is among the largest 5 % of its kind and larger than that of a random direction",
     }
 
 
@@ -212,7 +212,7 @@ def _rate(e: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     test = e["test"]
     name = "restored" if prefix else "resolved"
     return {
-        "value": e[f"{prefix}rate"] or 0.0,
+        "value": e[f"{prefix}rate"],
         "low": e[f"{prefix}ci_low"],
         "high": e[f"{prefix}ci_high"],
         "count": e[name],

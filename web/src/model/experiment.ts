@@ -10,6 +10,9 @@ export const NOTHING: Intervention = {
   encoder_dictionary: "neurons",
 };
 
+/** Which dictionaries features are of: a folder each, or the model's own neurons. */
+export type Dictionaries = Partial<Pick<Intervention, "dictionary" | "encoder_dictionary">>;
+
 /** One entry of the list of changes; `text` is its spelling, as on the command line. */
 export interface Change {
   kind: "silence" | "zero" | "feature";
@@ -39,12 +42,28 @@ export function withChange(wanted: Intervention, change: Change): Intervention {
 }
 
 export function without(wanted: Intervention, change: Change): Intervention {
-  return {
+  const rest = {
     ...wanted,
     silence: change.kind === "silence" ? wanted.silence.filter((span) => spellSpan(span) !== change.text) : wanted.silence,
     zero: change.kind === "zero" ? wanted.zero.filter((text) => text !== change.text) : wanted.zero,
     features: change.kind === "feature" ? wanted.features.filter((text) => text !== change.text) : wanted.features,
   };
+  // A dictionary stays for as long as one of its features does.
+  return {
+    ...rest,
+    dictionary: hasFeatures(rest, "decoder") ? wanted.dictionary : NOTHING.dictionary,
+    encoder_dictionary: hasFeatures(rest, "encoder") ? wanted.encoder_dictionary : NOTHING.encoder_dictionary,
+  };
+}
+
+/** Whether features of these dictionaries may join: a list holds features of one dictionary a stack. */
+export function mayJoin(wanted: Intervention, { dictionary, encoder_dictionary }: Dictionaries): boolean {
+  const fits = (stack: string, own: string, other: string | undefined) => other === undefined || other === own || !hasFeatures(wanted, stack);
+  return fits("decoder", wanted.dictionary, dictionary) && fits("encoder", wanted.encoder_dictionary, encoder_dictionary);
+}
+
+function hasFeatures({ features }: Intervention, stack: string): boolean {
+  return features.some((text) => text.startsWith(`${stack}:`));
 }
 
 /** What a person typed, if it spells a change. */
@@ -185,10 +204,19 @@ function targetOf(feature: string): string {
 export function wantedInHash(hash: string): Intervention {
   const parameters = new URLSearchParams(hash.replace(/^#/, ""));
   const texts = ["silence", "zero", "feature"].flatMap((name) => parameters.getAll(name)).slice(0, 200);
-  return texts.flatMap((text) => readChange(text) ?? []).reduce(withChange, NOTHING);
+  const wanted = texts.flatMap((text) => readChange(text) ?? []).reduce(withChange, NOTHING);
+  const of = (name: "dictionary" | "encoder_dictionary", stack: string) => (hasFeatures(wanted, stack) && parameters.get(name)) || NOTHING[name];
+  return { ...wanted, dictionary: of("dictionary", "decoder"), encoder_dictionary: of("encoder_dictionary", "encoder") };
 }
 
 export function parametersOf(wanted: Intervention): Record<string, string[]> {
   const of = (kind: Change["kind"]) => changesOf(wanted).filter((change) => change.kind === kind).map(({ text }) => text);
-  return { silence: of("silence"), zero: of("zero"), feature: of("feature") };
+  const unusual = (name: string) => (name === "neurons" ? [] : [name]);
+  return {
+    silence: of("silence"),
+    zero: of("zero"),
+    feature: of("feature"),
+    dictionary: unusual(wanted.dictionary),
+    encoder_dictionary: unusual(wanted.encoder_dictionary),
+  };
 }

@@ -33,7 +33,7 @@ function Shown({ doc, keep, trouble, versions }: ShownProps) {
       </header>
       {trouble}
       <GraphPanel graph={doc.graph} sound={doc.sound} other={doc.other} otherSound={doc.other_sound} resources={doc.resources} onAnnotations={keep} addressed />
-      {doc.sound && <ChangePanel model={doc.graph.model} file={doc.sound.audio.file} how={{ offset: doc.sound.audio.start }} />}
+      {doc.sound && <ChangePanel model={doc.graph.model} file={doc.sound.audio.file} how={{ offset: doc.sound.audio.start, ...(typeof doc.settings.language === "string" && { language: doc.settings.language }) }} />}
       <footer>
         <h2>Reading this page</h2>
         <ul>
