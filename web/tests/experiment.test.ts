@@ -1,11 +1,13 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
-import type { Intervention } from "../src/contract.ts";
+import type { ExplainDoc, Intervention } from "../src/contract.ts";
 import {
   type Change,
   changesOf,
   commandLine,
+  explainLine,
+  howOf,
   inWords,
   mayJoin,
   NOTHING,
@@ -27,6 +29,12 @@ test("the lines to copy are those that Python writes", () => {
     assert.equal(pythonLine(known.model, known.clip, wanted, known.how), known.python);
     assert.equal(commandLine(known.model, known.clip, wanted, known.how), known.command);
   }
+});
+
+test("the command that traces a token hears the clip as it was heard", () => {
+  const how = howOf({ audio: { start: 12.5 }, settings: { language: "fr" } } as unknown as ExplainDoc);
+  const line = explainLine("whisper-base", "it's.wav", 4, how);
+  assert.equal(line, `otoscope explain 'it'"'"'s.wav' --model whisper-base --token 4 --offset 12.5 --language fr`);
 });
 
 test("a change is listed once, and of a feature the last word counts", () => {

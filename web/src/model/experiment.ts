@@ -1,6 +1,6 @@
 /** An intervention as it is put together on a page: what is in it, how people call it, and the lines that do it. */
 
-import type { Component, Intervention } from "../contract.ts";
+import type { Component, ExplainDoc, Intervention } from "../contract.ts";
 
 export const NOTHING: Intervention = {
   silence: [],
@@ -120,6 +120,12 @@ export interface How {
   seed?: number;
 }
 
+/** How the clip of a document was heard, so that it is heard so again. */
+export function howOf(doc: Pick<ExplainDoc, "audio" | "settings">): How {
+  const { language } = doc.settings;
+  return { offset: doc.audio.start, ...(typeof language === "string" ? { language } : {}) };
+}
+
 export function pythonLine(model: string, clip: string, wanted: Intervention, how: How): string {
   const given = Object.entries(wanted).flatMap(([name, value]) => {
     if (value === "neurons" || value.length === 0) return [];
@@ -138,8 +144,16 @@ export function commandLine(model: string, clip: string, wanted: Intervention, h
   for (const change of changesOf(wanted)) words.push(options[change.kind], change.text);
   if (wanted.dictionary !== "neurons") words.push("--dictionary", wanted.dictionary);
   if (wanted.encoder_dictionary !== "neurons") words.push("--encoder-dictionary", wanted.encoder_dictionary);
-  for (const [name, value] of known(how)) words.push(`--${name}`, typeof value === "string" ? value : pythonNumber(name, value));
-  return words.map(shellWord).join(" ");
+  return [...words, ...optionsOf(how)].map(shellWord).join(" ");
+}
+
+/** The command that explains a clip and traces the circuit of one token. */
+export function explainLine(model: string, clip: string, token: number, how: How): string {
+  return ["otoscope", "explain", clip, "--model", model, "--token", String(token), ...optionsOf(how)].map(shellWord).join(" ");
+}
+
+function optionsOf(how: How): string[] {
+  return known(how).flatMap(([name, value]) => [`--${name}`, typeof value === "string" ? value : pythonNumber(name, value)]);
 }
 
 function known(how: How): [string, string | number][] {
