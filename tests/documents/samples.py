@@ -32,7 +32,8 @@ def a_sweep(label="jfk.flac", items=3):
         {
             "title": label, "model": label, "headline": label or "x", "about": label,
             "measures": [
-                {"name": name, "title": f"share {name}", "unit": "share", "random": "what others do", "stands_out": "p is small"}
+                {"name": name, "title": f"share {name}", "unit": "share", "control": "random components",
+                 "random": "what others do", "stands_out": "p is small"}
                 for name in ("restored", "resolved")
             ],
             "grids": [{"title": label, "rows": ["0", "1", "2"], "columns_name": "head", "columns": ["0", "1", "2", "3"]}],

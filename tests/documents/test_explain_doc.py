@@ -228,6 +228,16 @@ def test_the_summary_says_which_sound_carried_the_word_in_alarm():
     assert words[-1] == "Alarm at ' b': risk 0.80, an alarm from 0.60 on."
 
 
+@pytest.mark.parametrize(("share", "said"), [(0.5, "most of it came by head 1"), (0.31, "the largest part by one head came by head 1")])
+def test_most_is_said_of_half_and_more(share, said):
+    carried = account()["carried"] | {"heads": [{"layer": 0, "head": 1, "share": share}]}
+    under = under_the_sound()
+    under["accounts"]["tokens"] = [account(carried=carried)] * 2
+    line = in_words(ExplainDoc.model_validate(fields(**under)))[2]
+    assert said in line
+    assert ("most of it" in line) == (share >= 0.5)
+
+
 def test_the_word_to_look_at_is_the_one_in_alarm_before_the_least_certain():
     risk = under_the_sound()["risk"] | {"steps": [0.8, 0.1, 0.1], "alarm": 0}
     doc = ExplainDoc.model_validate(fields(risk=risk))

@@ -38,6 +38,7 @@ def test_a_document_draws_itself(kind, dark, tmp_path):
         (("cells", 1, "column"), 0),
         (("cells", 0, "outcomes", 0, "item"), 9),
         (("cells", 0, "values", 0, "value"), float("nan")),
+        (("cells", 0, "values", 0, "value"), None),
     ],
 )
 def test_a_sweep_that_contradicts_itself_is_refused(path, value):

@@ -12,6 +12,7 @@ from otoscope.circuits.speech import SpeechSettings, listen, trace_speech
 from otoscope.errors import AudioError, ModelError, OptionError
 from otoscope.monitors.running import watch_all
 from otoscope.studies.explain import Stages, explain_clip
+from otoscope.studies.explain_circuits import why_no_circuit
 from otoscope.views.page import render_page
 
 pytestmark = pytest.mark.weights
@@ -154,6 +155,19 @@ def test_silence_is_explained_too(tiny_en):
     doc = explain_clip(tiny_en, silence(2.0))
     assert "no speech" in doc.summary()
     assert doc.ablation.change.shape[1] == len(doc.transcript.tokens)
+
+
+@pytest.mark.parametrize(
+    ("written", "asked", "accounted", "said"),
+    [
+        (True, True, True, None),
+        (True, False, True, "No circuit was asked for (--circuits)."),
+        (False, True, False, "There is no circuit, since nothing was written."),
+        (True, True, False, "No circuit was traced, for the same reason."),
+    ],
+)
+def test_why_there_is_no_circuit_is_said(written, asked, accounted, said):
+    assert why_no_circuit(written, asked, accounted) == said
 
 
 def test_a_window_of_a_long_recording_is_explained_and_the_notes_say_so(tiny_en, jfk):

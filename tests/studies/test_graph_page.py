@@ -92,7 +92,7 @@ def test_without_the_recording_there_is_a_graph_all_the_same(graph):
 def test_the_command_and_the_python_that_make_it_are_told(graph):
     made = how_made(graph)
     assert made.command == (
-        "otoscope trace made/up.wav --token 9 --model whisper-made-up --nodes 40 --segments words --encoder-nodes 20"
+        "otoscope trace up.wav --token 9 --model whisper-made-up --nodes 40 --segments words --encoder-nodes 20"
     )
     compile(made.python, "made", "exec")
     odd = replace(
@@ -100,6 +100,41 @@ def test_the_command_and_the_python_that_make_it_are_told(graph):
     )
     assert "'a '\"'\"'b\" $(c).wav'" in how_made(odd).command
     compile(how_made(odd).python, "made", "exec")
+
+
+def recorded(graph, start=0.0, **record):
+    told = graph.record | record
+    return replace(graph, record=told | {"audio": told["audio"] | {"start": start}})
+
+
+def test_the_window_is_told_to_a_millisecond_and_the_language_where_the_model_knows_several(graph):
+    made = how_made(recorded(graph, 12345.6784, language="en"))
+    assert "--offset 12345.678 --language en" in made.command
+    assert "offset=12345.678, options=oto.DecodeOptions(language='en')" in made.python
+    assert "--offset 600 " in how_made(recorded(graph, 600.0, language="en")).command + " "
+    assert "--language" not in how_made(recorded(graph, language="fr")).command  # its prompt names none such
+    assert graph_doc(recorded(graph, language="en")).settings["language"] == "en"
+    assert "language" not in graph_doc(graph).settings
+
+
+def test_no_folder_of_whoever_made_the_page_is_in_it(graph):
+    secret = replace(graph, record=graph.record | {"audio": graph.record["audio"] | {"source": "/tmp/x1y2/up.wav"}})
+    assert "x1y2" not in graph_doc(secret, clip=tone()).dumps()
+
+
+def test_dictionaries_come_with_the_folder_they_can_be_loaded_from_or_with_none(graph, data):
+    assert (data.dictionary_folder, data.encoder_dictionary_folder) == ("neurons", "neurons")
+    trained = replace(
+        graph, record=graph.record | {"encoder_dictionary": {"kind": "transcoders", "name": "mine"}}
+    )
+    assert graph_data(trained).encoder_dictionary_folder is None
+    assert "--encoder-dictionary FOLDER" in graph_data(trained).made.command
+    told = graph_data(trained, folders={"dictionary": "neurons", "encoder_dictionary": "dicts/mine"})
+    assert (told.encoder_dictionary, told.encoder_dictionary_folder) == ("mine", "dicts/mine")
+    assert "--encoder-dictionary dicts/mine" in told.made.command
+    gated = replace(graph, record=graph.record | {"dictionary": {"kind": "neurons", "gate": "up"}})
+    assert graph_data(gated).dictionary_folder == "neurons:up"
+    assert "--dictionary neurons:up" in how_made(gated).command
 
 
 def test_shares_outside_of_their_range_are_refused(graph):

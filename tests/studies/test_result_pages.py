@@ -72,6 +72,28 @@ def test_a_pair_by_position_and_head_has_a_grid_a_head_and_leaves_out_what_was_n
     assert not cell.values[0].stands_out  # of one cell nothing stands out
 
 
+def test_a_cell_that_one_sweep_left_out_has_no_value_there_and_none_is_drawn(tmp_path):
+    whole, part = np.ones((2, 3)), np.full((2, 3), np.nan)
+    part[1, 2] = 2.0
+    doc = pair_doc(Named(), {"exact": part, "attribution": whole}, ("layer", "head_index"), title="t")
+    values = {(c.row, c.column): c.values for c in doc.cells}
+    assert (values[0, 0][0].value, values[0, 0][0].n, values[0, 0][1].value) == (None, 0, 1.0)
+    assert doc.headline == "The strongest cell (exact) is layer 1, head 2: +2.00."
+    assert doc.summary().count("layer ") == 2  # the headline's, and the only one with a value
+    image = doc.plot(measure=0).axes[0]
+    assert [t.get_text() for t in image.texts] == ["+2.0"]
+    assert image.images[0].get_array().mask.sum() == 5
+
+
+def test_controls_are_called_what_they_are():
+    pair = pair_doc(Named(), {"exact": np.arange(4.0).reshape(2, 2)}, ("layer", "head_index"), title="t")
+    assert {m.control for m in pair.measures} == {"other cells"}
+    assert "other cells" in pair.summary()
+    assert "random components" not in pair.summary()
+    assert pair.plot().axes[-1].get_ylabel().endswith("less the other cells' mean")
+    assert {m.control for m in sweep_doc(a_result()).measures} == {"random components"}
+
+
 @pytest.mark.parametrize("axes", [("pos", "layer"), ("layer",), ("layer", "pos", "head_index", "src_pos")])
 def test_results_that_make_no_grid_are_refused(axes):
     with pytest.raises(OptionError, match="one grid"):

@@ -19,15 +19,36 @@ def test_a_cell_of_the_ablation_grid_goes_into_the_list_and_out_again(open_page,
     page = open_page(doc)
     grid = page.get_by_label("decoder, layers by heads of cross-attention")
     cell = grid.locator("tbody tr").nth(1).locator("td").nth(3)
+    before = cell.get_attribute("class").split()
     cell.click()
     assert "decoder layer 2, cross-attention head 3 zeroed" in panel(page).inner_text()
-    assert "marked" in cell.get_attribute("class")
+    assert cell.get_attribute("class").split() == [*before, "taken"]
+    assert "in the list of changes" in cell.get_attribute("aria-label")
     python, command = lines(page)
     assert "oto.Intervention(zero=['decoder_blocks.2.cross_attn.3'])" in python
     assert command.endswith("--model whisper-tiny.en --zero decoder_blocks.2.cross_attn.3")
     cell.focus()
     page.keyboard.press("Enter")
     assert "Nothing is changed yet" in panel(page).inner_text()
+
+
+def test_heads_that_change_more_than_the_control_are_framed_whatever_is_in_the_list(open_page, doc):
+    page = open_page(doc)
+    framed = page.locator("[data-testid=ablation] td.marked")
+    count = framed.count()
+    assert 0 < count < page.locator("[data-testid=ablation] td.cell").count()
+    assert "more than the control" in framed.first.get_attribute("aria-label")
+    framed.first.click()
+    assert framed.count() == count
+
+
+def test_arrow_keys_in_a_field_move_its_cursor_and_not_the_token(open_page, doc):
+    page = open_page(doc, "#token=5")
+    panel(page).get_by_label("Or write one").fill("1.2-1.8")
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("Backspace")
+    assert panel(page).get_by_label("Or write one").input_value() == "1.2-18"
+    assert page.locator("main").get_attribute("data-token") == "5"
 
 
 def test_what_is_near_the_token_is_offered_and_what_is_typed_is_read(open_page, doc):

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 from tests.documents.samples import a_curve, a_lens, a_sweep
+from tests.views.graphs import made_up_doc as a_graph
+from tests.views.test_features_page import made_up as made_up_features
+from tests.views.test_intervene_in_browser import made_up_outcome
 
 pytestmark = pytest.mark.browser
 AXE = Path(__file__).parents[2] / "web" / "node_modules" / "axe-core" / "axe.min.js"
@@ -12,9 +15,17 @@ MAKERS = {"sweep": a_sweep, "curve": a_curve, "lens": a_lens}
 FIGURES = {"sweep": "sweep-restored", "curve": "curve-gender", "lens": "lens-trajectory"}
 
 
-@pytest.fixture(params=[*MAKERS, "explain"])
+OTHERS = {
+    "explain": lambda doc: doc,
+    "graph": lambda _: a_graph(),
+    "features": lambda _: made_up_features(["cat", "dog", "cow"]),
+    "intervention": made_up_outcome,
+}
+
+
+@pytest.fixture(params=[*MAKERS, *OTHERS])
 def any_doc(request, doc):
-    return doc if request.param == "explain" else MAKERS[request.param]()
+    return MAKERS[request.param]() if request.param in MAKERS else OTHERS[request.param](doc)
 
 
 # Sweeps ------------------------------------------------------------------------------------------------------------------

@@ -254,12 +254,15 @@ export interface FeatureRow {
 /**
  * One graph: targets, nodes, edges, and what is known about them.
  *
- * `dictionary` is that of the stack that writes, `encoder_dictionary` of the one that hears, where it was opened.
+ * `dictionary` is what people call that of the stack that writes, `encoder_dictionary` that of the one that hears, where it was
+ * opened. Their folders are what `load_dictionary` takes (`neurons` for the model's own); missing where nobody knows them.
  */
 export interface GraphData {
   model: string;
   dictionary: string;
+  dictionary_folder?: string;
   encoder_dictionary?: string;
+  encoder_dictionary_folder?: string;
   text: string;
   streams: Array<GraphStream>;
   tokens: Array<GraphToken>;
@@ -840,11 +843,15 @@ export interface SweepItem {
   half?: "discovery" | "test";
 }
 
-/** Something measured of every cell. `random` and `stands_out` say in words what its control is and when a cell exceeds it. */
+/**
+ * Something measured of every cell. `control` names its control; `random` and `stands_out` say in words what that is, and
+ * when a cell exceeds it.
+ */
 export interface SweepMeasure {
   name: string;
   title: string;
   unit: "share" | "nats" | "logits" | "metric";
+  control: "random components" | "other cells";
   random: string;
   stands_out: string;
 }
@@ -866,12 +873,13 @@ export interface SweepPrice {
 /**
  * One measure of one cell, with its 95 % interval over items and its controls.
  *
- * `random` is the same of a random other component of its kind, `direction` that of moving the same activation as far in a
- * random direction, `p` the chance that a random component does as much, `p_adjusted` that chance corrected over all components.
- * `test` is the value on the half of the items that was not looked at when winners were chosen.
+ * A missing `value` was not measured: the cell was not patched, and `n` is 0. `random` is that of the measure's `control`,
+ * `direction` that of moving the same activation as far in a random direction, `p` the chance that a random component does as
+ * much, `p_adjusted` that chance corrected over all components. `test` is the value on the half of the items that was not
+ * looked at when winners were chosen.
  */
 export interface SweepValue {
-  value: number;
+  value?: number;
   low?: number;
   high?: number;
   count?: number;

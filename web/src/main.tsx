@@ -15,6 +15,7 @@ import { LensPage } from "./pages/lens.tsx";
 import { servedPage } from "./pages/served.tsx";
 import { SweepPage } from "./pages/sweep.tsx";
 import { SourceContext, sourceOf } from "./panels/figure.tsx";
+import { oneSoundAtATime } from "./panels/player.ts";
 import { PersonsNote, RunBar } from "./panels/runs/bar.tsx";
 
 function PageOf({ doc }: { doc: Doc }) {
@@ -64,6 +65,7 @@ const place = document.getElementById("page") as HTMLElement;
 try {
   const host = hostOfThisPage();
   const page = await shown(host);
+  oneSoundAtATime();
   place.replaceChildren();
   render(<HostContext.Provider value={host}>{page}</HostContext.Provider>, place);
 } catch (error) {

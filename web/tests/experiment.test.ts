@@ -1,12 +1,15 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
-import type { Intervention } from "../src/contract.ts";
+import type { ExplainDoc, Intervention } from "../src/contract.ts";
 import {
   type Change,
   changesOf,
   commandLine,
+  explainLine,
+  howOf,
   inWords,
+  mayJoin,
   NOTHING,
   parametersOf,
   pythonLine,
@@ -26,6 +29,12 @@ test("the lines to copy are those that Python writes", () => {
     assert.equal(pythonLine(known.model, known.clip, wanted, known.how), known.python);
     assert.equal(commandLine(known.model, known.clip, wanted, known.how), known.command);
   }
+});
+
+test("the command that traces a token hears the clip as it was heard", () => {
+  const how = howOf({ audio: { start: 12.5 }, settings: { language: "fr" } } as unknown as ExplainDoc);
+  const line = explainLine("whisper-base", "it's.wav", 4, how);
+  assert.equal(line, `otoscope explain 'it'"'"'s.wav' --model whisper-base --token 4 --offset 12.5 --language fr`);
 });
 
 test("a change is listed once, and of a feature the last word counts", () => {
@@ -60,6 +69,23 @@ test("the address brings the list back and keeps what else is in it", () => {
   assert.deepEqual(wantedInHash(hash), wanted);
   assert.deepEqual(wantedInHash("#silence=<img>&zero=%"), NOTHING);
   assert.equal(addressWith(hash, parametersOf(NOTHING)), "#token=5");
+});
+
+test("features bring their dictionary, which comes back with the address and goes with the last of them", () => {
+  const feature: Change = { kind: "feature", text: "encoder:3:604=0" };
+  const wanted: Intervention = { ...withChange(NOTHING, feature), encoder_dictionary: "made here/a&b" };
+  assert.deepEqual(wantedInHash(addressWith("#node=5", parametersOf(wanted))), wanted);
+  assert.deepEqual(without(wanted, feature), NOTHING);
+  assert.deepEqual(wantedInHash("#silence=1-2&dictionary=somewhere").dictionary, "neurons");
+});
+
+test("features of two dictionaries of one stack are not mixed", () => {
+  const wanted: Intervention = { ...withChange(NOTHING, { kind: "feature", text: "encoder:3:604=0" }), encoder_dictionary: "one" };
+  assert.ok(mayJoin(wanted, { encoder_dictionary: "one" }));
+  assert.ok(mayJoin(wanted, { dictionary: "two" }));
+  assert.ok(!mayJoin(wanted, { encoder_dictionary: "two" }));
+  assert.ok(!mayJoin(wanted, { dictionary: "two", encoder_dictionary: "neurons" }));
+  assert.ok(mayJoin(NOTHING, { dictionary: "two", encoder_dictionary: "two" }));
 });
 
 test("tokens of two texts are paired in order", () => {

@@ -8,7 +8,7 @@ import { differences, onlyHere } from "../src/model/graph-compare.ts";
 import { boxesOf, bundles, grouped, suggestedGroups } from "../src/model/graph-groups.ts";
 import { apart, layoutOf, nearest, neighbour } from "../src/model/graph-layout.ts";
 import { pathInfluence, prune, threshold, usualShare } from "../src/model/graph-pruning.ts";
-import { annotationsIn, hashOfView, initialView, NOTHING, positionOf, pythonOf, quoted, shareAt } from "../src/model/graph-state.ts";
+import { annotationsIn, annotationsOf, hashWith, heldIn, NOTHING, positionOf, pythonOf, quoted, sameHeld, shareAt } from "../src/model/graph-state.ts";
 
 const packed = (values: number[]) => ({
   dtype: "f32" as const,
@@ -168,13 +168,34 @@ test("two graphs are compared by ids", () => {
 
 test("a view survives the address, and a broken address changes nothing", () => {
   const { data } = small();
-  const view = { ...initialView(data, "", 0.8), node: "f1", nodes: 0.9, annotations: { ...NOTHING, pins: ["f1"], labels: { f1: "</script>&#=" } } };
-  assert.deepEqual(initialView(data, hashOfView(view), 0.8), view);
-  assert.equal(initialView(data, "#node=nowhere&nodes=7&notes={", 0.8).node, "target/0");
-  assert.equal(initialView(data, "#nodes=7", 0.8).nodes, 0.8);
+  const read = (hash: string) => heldIn(hash, [data], 0.8, [annotationsOf(data)]);
+  const held = { ...read(""), node: "f1", nodes: 0.9, written: [{ ...NOTHING, pins: ["f1"], labels: { f1: "</script>&#=" } }] };
+  assert.deepEqual(read(hashWith("", held, [data])), held);
+  assert.equal(read("#node=nowhere&nodes=7&notes={").node, "target/0");
+  assert.equal(read("#nodes=7").nodes, 0.8);
   assert.equal(annotationsIn("[]")?.pins.length, 0);
   assert.equal(annotationsIn('{"supernodes":[{"label":1,"nodes":["a",2,"b"]}]}')?.supernodes[0]?.nodes.length, 2);
   assert.ok(Math.abs(shareAt(positionOf(0.93)) - 0.93) < 1e-4);
+});
+
+test("the address keeps what others wrote into it, what is on either graph, and that all was cleared", () => {
+  const [a, b] = [small().data, small().data];
+  a.annotations = { ...NOTHING, pins: ["f1"] };
+  const first = heldIn("", [a, b], 0.8, [a, b].map(annotationsOf));
+  assert.equal(new URLSearchParams(hashWith("", first, [a, b]).slice(1)).has("notes"), false);
+  const held = { ...first, written: [NOTHING, { ...NOTHING, pins: ["f2"] }] };
+  const hash = hashWith("#feature=encoder:3:604=0&zero=decoder_blocks.0.mlp", held, [a, b]);
+  assert.match(hash, /^#feature=.*&zero=decoder_blocks\.0\.mlp&/);
+  assert.deepEqual(heldIn(hash, [a, b], 0.8, [a, b].map(annotationsOf)).written, held.written);
+  assert.ok(sameHeld(hash, hash.replace("mlp", "attn")) && !sameHeld(hash, hash.replace("target", "f")));
+});
+
+test("where the host keeps what is written, an address neither tells nor undoes it", () => {
+  const { data } = small();
+  const now = { ...NOTHING, pins: ["f2"] };
+  const held = heldIn('#notes={"pins":["f1"]}', [data], 0.8, [now], false);
+  assert.deepEqual(held.written, [now]);
+  assert.doesNotMatch(hashWith("", held, [data], false), /notes/);
 });
 
 test("Python that is copied names what is chosen and pinned, whatever the names hold", () => {

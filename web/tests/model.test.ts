@@ -7,6 +7,7 @@ import { extent, halfToNumber, unpack } from "../src/model/arrays.ts";
 import { change, probability, shortened, visible } from "../src/model/numbers.ts";
 import { shownEnd, TimeAxis } from "../src/model/time.ts";
 import { addressWith } from "../src/model/address.ts";
+import { resourceUrl } from "../src/model/resources.ts";
 import { initialToken, tokenInHash } from "../src/state.ts";
 
 const f32 = (values: number[], shape: number[]): PackedArray => ({
@@ -126,4 +127,12 @@ test("the axis ends a little after the clip where there is padding, and a part o
   assert.ok(shownEnd(11, 30) > 11 && shownEnd(11, 30) <= 11.6);
   const part = new TimeAxis(0, 10, 1000).part(500, 100);
   assert.deepEqual([part.t0, part.t1, part.width], [5, 6, 100]);
+});
+
+test("a carried file has one URL, however often it is asked for", () => {
+  const doc = { resources: { audio: { media_type: "audio/wav", data: "AAAA" } } };
+  const url = resourceUrl(doc, "audio");
+  assert.match(url!, /^blob:/);
+  assert.equal(resourceUrl({ resources: { ...doc.resources } }, "audio"), url);
+  assert.equal(resourceUrl(doc, "toString"), undefined);
 });

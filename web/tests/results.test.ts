@@ -4,14 +4,14 @@ import type { LensToken, SweepCell, SweepDoc, SweepValue } from "../src/contract
 import { escaped, SvgPen } from "../src/draw/pen.ts";
 import { addressWith, indexInAddress, oneInAddress } from "../src/model/address.ts";
 import { candidate, tintOf, trajectory } from "../src/model/lens.ts";
-import { byWeight, reach, shown, sorted, told } from "../src/model/sweep.ts";
+import { byWeight, controlOf, reach, shown, sorted, told } from "../src/model/sweep.ts";
 
 const value = (v: number, more: Partial<SweepValue> = {}): SweepValue => ({ value: v, n: 4, stands_out: false, ...more });
 const cell = (label: string, v: SweepValue, more: Partial<SweepCell> = {}): SweepCell => ({
   grid: 0, row: 0, column: 0, component: label, label, winner: false, values: [v], outcomes: [], ...more,
 });
 const sweep = {
-  measures: [{ name: "restored", title: "", unit: "share", random: "", stands_out: "" }],
+  measures: [{ name: "restored", title: "", unit: "share", control: "random components", random: "", stands_out: "" }],
   cells: [
     cell("DL10", value(0.5, { random: 0.4, p_adjusted: 0.2 })),
     cell("DL2", value(0.9, { random: 0.1, stands_out: true }), { price: 0.3, outcomes: [{ item: 1, verdict: "resolved" }] }),
@@ -48,6 +48,23 @@ test("tables sort by numbers, by labels as people count, and missing values come
   assert.deepEqual(sorted(sweep, 0, "label", false), [1, 2, 0]);
   assert.deepEqual(sorted(sweep, 0, "price", true), [1, 0, 2]);
   assert.deepEqual(sorted(sweep, 0, "p", false), [0, 1, 2]);
+});
+
+test("a cell that was not patched has no number and comes last either way", () => {
+  const { value: _, ...missing } = value(0, { n: 0 });
+  const cells = [cell("DL0", missing as SweepValue), cell("DL1", value(-0.2, { random: 0.1 })), cell("DL2", value(0.1))];
+  const doc = { ...sweep, cells } as SweepDoc;
+  assert.equal(shown(cells[0]!, { measure: 0, less: true }, doc).value, undefined);
+  for (const by of ["value", "less"] as const) {
+    assert.equal(sorted(doc, 0, by, true).at(-1), 0);
+    assert.equal(sorted(doc, 0, by, false).at(-1), 0);
+  }
+});
+
+test("a control is called random only where it is", () => {
+  const measure = sweep.measures[0]!;
+  assert.equal(controlOf({ ...measure, control: "random components" }), "random components");
+  assert.equal(controlOf({ ...measure, control: "other cells" }), "the other cells");
 });
 
 test("shares are told in per cent and changes with a sign", () => {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Doc } from "../src/host.ts";
-import { runInPath } from "../src/hosts/server.ts";
+import { runsInPath } from "../src/hosts/server.ts";
 import { matchingHash } from "../src/model/following.ts";
 import { clock, difference, matching, orderBy, type Run, sorted, when } from "../src/model/runs.ts";
 import { wavOf } from "../src/model/wav.ts";
@@ -55,9 +55,10 @@ test("of two texts the words are marked that the other has not", () => {
 });
 
 test("an address names a run by its id alone", () => {
-  assert.equal(runInPath("/run/0af9"), "0af9");
-  assert.equal(runInPath("/beside/0af9"), "0af9");
-  for (const path of ["/", "/run/", "/run/../x", "/run/xyz", "/folder/0af9"]) assert.equal(runInPath(path), "");
+  assert.deepEqual(runsInPath("/run/0af9"), ["0af9", ""]);
+  assert.deepEqual(runsInPath("/beside/0af9"), ["0af9", ""]);
+  assert.deepEqual(runsInPath("/compare/0af9/1b"), ["0af9", "1b"]);
+  for (const path of ["/", "/run/", "/run/../x", "/run/xyz", "/folder/0af9"]) assert.deepEqual(runsInPath(path), ["", ""]);
 });
 
 function heard(...spans: [number, number][]): Doc {

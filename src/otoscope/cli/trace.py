@@ -221,12 +221,11 @@ def _write_page(
     folders: dict[str, str],
 ) -> None:
     from otoscope.studies.feature_examples import Examples
-    from otoscope.studies.graph_making import how_made
     from otoscope.studies.graph_page import graph_doc
     from otoscope.views.page import save_page
 
     collected = [Examples(folder) for folder in examples]
-    doc = graph_doc(graph, compare=other, examples=collected, check=checked, made=how_made(graph, **folders))
+    doc = graph_doc(graph, compare=other, examples=collected, check=checked, folders=folders)
     save_page(doc, path)
 
 

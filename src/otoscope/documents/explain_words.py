@@ -117,7 +117,8 @@ def _by(carried: Carried) -> str:
     if not carried.heads:
         return ""
     best = carried.heads[0]
-    return f"; most of it came by head {best.head} of decoder layer {best.layer} ({best.share:.0%})"
+    by = f"by head {best.head} of decoder layer {best.layer} ({best.share:.0%})"
+    return f"; most of it came {by}" if best.share >= 0.5 else f"; the largest part by one head came {by}"
 
 
 def _settled(doc: ExplainDoc, token: int) -> Iterator[str]:

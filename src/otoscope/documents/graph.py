@@ -231,12 +231,15 @@ class Made(Part):
 class GraphData(Part):
     """One graph: targets, nodes, edges, and what is known about them.
 
-    `dictionary` is that of the stack that writes, `encoder_dictionary` of the one that hears, where it was opened.
+    `dictionary` is what people call that of the stack that writes, `encoder_dictionary` that of the one that hears, where it was
+    opened. Their folders are what `load_dictionary` takes (`neurons` for the model's own); missing where nobody knows them.
     """
 
     model: Text
     dictionary: Text
+    dictionary_folder: Text | None = None
     encoder_dictionary: Text | None = None
+    encoder_dictionary_folder: Text | None = None
     text: Text  # the prompt or what was written
     streams: list[GraphStream]
     tokens: list[GraphToken]

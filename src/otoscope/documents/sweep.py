@@ -1,4 +1,4 @@
-"""A sweep over components: layer by head, component or position, beside what random components do.
+"""A sweep over components: layer by head, component or position, beside a control.
 
 All indices (layers, heads, positions, tokens, items) are 0-based. Shares are 0 to 1, changes of log-probabilities in nats.
 """
@@ -21,12 +21,19 @@ Verdict = Literal["unchanged", "resolved", "restored", "collapsed"]
 is left."""
 
 
+SweepControl = Literal["random components", "other cells"]
+"""What a value is held against: what a random other component of its kind does, or the mean of the sweep's other cells."""
+
+
 class SweepMeasure(Part):
-    """Something measured of every cell. `random` and `stands_out` say in words what its control is and when a cell exceeds it."""
+    """Something measured of every cell. `control` names its control; `random` and `stands_out` say in words what that is, and
+    when a cell exceeds it.
+    """
 
     name: Text
     title: Text
     unit: Literal["share", "nats", "logits", "metric"]
+    control: SweepControl
     random: Text
     stands_out: Text
 
@@ -60,12 +67,13 @@ class SweepOutcome(Part):
 class SweepValue(Part):
     """One measure of one cell, with its 95 % interval over items and its controls.
 
-    `random` is the same of a random other component of its kind, `direction` that of moving the same activation as far in a
-    random direction, `p` the chance that a random component does as much, `p_adjusted` that chance corrected over all components.
-    `test` is the value on the half of the items that was not looked at when winners were chosen.
+    A missing `value` was not measured: the cell was not patched, and `n` is 0. `random` is that of the measure's `control`,
+    `direction` that of moving the same activation as far in a random direction, `p` the chance that a random component does as
+    much, `p_adjusted` that chance corrected over all components. `test` is the value on the half of the items that was not
+    looked at when winners were chosen.
     """
 
-    value: float
+    value: float | None = None
     low: float | None = None
     high: float | None = None
     count: Index | None = None
@@ -136,6 +144,8 @@ class SweepDoc(Document):
             if (place := (cell.grid, cell.row, cell.column)) in places:
                 raise ValueError("two cells lie at the same place")
             places.add(place)
+            if any(value.value is None and value.n for value in cell.values):
+                raise ValueError("a value is missing, and was measured")
             for outcome in cell.outcomes:
                 if outcome.item >= len(self.items) or (outcome.text or 0) >= max(len(self.texts), 1):
                     raise ValueError("an outcome names an item or a text that does not exist")
@@ -145,13 +155,17 @@ class SweepDoc(Document):
         """A few lines of plain text: what was found, and the strongest components beside their control."""
         if not self.measures:
             return "\n".join([self.title, self.headline])
-        order = sorted(self.cells, key=lambda cell: -abs(cell.values[0].value))[:5]
-        lines = [
-            f"  {cell.label}: {cell.values[0].value:.2f}"
-            + ("" if cell.values[0].random is None else f", random components {cell.values[0].random:.2f}")
-            for cell in order
+        first = self.measures[0]
+        values = [
+            (cell.label, of.value, of.random)
+            for cell in self.cells
+            if (of := cell.values[0]) and of.value is not None
         ]
-        return "\n".join([self.title, self.headline, f"{self.measures[0].title}:", *lines])
+        lines = [
+            f"  {label}: {value:.2f}" + ("" if random is None else f", {first.control} {random:.2f}")
+            for label, value, random in sorted(values, key=lambda one: -abs(one[1]))[:5]
+        ]
+        return "\n".join([self.title, self.headline, f"{first.title}:", *lines])
 
     def plot(self, path: Saved = None, *, dark: bool = False, measure: int = 0) -> Figure:
         """Draw the grids for a paper; see `otoscope.figures`.

@@ -181,6 +181,7 @@ def _corpus_measures() -> Sequence[dict[str, str]]:
             "name": "restored",
             "title": "share restored",
             "unit": "share",
+            "control": "random components",
             "random": random,
             "stands_out": rule,
         },
@@ -188,6 +189,7 @@ def _corpus_measures() -> Sequence[dict[str, str]]:
             "name": "resolved",
             "title": "share resolved",
             "unit": "share",
+            "control": "random components",
             "random": random,
             "stands_out": rule,
         },
@@ -200,8 +202,9 @@ def _token_measure(result: Mapping[str, Any]) -> dict[str, str]:
         "name": "change",
         "title": "change of log p" if logprob else "change of the logit difference",
         "unit": "nats" if logprob else "logits",
+        "control": "random components",
         "random": "the mean change by a random other component of its kind",
-        "stands_out": "its change is larger than that of 95 % of its kind and than that of a random direction",
+        "stands_out": "its change is among the largest 5 % of its kind and larger than that of a random direction",
     }
 
 
@@ -209,7 +212,7 @@ def _rate(e: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     test = e["test"]
     name = "restored" if prefix else "resolved"
     return {
-        "value": e[f"{prefix}rate"] or 0.0,
+        "value": e[f"{prefix}rate"],
         "low": e[f"{prefix}ci_low"],
         "high": e[f"{prefix}ci_high"],
         "count": e[name],

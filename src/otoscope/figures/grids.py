@@ -1,4 +1,4 @@
-"""A sweep as grids: one a part, layers from bottom to top, heads from left to right, less what random components do."""
+"""A sweep as grids: one a part, layers from bottom to top, heads from left to right, less their control."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+_LESS = {"random components": "less random components'", "other cells": "less the other cells' mean"}
+
+
 @drawn
 def sweep_figure(colours: Palette, doc: Mapping[str, Any], measure: int = 0) -> Figure:
     """Draw one measure of a document of a sweep.
 
-    The colour is the value less what a random other component of its kind does, so that the ground means "no better than any";
-    the number is the count, or the value. A frame and bold type mark what stands out.
+    The colour is the value less its control, so that the ground means "no better than any"; the number is the count, or the
+    value. A frame and bold type mark what stands out. A cell that was not patched stays empty.
 
     Args:
         colours: The palette.
@@ -35,13 +38,13 @@ def sweep_figure(colours: Palette, doc: Mapping[str, Any], measure: int = 0) -> 
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(1, len(grids), squeeze=False, gridspec_kw={"width_ratios": ratios})[0]
     less = [_less(cell["values"][measure]) for cell in doc["cells"]]
-    limit = 1.0 if told["unit"] == "share" else max(1e-9, *map(abs, less), 0)
+    limit = 1.0 if told["unit"] == "share" else max(1e-9, *(abs(one) for one in less if one is not None), 0)
     for g, (ax, grid) in enumerate(zip(axes, grids, strict=True)):
         own = [(cell, value) for cell, value in zip(doc["cells"], less, strict=True) if cell["grid"] == g]
         _grid(ax, colours, grid, own, limit, measure)
     axes[0].set_ylabel("layer (from 0)")
     controlled = any(cell["values"][measure]["random"] is not None for cell in doc["cells"])
-    label = plain_text(told["title"]) + (", less random components'" if controlled else "")
+    label = plain_text(told["title"]) + (f", {_LESS[told['control']]}" if controlled else "")
     bar = figure.colorbar(axes[0].images[0], ax=list(axes), label=label, fraction=0.05, pad=0.02)
     bar.outline.set_visible(False)  # type: ignore[attr-defined]
     figure.suptitle(plain_text(doc["title"]), fontsize=LARGE)
@@ -67,20 +70,21 @@ def sweep_title(result: Mapping[str, Any]) -> str:
     return f"{what}: {result['options']['outcome']}, {result['n_outcome']} of {result['n_items']} recordings"
 
 
-def _less(value: Mapping[str, Any]) -> float:
-    return value["value"] - (value["random"] or 0.0)
+def _less(value: Mapping[str, Any]) -> float | None:
+    return None if value["value"] is None else value["value"] - (value["random"] or 0.0)
 
 
 def _grid(
     ax: Axes,
     colours: Palette,
     grid: Mapping[str, Any],
-    cells: Sequence[tuple[Mapping[str, Any], float]],
+    cells: Sequence[tuple[Mapping[str, Any], float | None]],
     limit: float,
     measure: int,
 ) -> None:
     rows, columns = len(grid["rows"]), len(grid["columns"])
     shares = np.full((rows, columns), np.nan)
+    cells = [(cell, less) for cell, less in cells if less is not None]
     for cell, less in cells:
         shares[cell["row"], cell["column"]] = less
     image = ax.imshow(shares, cmap=colours.changes(), vmin=-limit, vmax=limit, origin="lower", aspect="auto")

@@ -9,61 +9,39 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 import torch
 
 from otoscope.audio import Clip
 from otoscope.circuits.speech import Heard as Spoke
-from otoscope.circuits.speech import SpeechSettings, trace_speech
 from otoscope.documents.audio import AudioInfo
-from otoscope.documents.base import Array
-from otoscope.documents.bench import HeadAttention, Risk
-from otoscope.documents.explain import (
-    Ablation,
-    Circuit,
-    Control,
-    EncoderLensLayer,
-    ExplainDoc,
-    LogitLens,
-    ModelInfo,
-    Timing,
-)
-from otoscope.documents.explain import Component as ComponentInfo
+from otoscope.documents.bench import Risk
+from otoscope.documents.explain import ExplainDoc, ModelInfo, Timing
 from otoscope.documents.explain_words import in_words, left_out
 from otoscope.errors import GraphError, ModelError, OptionError
-from otoscope.lenses.encoder_lens import encoder_lens
-from otoscope.lenses.listening import first_window, read_again, write
-from otoscope.models.decoding import Decoded
+from otoscope.lenses.listening import first_window, write
 from otoscope.models.hearing import Heard, listen
 from otoscope.models.transcribing import check_source, frames_of
 from otoscope.models.transcripts import DecodeOptions, Transcript
 from otoscope.models.whisper import SpeechModel
 from otoscope.monitors.monitor import Monitor, Watch
 from otoscope.monitors.verdicts import TARGETS
-from otoscope.outcomes import NO_SPEECH, is_loop, output_type
-from otoscope.patching.ablation import ablate, attention_blocks, take_random
-from otoscope.patching.components import components
-from otoscope.patching.scene import Scene
+from otoscope.outcomes import NO_SPEECH, is_loop
 from otoscope.progress import track
-from otoscope.studies.explain_parts import lens_of, transcript_info
-from otoscope.studies.explain_pictures import head_attention, pictures
+from otoscope.studies.explain_ablation import ablation_of, no_ablation
+from otoscope.studies.explain_circuits import circuits_of, tokens_to_trace, why_no_circuit
+from otoscope.studies.explain_lenses import read_decoder, read_encoder
+from otoscope.studies.explain_parts import transcript_info
+from otoscope.studies.explain_pictures import pictures
 from otoscope.studies.explain_sound import Listening, Told, sound_accounts
-from otoscope.studies.graph_page import graph_data
 from otoscope.versions import versions
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from otoscope.dictionaries.base import Dictionary
     from otoscope.progress import Task
-
-_LENS_POSITIONS = 100
-_DRAWS = 2
-"""Random subspaces that the heads of an attention block are compared with."""
 
 _ROWS = 3
 """Features of the encoder that are drawn, where nobody asked for others."""
@@ -179,18 +157,26 @@ def explain_clip(
             _check_token(token, transcript)
         risk = None if watch is None else _risk(watch)
         tokens = torch.tensor([*decoded.prompt, *decoded.ids], device=model.device)
+        prompt = len(decoded.prompt)
         with clock.stage("logit lens"):
-            lens, heads = _read_decoder(model, clip, heard.encoded, tokens, len(decoded.prompt))
+            lens, heads = read_decoder(model, clip, heard.encoded, tokens, prompt)
         with clock.stage("encoder lens"):
-            layers = _encoder_lens(model, heard, decoded, transcript, options) if stages.encoder_lens else []
+            layers = read_encoder(model, heard, decoded, transcript, options) if stages.encoder_lens else []
         with clock.stage("ablation"):
-            ablation = _ablate(model, heard, tokens, len(decoded.prompt), batch, stages, seed)
+            how = {"controls": stages.controls, "seed": seed}
+            ablation = (
+                ablation_of(model, heard, tokens, prompt, batch, **how)
+                if stages.ablation
+                else no_ablation(len(tokens) - prompt)
+            )
         with clock.stage("sound of each token"):
             told = _told(model, clip, heard, transcript, stages, skipped)
         with clock.stage("circuits"):
-            wanted = _wanted(transcript, risk, token, stages.circuits)
+            wanted = tokens_to_trace(transcript, risk, token, stages.circuits)
+            missing = why_no_circuit(bool(wanted), stages.circuits > 0, told is not None)
+            skipped += [missing] if missing else []
             said = Spoke(clip, transcript, heard.features, transcript.prompt, whole, heard.encoded)
-            circuits = _circuits(model, said, wanted, stages, told, skipped)
+            circuits = [] if missing else circuits_of(model, said, wanted, stages.circuit_nodes)
         with clock.stage("features"):
             first = next(iter(wanted), None)
             rows = listening.rows(model, heard, inputs, frames_of(model, clip), told, first, _ROWS)
@@ -294,24 +280,6 @@ def _risk(watch: Watch) -> Risk | None:
     )
 
 
-def _wanted(
-    transcript: Transcript, risk: Risk | None, token: int | None, count: int
-) -> dict[int, Literal["alarm", "asked for", "least certain"]]:
-    """Tokens to trace and why: the one in alarm, the one that was asked for, then those of the least certain words."""
-    wanted: dict[int, Literal["alarm", "asked for", "least certain"]] = {}
-    written = transcript.tokens
-    if risk is not None and risk.alarm is not None and risk.alarm < len(written):
-        wanted[risk.alarm] = "alarm"
-    if token is not None:
-        wanted.setdefault(token, "asked for")
-    for word in sorted(transcript.words, key=lambda word: word.probability):
-        if len(wanted) >= max(count, 1):
-            break
-        least = min(range(word.first_token, word.last_token + 1), key=lambda i: written[i].logprob)
-        wanted.setdefault(least, "least certain")
-    return wanted
-
-
 def _told(
     model: SpeechModel, clip: Clip, heard: Heard, transcript: Transcript, stages: Stages, skipped: list[str]
 ) -> Told | None:
@@ -325,90 +293,3 @@ def _told(
     except (GraphError, ModelError, OptionError) as error:
         skipped.append(f"Which sound carried each token cannot be told: {error.reason} {error.remedy}")
         return None
-
-
-def _circuits(
-    model: SpeechModel,
-    said: Spoke,
-    wanted: dict[int, Literal["alarm", "asked for", "least certain"]],
-    stages: Stages,
-    told: Told | None,
-    skipped: list[str],
-) -> list[Circuit]:
-    """The circuits of the wanted tokens."""
-    if not stages.circuits or not wanted:
-        skipped.append("No circuit was asked for (--circuits).")
-        return []
-    if told is None:  # what cannot be accounted for cannot be traced either
-        skipped.append("No circuit was traced, for the same reason.")
-        return []
-    settings = SpeechSettings(nodes=stages.circuit_nodes)
-    return [
-        Circuit(token=token, why=why, graph=graph_data(trace_speech(model, said, token, settings=settings)))
-        for token, why in wanted.items()
-    ]
-
-
-def _read_decoder(
-    model: SpeechModel, clip: Clip, encoded: Tensor, tokens: Tensor, prompt: int
-) -> tuple[LogitLens, HeadAttention | None]:
-    """What each layer would have written, and where each head looked: both from one pass over the whole text."""
-    layers = model.config.decoder_layers
-    if len(tokens) == prompt:
-        return LogitLens(layers=layers, tokens=[]), None
-    points = ["decoder_blocks.*.hook_resid_post", "decoder_blocks.*.cross_attn.hook_pattern"]
-    cache = read_again(model, encoded, tokens, prompt, points)
-    residuals = [cache[f"decoder_blocks.{i}.hook_resid_post"][0] for i in range(layers)]
-    patterns = [cache[f"decoder_blocks.{i}.cross_attn.hook_pattern"][0] for i in range(layers)]
-    heads = head_attention(patterns, frames_of(model, clip), model.frame_seconds)
-    return lens_of(model, residuals, tokens[prompt:]), heads
-
-
-def _encoder_lens(
-    model: SpeechModel, heard: Heard, decoded: Decoded, transcript: Transcript, options: DecodeOptions
-) -> list[EncoderLensLayer]:
-    """Early layers repeat themselves to the last position, so they get about twice the room that the transcript took."""
-    prompt, written = len(decoded.prompt), len(decoded.ids)
-    room = prompt + max(_LENS_POSITIONS, 2 * written)
-    bounded = replace(options, max_positions=min(room, model.max_positions))
-    texts = [
-        model.tokenizer.decode(layer.ids, skip_special_tokens=True).strip()
-        for layer in encoder_lens(model, heard.resid_post, decoded.prompt, bounded)
-    ]
-    return [
-        EncoderLensLayer(
-            layer=i,
-            text=text,
-            is_final_text=text == transcript.text,
-            type=output_type(text, reference=transcript.text, language=transcript.language),
-        )
-        for i, text in enumerate(texts)
-    ]
-
-
-def _ablate(
-    model: SpeechModel, heard: Heard, tokens: Tensor, prompt: int, batch: int, stages: Stages, seed: int
-) -> Ablation:
-    chosen = [*components(model, "decoder"), *components(model, "encoder")] if stages.ablation else []
-    listed = [
-        ComponentInfo(id=c.id, label=c.label, stack=c.stack, layer=c.layer, part=c.part, head=c.head)  # type: ignore[arg-type]
-        for c in chosen
-    ]
-    if len(tokens) == prompt or not chosen:
-        nothing = np.zeros((len(listed), len(tokens) - prompt), np.float32)
-        return Ablation(components=listed, change=Array.pack(nothing, dtype="f32"))
-    scene = Scene.heard(model, heard.encoded, tokens, heard.audio)
-    base = scene.logprobs([()], prompt).cpu()
-    change = ablate(scene, chosen, prompt, batch) - base
-    blocks = attention_blocks(chosen) if stages.controls else []
-    random = take_random(scene, blocks, prompt, batch, _DRAWS, seed) - base
-    return Ablation(
-        components=listed,
-        change=Array.pack(change.numpy(), dtype="f32"),
-        controls=[
-            Control(stack=c.stack, layer=c.layer, part=c.part)  # type: ignore[arg-type]
-            for c in blocks
-            for _ in range(_DRAWS)
-        ],
-        control_change=Array.pack(random.numpy(), dtype="f32") if blocks else None,
-    )

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any
 
 from otoscope.circuits.graph import PROJECTOR, AttributionGraph, TargetInfo
+from otoscope.dictionaries.loading import NEURONS
 from otoscope.documents.graph import Made
 
 
-def how_made(graph: AttributionGraph, **folders: str) -> Made:
-    """The command and the lines of Python that make a graph again.
+def how_made(graph: AttributionGraph, folders: Mapping[str, str] | None = None) -> Made:
+    """The command and the lines of Python that make a graph again, beside its recording.
 
     Args:
         graph: The graph.
@@ -28,6 +31,29 @@ def how_made(graph: AttributionGraph, **folders: str) -> Made:
     return Made(command=shlex.join(command), python="\n".join(lines))
 
 
+def folder_of(graph: AttributionGraph, name: str, folders: Mapping[str, str] | None = None) -> str | None:
+    """What `load_dictionary` takes to load a dictionary of a graph; None: nobody knows, or its stack was not opened.
+
+    Args:
+        graph: The graph.
+        name: `dictionary` or `encoder_dictionary`.
+        folders: As `how_made`.
+    """
+    if not _opened(graph, name):
+        return None
+    told = graph.record[name]
+    if told.get("kind") != NEURONS:
+        return (folders or {}).get(name) or None
+    return NEURONS if told.get("gate") in (None, "half") else f"{NEURONS}:{told['gate']}"
+
+
+def language_of(graph: AttributionGraph) -> str | None:
+    """The language that a recogniser was told to write, whether it was forced or detected; None: it knows but one."""
+    language = graph.record.get("language")
+    prompt = graph.tokens[: int(graph.record.get("prompt_tokens", 0))]
+    return language if f"<|{language}|>" in prompt else None
+
+
 def compared_with(target: TargetInfo) -> str | None:
     """What a contrast compares with, as the command takes it."""
     _, found, other = target.label.partition(" rather than ")
@@ -38,14 +64,18 @@ def _settings(graph: AttributionGraph) -> dict[str, Any]:
     return graph.record.get("settings", {})
 
 
-def _dictionaries(graph: AttributionGraph, folders: dict[str, str]) -> tuple[list[str], list[str]]:
+def _opened(graph: AttributionGraph, name: str) -> bool:
+    """Whether a dictionary was of any use: that of the encoder is of none where the encoder stays closed."""
+    closed = name == "encoder_dictionary" and not graph.record.get("encoder_features")
+    return bool(graph.record.get(name)) and not closed
+
+
+def _dictionaries(graph: AttributionGraph, folders: Mapping[str, str] | None) -> tuple[list[str], list[str]]:
     options, arguments = [], []
     for name, stack in (("dictionary", ""), ("encoder_dictionary", ', "encoder"')):
-        told = graph.record.get(name, {"kind": "neurons"})
-        closed = name == "encoder_dictionary" and not graph.record.get("encoder_features")
-        if told.get("kind") == "neurons" or closed:
+        folder = folder_of(graph, name, folders) or "FOLDER"
+        if folder == NEURONS or not _opened(graph, name):
             continue
-        folder = folders.get(name) or "FOLDER"
         options += [f"--{name.replace('_', '-')}", folder]
         arguments.append(f"{name}=load_dictionary({folder!r}, model{stack})")
     return options, arguments
@@ -70,22 +100,27 @@ def _of_recording(
     graph: AttributionGraph, options: list[str], arguments: list[str]
 ) -> tuple[list[str], list[str], str]:
     audio, settings = graph.record["audio"], _settings(graph)
-    source, which = str(audio.get("source") or "RECORDING"), list(graph.record.get("token_indices", []))
+    # Its folder may be a server's own, and says nothing to whoever has the page.
+    source, which = PurePath(audio.get("source") or "RECORDING").name, graph.record.get("token_indices", [])
     kept = {name: settings[name] for name in ("nodes", "segments", "encoder_nodes") if settings.get(name)}
     more = [f"settings=SpeechSettings({', '.join(f'{k}={v!r}' for k, v in kept.items())})", *arguments]
     for name in ("segments", "encoder_nodes"):
         if name in kept:
             options = [*options, f"--{name.replace('_', '-')}", str(kept[name])]
     if audio.get("start"):
-        options = [*options, "--offset", f"{audio['start']:g}"]
-        more.append(f"offset={audio['start']:g}")
+        offset = f"{audio['start']:.3f}".rstrip("0").rstrip(".")
+        options = [*options, "--offset", offset]
+        more.append(f"offset={offset}")
+    if language := language_of(graph):
+        options = [*options, "--language", language]
+        more.append(f"options=oto.DecodeOptions(language={language!r})")
     other = compared_with(graph.targets[0])
     if other:
         options = [*options, "--against", other]
         more.append(f"against={graph.targets[0].against}")
     named = [part for index in which for part in ("--token", str(index))]
     door = "trace_audio" if (graph.nodes.kind == PROJECTOR).any() else "trace_speech"
-    call = f"oto.{door}(model, {', '.join([repr(source), repr(which), *more])})"
+    call = f"oto.{door}(model, {', '.join([repr(source), repr(list(which)), *more])})"
     return (
         ["otoscope", "trace", source, *named, *options],
         ["from otoscope.circuits.speech import SpeechSettings"],

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import io
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from otoscope.audio import Clip, read
 from otoscope.circuits.graph import FRAME, HEARING, KINDS, NONE, TARGET, AttributionGraph
 from otoscope.circuits.influence import normalisers
 from otoscope.circuits.pruning import keep_strongest
 from otoscope.circuits.segments import PADDING, SILENCE
-from otoscope.circuits.speech import SpeechTracer
 from otoscope.circuits.summary import summary_lines
 from otoscope.documents.base import Array, Resource
-from otoscope.documents.explain import AudioInfo
 from otoscope.documents.graph import (
     Account,
     CheckLine,
@@ -32,21 +26,19 @@ from otoscope.documents.graph import (
     GraphToken,
     Inputs,
     LeftOut,
-    Made,
-    Sound,
 )
-from otoscope.errors import AudioError
 from otoscope.studies.graph_details import Details, details_of
-from otoscope.studies.graph_making import compared_with, how_made
+from otoscope.studies.graph_making import compared_with, folder_of, how_made, language_of
+from otoscope.studies.graph_sound import sound_of
 from otoscope.versions import versions
 
 if TYPE_CHECKING:
+    from otoscope.audio import Clip
     from otoscope.circuits.checking import Check
     from otoscope.studies.feature_examples import Examples
 
 NODE_SHARE, EDGE_SHARE = 0.95, 0.98
 MOST_EDGES = 30_000
-_WAVE_BINS = 1200
 
 NOTES = (
     "Layers, tokens, segments, heads and features are counted from 0.",
@@ -72,7 +64,7 @@ def graph_data(
     edge_share: float = EDGE_SHARE,
     examples: Sequence[Examples] = (),
     check: Check | None = None,
-    made: Made | None = None,
+    folders: Mapping[str, str] | None = None,
     resources: dict[str, Resource] | None = None,
 ) -> GraphData:
     """What is shown of a graph.
@@ -85,7 +77,8 @@ def graph_data(
         edge_share: Share of what the shown edges carry among them; 30,000 are shown at most, the strongest.
         examples: What was collected about features, of the dictionaries that the graph was traced with.
         check: Whether predictions of the graph came true.
-        made: How to make the graph again; None: `how_made` works it out.
+        folders: Where its dictionaries lie, as `how_made` takes them; a page offers to change features of those alone that it can
+            name.
         resources: Takes the sound of the examples; None: they come without sound.
 
     Raises:
@@ -102,7 +95,9 @@ def graph_data(
     return GraphData(
         model=str(told.get("model", {}).get("name", "model")),
         dictionary=_dictionary(told.get("dictionary")),
+        dictionary_folder=folder_of(graph, "dictionary", folders),
         encoder_dictionary=_dictionary(told["encoder_dictionary"]) if told.get("encoder_features") else None,
+        encoder_dictionary_folder=folder_of(graph, "encoder_dictionary", folders),
         text=str(told.get("transcript", told.get("prompt", ""))),
         streams=_streams(part),
         tokens=_tokens(part),
@@ -115,7 +110,7 @@ def graph_data(
         left_out=_left_out(graph, part, node_share, edge_share),
         checks=_checks(check),
         summary=summary_lines(graph),
-        made=made or how_made(graph),
+        made=how_made(graph, folders),
     )
 
 
@@ -145,8 +140,9 @@ def graph_doc(
     if compare is not None:
         alike = {name: value for name, value in how.items() if name in ("node_share", "edge_share")}
         other = graph_data(compare, resources=resources, **alike)
-    sound = _sound(graph, clip, resources, "audio")
-    other_sound = None if compare is None else _sound(compare, None, resources, "other-audio")
+    sound = sound_of(graph, clip, resources, "audio")
+    other_sound = None if compare is None else sound_of(compare, None, resources, "other-audio")
+    settings = graph.record.get("settings", {}) | {"language": language_of(graph)}
     said = " and ".join(repr(target.label.strip()) for target in graph.targets)
     return GraphDoc(
         title=title or f"What made {data.model} write {said}",
@@ -154,7 +150,7 @@ def graph_doc(
         sound=sound,
         other=other,
         other_sound=other_sound,
-        settings={k: v for k, v in graph.record.get("settings", {}).items() if v is not None},
+        settings={k: v for k, v in settings.items() if v is not None},
         versions={name: str(version) for name, version in graph.record.get("versions", versions()).items()},
         notes=list(NOTES),
         resources=resources,
@@ -323,51 +319,3 @@ def _checks(check: Check | None) -> list[CheckLine]:
             )
         )
     return lines
-
-
-# Sound -------------------------------------------------------------------------------------------------------------------
-
-
-def _sound(
-    graph: AttributionGraph, clip: Clip | None, resources: dict[str, Resource], name: str
-) -> Sound | None:
-    """The traced window, read again where it was not handed over; nothing where it is gone."""
-    told = graph.record.get("audio")
-    if told is None:
-        return None
-    start, seconds = float(told["start"]), float(told["duration"])
-    if clip is None:
-        try:
-            clip = read(str(told["source"]), offset=start, duration=seconds)
-        except AudioError:
-            return None
-    resources[name] = Resource(media_type="audio/wav", data=_wav(clip))
-    mel, frame = None, float(told["frame_seconds"])
-    if isinstance(graph.tracer, SpeechTracer):
-        seen = graph.tracer.features[0].float().cpu().numpy()
-        mel = Array.pack(seen[:, : round(100 * seconds)], "u8")
-    return Sound(
-        audio=AudioInfo(
-            file=Path(str(told["source"] or "clip")).name,
-            duration=seconds,
-            frame_seconds=frame,
-            start=start,
-            recording_duration=max(start + seconds, clip.duration),
-        ),
-        waveform=Array.pack(_min_max(clip.samples), "f16"),
-        mel=mel,
-    )
-
-
-def _min_max(samples: np.ndarray) -> np.ndarray:
-    """Minimum and maximum of each of at most 1,200 bins, `(2, bin)`."""
-    edges = np.linspace(0, len(samples), min(_WAVE_BINS, len(samples)) + 1).astype(int)[:-1]
-    return np.stack([np.minimum.reduceat(samples, edges), np.maximum.reduceat(samples, edges)])
-
-
-def _wav(clip: Clip) -> str:
-    import soundfile
-
-    buffer = io.BytesIO()
-    soundfile.write(buffer, np.clip(clip.samples, -1, 1), clip.sampling_rate, format="WAV", subtype="PCM_16")
-    return base64.b64encode(buffer.getvalue()).decode()

@@ -30,7 +30,7 @@ _OUTCOMES = 40_000
 """Outcomes kept in a document; of larger sweeps each component keeps those of the first items, and it is said."""
 
 _SEVERAL = 20
-"""Cells from which on "larger than 95 % of the others" says something."""
+"""Cells from which on "among the largest 5 %" says something."""
 
 
 def sweep_doc(result: PatchResult | TokenResult | Mapping[str, Any]) -> SweepDoc:
@@ -232,18 +232,20 @@ def pair_doc(
     if not patched.any():
         raise OptionError("No cell was patched.", "Give at least one sweep that is not all NaN.")
     grids, cells = _pair_grids(stacked, patched, axes, places)
-    strongest = max(cells, key=lambda cell: abs(cell["values"][0]["value"]))
+    first = int(np.isfinite(stacked).any(axis=(1, 2, 3)).argmax())  # the first sweep that has values
+    strongest = max(cells, key=lambda cell: abs(cell["values"][first]["value"] or 0.0))
+    value = strongest["values"][first]["value"]
     return SweepDoc.model_validate(
         {
             "title": title,
             "model": model.origin.name,
-            "headline": f"The strongest cell is {strongest['label']}: {strongest['values'][0]['value']:+.2f}.",
+            "headline": f"The strongest cell ({measures[first]}) is {strongest['label']}: {value:+.2f}.",
             "about": f"One pair of runs; {int(patched.sum())} cells over {' by '.join(axes)}, each patched alone.",
             "items_name": "pair",
             "measures": [
-                {"name": name, "title": f"{name}: change of the metric", "unit": "metric",
+                {"name": name, "title": f"{name}: change of the metric", "unit": "metric", "control": "other cells",
                  "random": "the mean of all other cells of this sweep",
-                 "stands_out": "its change is larger than that of 95 % of the cells of this sweep"}
+                 "stands_out": "its change is among the largest 5 % of this sweep"}
                 for name in measures
             ],
             "grids": grids,
@@ -296,7 +298,7 @@ def _pair_grids(
 
 def _pair_value(of: np.ndarray, value: float, limit: float) -> dict[str, Any]:
     if not np.isfinite(value):
-        return {"value": 0.0, "n": 0, "stands_out": False}
+        return {"value": None, "n": 0, "stands_out": False}
     count = int(np.isfinite(of).sum())
     others = None if count < 2 else float((np.nansum(of) - value) / (count - 1))
     return {"value": value, "n": 1, "random": others, "stands_out": abs(value) > limit}
@@ -344,9 +346,9 @@ def ablation_doc(doc: ExplainDoc) -> SweepDoc:
             "about": "Each block and each head is zeroed in turn while the decoder is given the written tokens.",
             "items_name": "token",
             "measures": [
-                {"name": "change", "title": "change of log p, mean over tokens", "unit": "nats",
-                 "random": "the mean change by a random other block, or other head, of the model",
-                 "stands_out": "its change is larger than that of 95 % of the other blocks, or heads"}
+                {"name": "change", "title": "change of log p, mean over tokens", "unit": "nats", "control": "other cells",
+                 "random": "the mean change without one of the other blocks, or of a head without one of the other heads",
+                 "stands_out": "its change is among the largest 5 % of the blocks, or of the heads"}
             ],
             **parts,
             "items": [{"name": f"token {t.index}", "before": t.text} for t in doc.transcript.tokens],

@@ -140,7 +140,7 @@ def clip_of(doc: Document, seconds: float = _WINDOW) -> Clip:
 
 
 def _language(args: dict[str, Any], doc: Document) -> str | None:
-    """The language asked for, or the one that the document's text was forced into."""
+    """The language asked for, or the one that the document's settings name."""
     language = args.get("language", getattr(doc, "settings", {}).get("language"))
     if language is not None and not isinstance(language, str):
         raise OptionError("The language is no text.", "Send a code such as fr.")

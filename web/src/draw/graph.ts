@@ -3,6 +3,8 @@
 import type { Graph } from "../model/graph.ts";
 import type { Layout } from "../model/graph-layout.ts";
 import { type GraphColours, graphColours } from "./palette.ts";
+import type { Pen } from "./pen.ts";
+import { redrawable } from "./serialise.ts";
 
 export interface Scene {
   graph: Graph;
@@ -34,7 +36,15 @@ function prepare(canvas: HTMLCanvasElement, { width, height }: Layout): CanvasRe
 
 /** Everything that stays while the pointer moves. */
 export function drawBase(canvas: HTMLCanvasElement, scene: Scene): void {
-  const context = prepare(canvas, scene.layout);
+  draw(canvas, scene, (pen) => paintBase(pen, scene));
+}
+
+function draw(canvas: HTMLCanvasElement, scene: Scene, paint: (pen: Pen) => void): void {
+  paint(prepare(canvas, scene.layout));
+  redrawable(canvas, paint);
+}
+
+function paintBase(context: Pen, scene: Scene): void {
   const colours = graphColours(scene.dark);
   drawBands(context, scene.layout, colours);
   const strongest = scene.graph.strongest.filter((edge) => scene.edge[edge]).subarray(0, FAINT);
@@ -44,7 +54,10 @@ export function drawBase(canvas: HTMLCanvasElement, scene: Scene): void {
 
 /** What is chosen with its edges, and rings around what is pinned or found. */
 export function drawChosen(canvas: HTMLCanvasElement, scene: Scene, chosen: number, ringed: ReadonlySet<number>): void {
-  const context = prepare(canvas, scene.layout);
+  draw(canvas, scene, (pen) => paintChosen(pen, scene, chosen, ringed));
+}
+
+function paintChosen(context: Pen, scene: Scene, chosen: number, ringed: ReadonlySet<number>): void {
   const colours = graphColours(scene.dark);
   if (chosen >= 0) drawConnections(context, scene, chosen, colours);
   for (const i of ringed) if (scene.node[i]) ring(context, scene.layout, i, colours.ink, 2, 1.2);
@@ -60,7 +73,7 @@ export function drawHovered(canvas: HTMLCanvasElement, scene: Scene, hovered: nu
   ring(context, scene.layout, hovered, colours.accent, 3.5, 1.4);
 }
 
-function drawConnections(context: CanvasRenderingContext2D, scene: Scene, i: number, colours: GraphColours): void {
+function drawConnections(context: Pen, scene: Scene, i: number, colours: GraphColours): void {
   const { graph } = scene;
   const sides = [graph.into[i]!, graph.from[i]!].map((edges) => edges.filter((edge) => scene.edge[edge]).subarray(0, CONNECTIONS).reverse());
   for (const edge of sides.flatMap((edges) => [...edges])) {
@@ -70,7 +83,7 @@ function drawConnections(context: CanvasRenderingContext2D, scene: Scene, i: num
   }
 }
 
-function drawBands(context: CanvasRenderingContext2D, layout: Layout, colours: GraphColours): void {
+function drawBands(context: Pen, layout: Layout, colours: GraphColours): void {
   context.font = "11px system-ui, sans-serif";
   context.textBaseline = "middle";
   layout.bands.forEach((band, i) => {
@@ -86,7 +99,7 @@ function drawBands(context: CanvasRenderingContext2D, layout: Layout, colours: G
   });
 }
 
-function drawEdge(context: CanvasRenderingContext2D, { graph, layout }: Scene, edge: number, colours: GraphColours, alpha: number, width: number): void {
+function drawEdge(context: Pen, { graph, layout }: Scene, edge: number, colours: GraphColours, alpha: number, width: number): void {
   const [a, b] = [graph.source[edge]!, graph.target[edge]!];
   const middle = (layout.y[a]! + layout.y[b]!) / 2;
   context.globalAlpha = alpha;
@@ -101,7 +114,7 @@ function drawEdge(context: CanvasRenderingContext2D, { graph, layout }: Scene, e
   context.globalAlpha = 1;
 }
 
-function drawGlyph(context: CanvasRenderingContext2D, scene: Scene, i: number, colours: GraphColours): void {
+function drawGlyph(context: Pen, scene: Scene, i: number, colours: GraphColours): void {
   const { graph, layout } = scene;
   const node = graph.node(i);
   const [x, y, r] = [layout.x[i]!, layout.y[i]!, layout.radius[i]!];
@@ -126,12 +139,12 @@ function drawGlyph(context: CanvasRenderingContext2D, scene: Scene, i: number, c
 }
 
 /** A stretch of sound is as long as it lasts. */
-function bar(context: CanvasRenderingContext2D, layout: Layout, segment: number, y: number): void {
+function bar(context: Pen, layout: Layout, segment: number, y: number): void {
   const { x, width } = layout.segments[segment]!;
   context.roundRect(x - width / 2, y - 5, width, 10, 3);
 }
 
-function ring(context: CanvasRenderingContext2D, layout: Layout, i: number, colour: string, gap: number, width: number): void {
+function ring(context: Pen, layout: Layout, i: number, colour: string, gap: number, width: number): void {
   context.strokeStyle = colour;
   context.lineWidth = width;
   context.beginPath();

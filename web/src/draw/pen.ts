@@ -23,6 +23,7 @@ export type Pen = Pick<
   | "bezierCurveTo"
   | "arc"
   | "rect"
+  | "roundRect"
   | "closePath"
   | "fill"
   | "stroke"
@@ -109,6 +110,13 @@ export class SvgPen implements Pen {
 
   rect(x: number, y: number, width: number, height: number): void {
     this.path += `M${this.at(x, y)}h${short(width)}v${short(height)}h${short(-width)}Z`;
+  }
+
+  roundRect(x: number, y: number, width: number, height: number, radii?: Parameters<Pen["roundRect"]>[4]): void {
+    const r = Math.min(typeof radii === "number" ? radii : 0, width / 2, height / 2);
+    const corner = (dx: number, dy: number) => `a${short(r)} ${short(r)} 0 0 1 ${short(dx)} ${short(dy)}`;
+    this.path += `M${this.at(x + r, y)}h${short(width - 2 * r)}${corner(r, r)}v${short(height - 2 * r)}${corner(-r, r)}`;
+    this.path += `h${short(2 * r - width)}${corner(-r, -r)}v${short(2 * r - height)}${corner(r, -r)}Z`;
   }
 
   closePath(): void {

@@ -8,7 +8,7 @@ const KEEPALIVE = 60_000; // bytes that browsers let outlive their page
 
 export function serverHost(): Host {
   takeKey();
-  const run = runInPath(location.pathname);
+  const [run, beside] = runsInPath(location.pathname);
   let ops: readonly string[] = [];
   return {
     kind: "server",
@@ -32,9 +32,11 @@ export function serverHost(): Host {
       throw new Refusal(0, "The server went away.", "See whether `otoscope serve` still runs.");
     },
     async annotate(place, annotations) {
-      const told = { place, annotations };
+      // Two runs' graphs are shown as one document of two graphs: the other one is the other run's own.
+      const [of, at] = place === "other" && beside ? [beside, "graph"] : [run, place];
+      const told = { place: at, annotations };
       const keepalive = JSON.stringify(told).length < KEEPALIVE; // it then arrives even if the page is left meanwhile
-      await sendJson(`/api/runs/${run}/annotations`, "PUT", told, { keepalive });
+      await sendJson(`/api/runs/${of}/annotations`, "PUT", told, { keepalive });
     },
     async writeNote(text) {
       await sendJson(`/api/runs/${run}/note`, "PUT", { text });
@@ -42,9 +44,10 @@ export function serverHost(): Host {
   };
 }
 
-/** The id of the run that an address names, the left one of a comparison, "" if it names none. */
-export function runInPath(path: string): string {
-  return /^\/(?:run|beside|compare)\/([0-9a-f]{1,40})(?:\/[0-9a-f]{1,40})?$/.exec(path)?.[1] ?? "";
+/** The ids of the run that an address names, the left one of a comparison, and of the right one; "" where it names none. */
+export function runsInPath(path: string): [string, string] {
+  const named = /^\/(?:run|beside|compare)\/([0-9a-f]{1,40})(?:\/([0-9a-f]{1,40}))?$/.exec(path);
+  return [named?.[1] ?? "", named?.[2] ?? ""];
 }
 
 /** The run as a file that opens without a server, with all that was written onto it. */

@@ -1,6 +1,6 @@
 /** An intervention as it is put together on a page: what is in it, how people call it, and the lines that do it. */
 
-import type { Component, Intervention } from "../contract.ts";
+import type { Component, ExplainDoc, Intervention } from "../contract.ts";
 
 export const NOTHING: Intervention = {
   silence: [],
@@ -9,6 +9,9 @@ export const NOTHING: Intervention = {
   dictionary: "neurons",
   encoder_dictionary: "neurons",
 };
+
+/** Which dictionaries features are of: a folder each, or the model's own neurons. */
+export type Dictionaries = Partial<Pick<Intervention, "dictionary" | "encoder_dictionary">>;
 
 /** One entry of the list of changes; `text` is its spelling, as on the command line. */
 export interface Change {
@@ -39,12 +42,28 @@ export function withChange(wanted: Intervention, change: Change): Intervention {
 }
 
 export function without(wanted: Intervention, change: Change): Intervention {
-  return {
+  const rest = {
     ...wanted,
     silence: change.kind === "silence" ? wanted.silence.filter((span) => spellSpan(span) !== change.text) : wanted.silence,
     zero: change.kind === "zero" ? wanted.zero.filter((text) => text !== change.text) : wanted.zero,
     features: change.kind === "feature" ? wanted.features.filter((text) => text !== change.text) : wanted.features,
   };
+  // A dictionary stays for as long as one of its features does.
+  return {
+    ...rest,
+    dictionary: hasFeatures(rest, "decoder") ? wanted.dictionary : NOTHING.dictionary,
+    encoder_dictionary: hasFeatures(rest, "encoder") ? wanted.encoder_dictionary : NOTHING.encoder_dictionary,
+  };
+}
+
+/** Whether features of these dictionaries may join: a list holds features of one dictionary a stack. */
+export function mayJoin(wanted: Intervention, { dictionary, encoder_dictionary }: Dictionaries): boolean {
+  const fits = (stack: string, own: string, other: string | undefined) => other === undefined || other === own || !hasFeatures(wanted, stack);
+  return fits("decoder", wanted.dictionary, dictionary) && fits("encoder", wanted.encoder_dictionary, encoder_dictionary);
+}
+
+function hasFeatures({ features }: Intervention, stack: string): boolean {
+  return features.some((text) => text.startsWith(`${stack}:`));
 }
 
 /** What a person typed, if it spells a change. */
@@ -101,6 +120,12 @@ export interface How {
   seed?: number;
 }
 
+/** How the clip of a document was heard, so that it is heard so again. */
+export function howOf(doc: Pick<ExplainDoc, "audio" | "settings">): How {
+  const { language } = doc.settings;
+  return { offset: doc.audio.start, ...(typeof language === "string" ? { language } : {}) };
+}
+
 export function pythonLine(model: string, clip: string, wanted: Intervention, how: How): string {
   const given = Object.entries(wanted).flatMap(([name, value]) => {
     if (value === "neurons" || value.length === 0) return [];
@@ -119,8 +144,16 @@ export function commandLine(model: string, clip: string, wanted: Intervention, h
   for (const change of changesOf(wanted)) words.push(options[change.kind], change.text);
   if (wanted.dictionary !== "neurons") words.push("--dictionary", wanted.dictionary);
   if (wanted.encoder_dictionary !== "neurons") words.push("--encoder-dictionary", wanted.encoder_dictionary);
-  for (const [name, value] of known(how)) words.push(`--${name}`, typeof value === "string" ? value : pythonNumber(name, value));
-  return words.map(shellWord).join(" ");
+  return [...words, ...optionsOf(how)].map(shellWord).join(" ");
+}
+
+/** The command that explains a clip and traces the circuit of one token. */
+export function explainLine(model: string, clip: string, token: number, how: How): string {
+  return ["otoscope", "explain", clip, "--model", model, "--token", String(token), ...optionsOf(how)].map(shellWord).join(" ");
+}
+
+function optionsOf(how: How): string[] {
+  return known(how).flatMap(([name, value]) => [`--${name}`, typeof value === "string" ? value : pythonNumber(name, value)]);
 }
 
 function known(how: How): [string, string | number][] {
@@ -185,10 +218,19 @@ function targetOf(feature: string): string {
 export function wantedInHash(hash: string): Intervention {
   const parameters = new URLSearchParams(hash.replace(/^#/, ""));
   const texts = ["silence", "zero", "feature"].flatMap((name) => parameters.getAll(name)).slice(0, 200);
-  return texts.flatMap((text) => readChange(text) ?? []).reduce(withChange, NOTHING);
+  const wanted = texts.flatMap((text) => readChange(text) ?? []).reduce(withChange, NOTHING);
+  const of = (name: "dictionary" | "encoder_dictionary", stack: string) => (hasFeatures(wanted, stack) && parameters.get(name)) || NOTHING[name];
+  return { ...wanted, dictionary: of("dictionary", "decoder"), encoder_dictionary: of("encoder_dictionary", "encoder") };
 }
 
 export function parametersOf(wanted: Intervention): Record<string, string[]> {
   const of = (kind: Change["kind"]) => changesOf(wanted).filter((change) => change.kind === kind).map(({ text }) => text);
-  return { silence: of("silence"), zero: of("zero"), feature: of("feature") };
+  const unusual = (name: string) => (name === "neurons" ? [] : [name]);
+  return {
+    silence: of("silence"),
+    zero: of("zero"),
+    feature: of("feature"),
+    dictionary: unusual(wanted.dictionary),
+    encoder_dictionary: unusual(wanted.encoder_dictionary),
+  };
 }

@@ -1,19 +1,41 @@
 /** What a person has chosen and written on a graph, kept in the address; and the Python and the command that do the same. */
 
 import type { Annotations, GraphData } from "../contract.ts";
+import { addressWith } from "./address.ts";
 
-export interface View {
+interface Looked {
   node: string; // id of the chosen one
   nodes: number; // share of influence that the shown nodes carry
   edges: number;
+}
+
+/** One graph as it is shown. */
+export interface View extends Looked {
   annotations: Annotations;
+}
+
+/** All that a panel of one graph or two holds: what is written on each graph is kept apart. */
+export interface Held extends Looked {
+  written: Annotations[];
 }
 
 export const NOTHING: Annotations = { labels: {}, pins: [], supernodes: [], places: {}, note: "" };
 const MOST = 200_000; // characters of an address that are read
 
-/** @param share of nodes and edges that is shown where the address says nothing */
-export function initialView(data: GraphData, hash: string, usual: number): View {
+const NOTES = ["notes", "other-notes"]; // in the address, by graph
+const OWN = ["node", "nodes", "edges", ...NOTES];
+
+export function annotationsOf(data: GraphData): Annotations {
+  return { ...NOTHING, ...data.annotations };
+}
+
+/** What an address says of graphs.
+ *
+ * @param usual share of nodes and edges that is shown where the address says nothing
+ * @param written what is on the graphs where the address says nothing of that
+ * @param notes whether the address may tell what is written: not where the host keeps it, and an old link would undo it
+ */
+export function heldIn(hash: string, [data]: readonly [GraphData, ...GraphData[]], usual: number, written: Annotations[], notes = true): Held {
   const said = new URLSearchParams(hash.slice(0, MOST).replace(/^#/, ""));
   const share = (name: string, otherwise: number) => {
     const value = Number(said.get(name) ?? NaN);
@@ -25,15 +47,24 @@ export function initialView(data: GraphData, hash: string, usual: number): View 
     node: ids.has(named) ? named : (data.nodes[data.targets[0]?.node ?? 0]?.id ?? ""),
     nodes: share("nodes", usual),
     edges: share("edges", usual),
-    annotations: annotationsIn(said.get("notes")) ?? { ...NOTHING, ...data.annotations },
+    written: written.map((now, i) => (notes ? annotationsIn(said.get(NOTES[i]!)) : undefined) ?? now),
   };
 }
 
-export function hashOfView(view: View): string {
-  const said = new URLSearchParams({ node: view.node, nodes: String(view.nodes), edges: String(view.edges) });
-  const { labels, pins, supernodes, note } = view.annotations;
-  if (Object.keys(labels).length + pins.length + supernodes.length + note.length) said.set("notes", JSON.stringify(view.annotations));
-  return `#${said}`;
+/** The address with what is held; names that are not of graphs stay. */
+export function hashWith(hash: string, held: Held, graphs: readonly GraphData[], notes = true): string {
+  const changed = held.written.map((now, i) => {
+    const text = JSON.stringify(now);
+    return notes && text !== JSON.stringify(annotationsOf(graphs[i]!)) ? text : undefined;
+  });
+  const said = Object.fromEntries(NOTES.map((name, i) => [name, changed[i]]));
+  return addressWith(hash, { node: held.node, nodes: String(held.nodes), edges: String(held.edges), ...said });
+}
+
+/** Whether two addresses say the same of graphs, whatever else they say. */
+export function sameHeld(a: string, b: string): boolean {
+  const [one, other] = [a, b].map((hash) => new URLSearchParams(hash.replace(/^#/, "")));
+  return OWN.every((name) => one!.get(name) === other!.get(name));
 }
 
 /** Where a slider stands for a share: most features differ in the last per cents, so those have most of its way. */

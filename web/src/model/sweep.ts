@@ -1,25 +1,40 @@
 /** A sweep's numbers as its page shows them: less the control or not, of all items or of one. */
 
-import type { SweepCell, SweepDoc, SweepOutcome, SweepValue } from "../contract.ts";
+import type { SweepCell, SweepDoc, SweepMeasure, SweepOutcome, SweepValue } from "../contract.ts";
 import { change } from "./numbers.ts";
 
 export interface View {
   measure: number;
-  less: boolean; // take away what a random component does
+  less: boolean; // take away what the control does
   item?: number | undefined; // one item only
 }
 
 export interface Shown {
-  value: number | undefined; // undefined: not known of this item
-  muted: boolean; // not told apart from random components
+  value: number | undefined; // undefined: not patched, or not known of this item
+  muted: boolean; // not told apart from the control
 }
 
 /** What a cell's colour and number are under a view. */
 export function shown(cell: SweepCell, view: View, doc: SweepDoc): Shown {
   const value = cell.values[view.measure] as SweepValue;
   if (view.item !== undefined) return { value: ofItem(cell, view.item, doc, view.measure), muted: false };
-  const control = view.less ? (value.random ?? 0) : 0;
-  return { value: value.value - control, muted: !value.stands_out };
+  return { value: view.less ? lessControl(value) : measured(value), muted: !value.stands_out };
+}
+
+/** The value of a cell; undefined where it was not patched. */
+export function measured({ value }: { value?: number | null }): number | undefined {
+  return value ?? undefined;
+}
+
+/** The value less that of the control, where there is one. */
+export function lessControl(value: SweepValue): number | undefined {
+  const own = measured(value);
+  return own === undefined ? undefined : own - (value.random ?? 0);
+}
+
+/** What the control of a measure is, for short: other components drawn at random, or simply all others. */
+export function controlOf({ control }: SweepMeasure): string {
+  return control === "other cells" ? "the other cells" : control;
 }
 
 function ofItem(cell: SweepCell, item: number, doc: SweepDoc, measure: number): number | undefined {
@@ -51,16 +66,17 @@ export type Column = "label" | "value" | "less" | "random" | "direction" | "p" |
 /** The cells in the order of a column, missing numbers last. */
 export function sorted(doc: SweepDoc, measure: number, by: Column, down: boolean): number[] {
   // Of changes either way the size counts.
-  const size = doc.measures[measure]?.unit === "share" ? (number: number) => number : Math.abs;
+  const either = doc.measures[measure]?.unit !== "share";
+  const size = (number: number | undefined) => (number !== undefined && either ? Math.abs(number) : number);
   const key = (cell: SweepCell): number | string | undefined => {
     const value = cell.values[measure] as SweepValue;
     switch (by) {
       case "label":
         return cell.label;
       case "less":
-        return size(value.value - (value.random ?? 0));
+        return size(lessControl(value));
       case "value":
-        return size(value.value);
+        return size(measured(value));
       case "p":
         return value.p_adjusted ?? value.p;
       case "price":

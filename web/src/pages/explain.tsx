@@ -76,13 +76,16 @@ export function ExplainPage({ doc }: { doc: ExplainDoc }) {
   );
 }
 
+/** What uses the arrow keys itself. */
+const KEEPS_ARROWS = "input, textarea, select, .graph-panel, .scroll, .bench";
+
 /** Left and right arrows step through the tokens, and the focus follows where it was on a token. */
 function useStepKeys(token: number, step: (by: number) => void): void {
   useLayoutEffect(() => {
     const onKeyDown = (event: KeyboardEvent) => {
       const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
       const target = event.target as HTMLElement;
-      if (!by || event.altKey || event.ctrlKey || event.metaKey || target.closest(".scroll, .bench")) return;
+      if (!by || event.altKey || event.ctrlKey || event.metaKey || target.closest(KEEPS_ARROWS)) return;
       event.preventDefault();
       step(by);
     };

@@ -1,24 +1,28 @@
 /** One attribution graph, or two beside each other. */
 
 import "../css/graph.css";
-import type { GraphDoc } from "../contract.ts";
+import { useCallback } from "preact/hooks";
+import type { Annotations, GraphDoc } from "../contract.ts";
+import { howOf } from "../model/experiment.ts";
 import { useKeeping } from "../panels/keeping.tsx";
 import { shortened } from "../model/numbers.ts";
 import { Experiment } from "../panels/experiment.tsx";
 import { ChangePanel } from "../panels/intervene.tsx";
-import { GraphPanel } from "../panels/graph/panel.tsx";
+import { GraphPanel, type GraphPanelProps } from "../panels/graph/panel.tsx";
 
 export function GraphPage({ doc }: { doc: GraphDoc }) {
-  const [keep, trouble] = useKeeping("graph");
+  const [keepFirst, trouble] = useKeeping("graph");
+  const [keepOther, otherTrouble] = useKeeping("other");
+  const keep = useCallback((annotations: Annotations, which: 0 | 1) => (which ? keepOther : keepFirst)?.(annotations), [keepFirst, keepOther]);
   const versions = Object.entries(doc.versions).map(([name, version]) => `${name} ${version}`);
   // What can be changed and heard again is a recording, by a recogniser.
-  const page = <Shown doc={doc} keep={keep} trouble={trouble} versions={versions} />;
+  const page = <Shown doc={doc} keep={keepFirst && keep} trouble={trouble ?? otherTrouble} versions={versions} />;
   return doc.sound && doc.graph.streams.some(({ name }) => name === "decoder") ? <Experiment>{page}</Experiment> : page;
 }
 
 interface ShownProps {
   doc: GraphDoc;
-  keep: ReturnType<typeof useKeeping>[0];
+  keep: GraphPanelProps["onAnnotations"];
   trouble: ReturnType<typeof useKeeping>[1];
   versions: string[];
 }
@@ -33,7 +37,7 @@ function Shown({ doc, keep, trouble, versions }: ShownProps) {
       </header>
       {trouble}
       <GraphPanel graph={doc.graph} sound={doc.sound} other={doc.other} otherSound={doc.other_sound} resources={doc.resources} onAnnotations={keep} addressed />
-      {doc.sound && <ChangePanel model={doc.graph.model} file={doc.sound.audio.file} how={{ offset: doc.sound.audio.start }} />}
+      {doc.sound && <ChangePanel model={doc.graph.model} file={doc.sound.audio.file} how={howOf({ audio: doc.sound.audio, settings: doc.settings })} />}
       <footer>
         <h2>Reading this page</h2>
         <ul>

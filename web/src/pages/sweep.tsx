@@ -1,10 +1,10 @@
-/** A sweep over components: grids beside what random components do, and what became of every item. */
+/** A sweep over components: grids beside their control, and what became of every item. */
 
 import "../css/sweep.css";
 import { useMemo, useState } from "preact/hooks";
 import type { SweepDoc } from "../contract.ts";
 import { addressWith, inAddress, indexInAddress } from "../model/address.ts";
-import { reach, shown, told, type View } from "../model/sweep.ts";
+import { controlOf, measured, reach, shown, told, type View } from "../model/sweep.ts";
 import { shortened, visible } from "../model/numbers.ts";
 import { Foot, Head } from "../panels/about.tsx";
 import { Panel } from "../panels/common.tsx";
@@ -64,7 +64,7 @@ function Grids({ doc, view, chosen, choose, change }: Parts & { change: (view: V
   const controlled = doc.cells.some((cell) => cell.values[view.measure]?.random !== undefined);
   const less = view.less && controlled && view.item === undefined;
   const item = view.item === undefined ? undefined : doc.items[view.item];
-  const of = item ? `${doc.items_name} ${view.item}` : `${doc.cells[0]?.values[view.measure]?.n ?? 0} ${doc.items_name}s`;
+  const of = item ? `${doc.items_name} ${view.item}` : `${Math.max(0, ...doc.cells.map((cell) => cell.values[view.measure]?.n ?? 0))} ${doc.items_name}s`;
   return (
     <Panel
       name="sweep"
@@ -110,7 +110,7 @@ function Grids({ doc, view, chosen, choose, change }: Parts & { change: (view: V
       <Figure
         name={`sweep-${measure.name}`}
         title={shortened(doc.title, 160)}
-        about={`${measure.title}${less ? ", less what random components do" : ""}; ${of}. Framed: ${measure.stands_out}.`}
+        about={`${measure.title}${less ? `, less what ${controlOf(measure)} do` : ""}; ${of}. Framed: ${measure.stands_out}.`}
       >
         <ScaleLegend unit={measure.unit} title={measure.title} most={reach(doc, { ...view, less })} less={less} />
         <div class="sweep-grids">
@@ -144,7 +144,8 @@ function OneGrid({ doc, view, chosen, choose, grid: g }: Parts & { grid: number 
   const at = useMemo(() => new Map(doc.cells.map((cell, i) => [`${cell.grid},${cell.row},${cell.column}`, i])), [doc]);
   const rows = grid.rows.map((_, i) => grid.rows.length - 1 - i); // the last layer on top
   const most = reach(doc, view);
-  const unit = doc.measures[view.measure]!.unit;
+  const measure = doc.measures[view.measure]!;
+  const { unit } = measure;
   const cells: GridRow[] = rows.map((row) => ({
     head: <bdi>{shortened(grid.rows[row]!, 24)}</bdi>,
     cells: grid.columns.map((_, column) => {
@@ -153,6 +154,8 @@ function OneGrid({ doc, view, chosen, choose, grid: g }: Parts & { grid: number 
       const cell = doc.cells[index]!;
       const { value, muted } = shown(cell, view, doc);
       const whole = cell.values[view.measure]!;
+      const own = measured(whole);
+      if (own === undefined) return { text: "", tint: 0, muted: true, told: `${cell.label}: not patched` };
       const text = told(value, unit, view.less || unit !== "share");
       return {
         text,
@@ -160,10 +163,10 @@ function OneGrid({ doc, view, chosen, choose, grid: g }: Parts & { grid: number 
         marked: whole.stands_out && view.item === undefined,
         muted,
         told:
-          `${cell.label}: ${told(whole.value, unit, false)}` +
+          `${cell.label}: ${told(own, unit, false)}` +
           (whole.low !== undefined && whole.high !== undefined ? ` (${told(whole.low, unit, false)} to ${told(whole.high, unit, false)})` : "") +
-          (whole.random !== undefined ? `, random components ${told(whole.random, unit, false)}` : "") +
-          (view.item !== undefined ? `; here ${text}` : whole.stands_out ? ", stands out" : ", not told apart from random components"),
+          (whole.random !== undefined ? `, ${controlOf(measure)} ${told(whole.random, unit, false)}` : "") +
+          (view.item !== undefined ? `; here ${text}` : whole.stands_out ? ", stands out" : `, not told apart from ${controlOf(measure)}`),
       };
     }),
   }));

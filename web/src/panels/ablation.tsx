@@ -70,6 +70,8 @@ function Legend({ reach, compared }: { reach: number; compared: boolean }) {
           <span>a head that changes more than the control: random subspaces of its size, taken out of what its block writes</span>
         </>
       )}
+      <span class="swatch taken" aria-hidden="true" />
+      <span>in the list of changes</span>
       <span class="hint">The scale ends at this token's largest change.</span>
     </p>
   );
@@ -136,11 +138,12 @@ function gridRows(
       const own = changes.at(found.row, token);
       const value = minus && control ? own - control.mean : own;
       const beside = control ? `; control ${change(control.mean)}${minus ? ", subtracted" : ""}` : "";
-      const told = `${spelledOut(found.component)}: ${change(value)} nats${beside}`;
+      const marked = control !== undefined && Math.abs(own) > control.most && Math.abs(own) >= 0.01;
+      const told = `${spelledOut(found.component)}: ${change(value)} nats${beside}${marked ? "; more than the control" : ""}`;
       return {
         text: change(value),
         tint: Math.max(-1, Math.min(1, value / reach)),
-        marked: control !== undefined && Math.abs(own) > control.most && Math.abs(own) >= 0.01,
+        marked,
         told,
         ...offered(found.component, told, experiment),
       };
@@ -152,11 +155,11 @@ function gridRows(
 function offered(component: Component, told: string, experiment: ExperimentHandle | null): Partial<Cell> {
   if (!experiment) return {};
   const zeroed: Change = { kind: "zero", text: spellComponent(component) };
-  const marked = experiment.has(zeroed);
+  const taken = experiment.has(zeroed);
   return {
-    marked,
-    told: `${told}; ${marked ? "in the list of changes" : "choose it to zero it below"}`,
-    press: () => (marked ? experiment.remove([zeroed]) : experiment.add([zeroed])),
+    taken,
+    told: `${told}; ${taken ? "in the list of changes" : "choose it to zero it below"}`,
+    press: () => (taken ? experiment.remove([zeroed]) : experiment.add([zeroed])),
   };
 }
 

@@ -1,8 +1,9 @@
 /** The circuit of the chosen token, where one was traced. */
 
 import "../css/graph.css";
-import type { Circuit, ExplainDoc } from "../contract.ts";
-import { shortened } from "../model/numbers.ts";
+import { useCallback } from "preact/hooks";
+import type { Annotations, Circuit, ExplainDoc } from "../contract.ts";
+import { explainLine, howOf } from "../model/experiment.ts";
 import { GraphPanel } from "./graph/panel.tsx";
 import { Panel, type PanelProps, Quoted } from "./common.tsx";
 import { useKeeping } from "./keeping.tsx";
@@ -41,6 +42,14 @@ export function CircuitPanel({ doc, token, select }: PanelProps) {
 function Shown({ doc, circuit }: { doc: ExplainDoc; circuit: Circuit }) {
   const { graph } = circuit;
   const [keep, trouble] = useKeeping(`circuits/${doc.circuits.indexOf(circuit)}/graph`);
+  // Another token's circuit may take this one's place: what is written stays with the document, on every host.
+  const remember = useCallback(
+    (annotations: Annotations) => {
+      graph.annotations = annotations;
+      keep?.(annotations);
+    },
+    [graph, keep],
+  );
   return (
     <>
       <p class="note">
@@ -48,7 +57,7 @@ function Shown({ doc, circuit }: { doc: ExplainDoc; circuit: Circuit }) {
         are shown, {graph.left_out.shown_edges} of {graph.left_out.traced_edges} edges.
       </p>
       {trouble}
-      <GraphPanel graph={graph} sound={doc} resources={doc.resources} story={false} onAnnotations={keep} />
+      <GraphPanel graph={graph} sound={doc} resources={doc.resources} story={false} onAnnotations={remember} />
       <details>
         <summary>The circuit in words</summary>
         <pre class="in-words">
@@ -64,13 +73,8 @@ function NotTraced({ doc, token }: { doc: ExplainDoc; token: number }) {
     <p class="note">
       This token’s circuit was not traced. This does it:{" "}
       <code>
-        otoscope explain {shell(shortened(doc.audio.file, 200))} --model {shell(shortened(doc.model.name, 100))} --token {token}
+        <bdi dir="ltr">{explainLine(doc.model.name, doc.audio.file, token, howOf(doc))}</bdi>
       </code>
     </p>
   );
-}
-
-/** Quoted for a shell, where it has to be. */
-function shell(text: string): string {
-  return /^[\w./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }

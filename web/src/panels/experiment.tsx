@@ -3,11 +3,8 @@
 import { type ComponentChildren, createContext } from "preact";
 import { useCallback, useContext, useLayoutEffect, useMemo, useState } from "preact/hooks";
 import type { Intervention } from "../contract.ts";
-import { type Change, changesOf, parametersOf, wantedInHash, withChange, without } from "../model/experiment.ts";
+import { type Change, changesOf, type Dictionaries, parametersOf, wantedInHash, withChange, without } from "../model/experiment.ts";
 import { addressWith } from "../model/address.ts";
-
-/** Which dictionaries the features in the list are of. */
-export type Dictionaries = Partial<Pick<Intervention, "dictionary" | "encoder_dictionary">>;
 
 export interface ExperimentHandle {
   wanted: Intervention;
@@ -31,7 +28,7 @@ export function Experiment({ children }: { children: ComponentChildren }) {
       setWanted((now) => {
         const named = wantedInHash(location.hash);
         // Other panels write the address as well, and not all of them keep what is not theirs.
-        return changesOf(named).length === 0 || spelled(named) === spelled(now) ? now : { ...now, ...pick(named) };
+        return changesOf(named).length === 0 || spelled(named) === spelled(now) ? now : named;
       });
     addEventListener("hashchange", follow);
     return () => removeEventListener("hashchange", follow);
@@ -55,5 +52,4 @@ export function Experiment({ children }: { children: ComponentChildren }) {
   return <ExperimentContext.Provider value={handle}>{children}</ExperimentContext.Provider>;
 }
 
-const pick = ({ silence, zero, features }: Intervention) => ({ silence, zero, features });
 const spelled = (wanted: Intervention) => JSON.stringify(parametersOf(wanted));

@@ -1,6 +1,6 @@
 /** What a feature is about: a histogram, the tokens that it writes, and its strongest moments with their sound. */
 
-import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import { useMemo, useRef, useState } from "preact/hooks";
 import type { FeatureInfo, FeatureMoment, Resource } from "../contract.ts";
 import { unpack } from "../model/arrays.ts";
 import { flowing, shortened, visible } from "../model/numbers.ts";
@@ -46,8 +46,6 @@ export function Tokens({ title, tokens }: { title: string; tokens: FeatureInfo["
 export function Moments({ resources, feature }: { resources: Record<string, Resource>; feature: FeatureInfo }) {
   const audio = useRef<HTMLAudioElement>(null);
   const [playing, setPlaying] = useState(-1);
-  const urls = useRef(new Map<string, string>());
-  useEffect(() => () => urls.current.forEach((url) => URL.revokeObjectURL(url)), []);
   const play = (index: number, moment: FeatureMoment) => {
     const element = audio.current;
     if (!element || moment.snippet === undefined) return;
@@ -56,12 +54,8 @@ export function Moments({ resources, feature }: { resources: Record<string, Reso
       setPlaying(-1);
       return;
     }
-    let url = urls.current.get(moment.snippet);
-    if (!url) {
-      url = resourceUrl({ resources }, moment.snippet);
-      if (!url) return;
-      urls.current.set(moment.snippet, url);
-    }
+    const url = resourceUrl({ resources }, moment.snippet);
+    if (!url) return;
     element.src = url;
     setPlaying(index);
     void element.play().catch(() => setPlaying(-1));
@@ -70,7 +64,7 @@ export function Moments({ resources, feature }: { resources: Record<string, Reso
   return (
     <>
       <h2>Strongest moments</h2>
-      <audio ref={audio} onEnded={() => setPlaying(-1)} />
+      <audio ref={audio} onPause={() => setPlaying(-1)} onEnded={() => setPlaying(-1)} />
       <ol class="moments">
         {feature.moments.map((moment, i) => (
           <li key={i} class="moment">

@@ -7,7 +7,8 @@ export interface Cell {
   text: string;
   tint: number; // 0..1 for "amount", -1..1 for "change"
   told: string; // the sentence for the line below and for screen readers
-  marked?: boolean;
+  marked?: boolean; // stands out from what it is compared with
+  taken?: boolean; // in the list of changes
   press?: () => void; // what choosing the cell does, where the grid as a whole has nothing for it
   muted?: boolean; // stands back: not told apart from what it is compared with
 }
@@ -45,6 +46,7 @@ export function tintStyle(tint: number): CSSProperties {
 function cellClass(cell: Cell, props: Props, row: number, column: number): string {
   const names = ["cell", props.scale === "change" && cell.tint < 0 ? "falls" : props.scale];
   if (cell.marked) names.push("marked");
+  if (cell.taken) names.push("taken");
   if (cell.muted) names.push("muted");
   if (column === props.current) names.push("current");
   if (row === props.chosen?.[0] && column === props.chosen[1]) names.push("chosen-cell");

@@ -10,6 +10,7 @@ import {
   changesOf,
   commandLine,
   type How,
+  howOf,
   inWords,
   pythonLine,
   readChange,
@@ -272,9 +273,4 @@ function Result({ outcome, wanted }: { outcome: Outcome; wanted: Intervention })
       <OutcomeView outcome={outcome} />
     </div>
   );
-}
-
-function howOf(doc: ExplainDoc): How {
-  const { language } = doc.settings;
-  return { offset: doc.audio.start, ...(typeof language === "string" ? { language } : {}) };
 }

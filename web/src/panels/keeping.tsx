@@ -25,7 +25,10 @@ export function useKeeping(place: string): [((annotations: Annotations) => void)
   }, [host, place]);
   useEffect(() => {
     addEventListener("pagehide", send);
-    return () => removeEventListener("pagehide", send);
+    return () => {
+      removeEventListener("pagehide", send);
+      send(); // another graph takes this one's place
+    };
   }, [send]);
   const keep = useCallback(
     (annotations: Annotations) => {

@@ -17,6 +17,14 @@ export interface Player {
 
 const SHORTEST = 0.05; // seconds of a span that can be heard
 
+/** Whatever begins to sound silences the rest of the page, whoever plays it. */
+export function oneSoundAtATime(): void {
+  const silenceOthers = ({ target }: Event) => {
+    for (const audio of document.querySelectorAll("audio")) if (audio !== target) audio.pause();
+  };
+  document.addEventListener("play", silenceOthers, { capture: true }); // it does not bubble
+}
+
 /** `follow` is called with the current time whenever it changes, at every frame while playing. */
 export function usePlayer(follow: (seconds: number) => void): Player {
   const element = useRef<HTMLAudioElement>(null);

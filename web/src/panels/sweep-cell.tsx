@@ -1,8 +1,8 @@
 /** One component of a sweep: its numbers, and what became of every item under its patch. */
 
 import { useState } from "preact/hooks";
-import type { SweepCell, SweepDoc, SweepOutcome } from "../contract.ts";
-import { byWeight, told } from "../model/sweep.ts";
+import type { SweepCell, SweepDoc, SweepMeasure, SweepOutcome, SweepValue } from "../contract.ts";
+import { byWeight, controlOf, measured, told } from "../model/sweep.ts";
 import { decimal, flowing, shortened } from "../model/numbers.ts";
 
 const FIRST = 12; // outcomes shown before "all"
@@ -23,7 +23,7 @@ export function CellDetails({ doc, cell, measure }: { doc: SweepDoc; cell: Sweep
       </h3>
       <dl>
         {doc.measures.map((one, i) => (
-          <Facts key={i} doc={doc} cell={cell} measure={i} title={one.title} />
+          <Facts key={i} value={cell.values[i]!} measure={one} />
         ))}
         {cell.price !== undefined && (
           <div>
@@ -37,13 +37,13 @@ export function CellDetails({ doc, cell, measure }: { doc: SweepDoc; cell: Sweep
   );
 }
 
-function Facts({ doc, cell, measure, title }: { doc: SweepDoc; cell: SweepCell; measure: number; title: string }) {
-  const value = cell.values[measure]!;
-  const unit = doc.measures[measure]!.unit;
+function Facts({ value, measure }: { value: SweepValue; measure: SweepMeasure }) {
+  const { unit, title } = measure;
+  const own = measured(value);
   const facts: [string, string | undefined][] = [
-    [title, `${told(value.value, unit, false)}${value.count !== undefined ? ` (${value.count} of ${value.n})` : ""}`],
+    [title, own === undefined ? "not patched" : `${told(own, unit, false)}${value.count !== undefined ? ` (${value.count} of ${value.n})` : ""}`],
     ["95 % interval", value.low !== undefined && value.high !== undefined ? `${told(value.low, unit, false)} to ${told(value.high, unit, false)}` : undefined],
-    ["random components", value.random === undefined ? undefined : told(value.random, unit, false)],
+    [controlOf(measure), value.random === undefined ? undefined : told(value.random, unit, false)],
     ["random direction", value.direction === undefined ? undefined : told(value.direction, unit, false)],
     ["p", value.p === undefined ? undefined : value.p.toFixed(3)],
     ["p, corrected", value.p_adjusted === undefined ? undefined : value.p_adjusted.toFixed(3)],

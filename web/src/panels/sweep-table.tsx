@@ -2,7 +2,7 @@
 
 import { useMemo, useState } from "preact/hooks";
 import type { SweepDoc, SweepValue } from "../contract.ts";
-import { type Column, sorted, told, type View } from "../model/sweep.ts";
+import { type Column, controlOf, lessControl, measured, sorted, told, type View } from "../model/sweep.ts";
 import { shortened } from "../model/numbers.ts";
 import { Panel } from "./common.tsx";
 import { Figure } from "./figure.tsx";
@@ -84,10 +84,11 @@ export function SweepTable({ doc, view, chosen, choose }: Props) {
 function columnsOf(doc: SweepDoc, measure: number): [Column, string][] {
   const has = (name: keyof SweepValue) => doc.cells.some((cell) => cell.values[measure]?.[name] !== undefined);
   const corrected = has("p_adjusted");
+  const control = controlOf(doc.measures[measure]!);
   return [
     ["label", "component"],
     ["value", shortened(doc.measures[measure]!.title, 40)],
-    ...(has("random") ? ([["random", "random"], ["less", "minus random"]] as [Column, string][]) : []),
+    ...(has("random") ? ([["random", control], ["less", `minus ${control}`]] as [Column, string][]) : []),
     ...(has("direction") ? ([["direction", "random direction"]] as [Column, string][]) : []),
     ...(has("p") || corrected ? ([["p", corrected ? "p, corrected" : "p"]] as [Column, string][]) : []),
     ...(has("test") ? ([["test", "test half"]] as [Column, string][]) : []),
@@ -98,9 +99,10 @@ function columnsOf(doc: SweepDoc, measure: number): [Column, string][] {
 function written(value: SweepValue, column: Column, unit: string): string {
   switch (column) {
     case "value":
-      return told(value.value, unit, false) + (value.low !== undefined && value.high !== undefined ? ` (${told(value.low, unit, false)} to ${told(value.high, unit, false)})` : "");
+      if (measured(value) === undefined) return "not patched";
+      return told(measured(value), unit, false) + (value.low !== undefined && value.high !== undefined ? ` (${told(value.low, unit, false)} to ${told(value.high, unit, false)})` : "");
     case "less":
-      return told(value.value - (value.random ?? 0), unit, true);
+      return told(lessControl(value), unit, true);
     case "p":
       return (value.p_adjusted ?? value.p)?.toFixed(3) ?? "–";
     case "random":

@@ -80,7 +80,7 @@ export function GraphCanvas(props: Props) {
         >
           <canvas ref={base} aria-hidden="true" />
           <canvas ref={middle} aria-hidden="true" />
-          <canvas ref={top} aria-hidden="true" />
+          <canvas ref={top} aria-hidden="true" data-picture="no" />
           <Outputs {...props} layout={layout} />
           <Tokens {...props} layout={layout} />
           <Tip {...props} layout={layout} />
@@ -158,7 +158,7 @@ function Tip({ graph, layout, hovered, chosen, view }: Props & { layout: Layout 
   const right = (layout.x[node] ?? 0) > layout.width - 280;
   const link = graph.into[chosen]?.find((edge) => graph.source[edge] === node) ?? graph.from[chosen]?.find((edge) => graph.target[edge] === node);
   return (
-    <div class={right ? "graph-tip right" : "graph-tip"} style={{ left: `${layout.x[node]}px`, top: `${layout.y[node]}px` }} data-testid="graph-tip">
+    <div class={right ? "graph-tip right" : "graph-tip"} style={{ left: `${layout.x[node]}px`, top: `${layout.y[node]}px` }} data-testid="graph-tip" data-picture="no">
       <strong>
         <NodeName graph={graph} node={node} annotations={view.annotations} />
       </strong>

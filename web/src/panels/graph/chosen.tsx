@@ -1,8 +1,8 @@
 /** The chosen node: its name, which can be edited, what it is, and what is known of its feature. */
 
 import { useEffect, useRef, useState } from "preact/hooks";
-import type { GraphFeature, GraphNode } from "../../contract.ts";
-import type { Change } from "../../model/experiment.ts";
+import type { GraphData, GraphFeature, GraphNode } from "../../contract.ts";
+import { type Change, type Dictionaries, mayJoin } from "../../model/experiment.ts";
 import { changeOf } from "../../model/graph_changes.ts";
 import { called, placeOf } from "../../model/graph.ts";
 import { change, shortened } from "../../model/numbers.ts";
@@ -54,13 +54,15 @@ function TakeAway({ graph, chosen, view }: GraphProps) {
   if (!experiment || !own) return null;
   const supernode = view.annotations.supernodes.find(({ nodes }) => nodes.includes(graph.node(chosen).id));
   const group = (supernode?.nodes ?? []).flatMap((id) => changeOf(graph.data.nodes.find((node) => node.id === id)) ?? []);
-  const { dictionary, encoder_dictionary } = graph.data;
-  const dictionaries = { dictionary, ...(encoder_dictionary ? { encoder_dictionary } : {}) };
   const offer = (changes: Change[], said: string) => {
-    const taken = changes.every((change) => experiment.has(change));
+    const dictionaries = dictionariesOf(graph.data, changes);
+    if (!dictionaries) return null;
+    const fits = mayJoin(experiment.wanted, dictionaries);
+    const taken = fits && changes.every((change) => experiment.has(change));
     const toggle = () => (taken ? experiment.remove(changes) : experiment.add(changes, dictionaries));
+    const title = fits ? "Into the list of changes below" : "The list of changes below holds features of another dictionary. Take them back first";
     return (
-      <button type="button" aria-pressed={taken} title="Into the list of changes below" onClick={toggle}>
+      <button type="button" aria-pressed={taken} disabled={!fits} title={title} onClick={toggle}>
         {said}
       </button>
     );
@@ -71,6 +73,14 @@ function TakeAway({ graph, chosen, view }: GraphProps) {
       {group.length > 1 && offer(group, `Take its group of ${group.length} away`)}
     </>
   );
+}
+
+/** Where the changed features come from; undefined where the page does not know a folder that could be loaded. */
+function dictionariesOf(data: GraphData, changes: Change[]): Dictionaries | undefined {
+  const of = (stack: string, folder: string | undefined) => (changes.some(({ text }) => text.startsWith(`${stack}:`)) ? [folder] : []);
+  const [own, heard] = [of("decoder", data.dictionary_folder), of("encoder", data.encoder_dictionary_folder)];
+  if ([...own, ...heard].includes(undefined)) return undefined;
+  return { ...(own[0] && { dictionary: own[0] }), ...(heard[0] && { encoder_dictionary: heard[0] }) };
 }
 
 function Name({ graph, chosen, view, annotate }: GraphProps) {

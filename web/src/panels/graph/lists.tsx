@@ -31,7 +31,7 @@ function List(props: GraphProps & { side: "inputs" | "outputs" }) {
     <section class="edge-list" aria-label={side}>
       <h3>{side === "inputs" ? "What supplied it" : "What it supplied"}</h3>
       {side === "inputs" && !expanded && <p class="note">{graph.node(chosen).kind === "feature" ? "Nothing was traced into it." : "It is a source: nothing is behind it."}</p>}
-      {side === "outputs" && edges.length === 0 && <p class="note">It is what is explained.</p>}
+      {side === "outputs" && edges.length === 0 && <p class="note">{graph.node(chosen).kind === "target" ? "It is what is explained." : "Nothing that is shown."}</p>}
       <ol ref={list}>
         {[...edges.slice(0, all ? edges.length : FIRST)].map((edge) => (
           <Row key={edge} {...props} edge={edge} other={(side === "inputs" ? graph.source : graph.target)[edge]!} hidden={!shown.edge[edge]} />

@@ -2,12 +2,14 @@
 
 import { useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { Annotations, GraphData, Resource, Sound } from "../../contract.ts";
-import { Graph } from "../../model/graph.ts";
+import { called, Graph, placeOf } from "../../model/graph.ts";
 import { onlyHere } from "../../model/graph-compare.ts";
-import { prune, usualShare } from "../../model/graph-pruning.ts";
-import { hashOfView, initialView, type View } from "../../model/graph-state.ts";
+import { prune, type Shown, usualShare } from "../../model/graph-pruning.ts";
+import { annotationsOf, hashWith, type Held, heldIn, sameHeld, type View } from "../../model/graph-state.ts";
 import { resourceUrl } from "../../model/resources.ts";
 import { Watched } from "../../model/store.ts";
+import { shortened, visible } from "../../model/numbers.ts";
+import { Figure } from "../figure.tsx";
 import { usePlayer } from "../player.ts";
 import { GraphCanvas } from "./canvas.tsx";
 import { ChosenNode } from "./chosen.tsx";
@@ -32,8 +34,8 @@ export interface GraphPanelProps {
   addressed?: boolean;
   /** Whether the account in words is shown above. */
   story?: boolean;
-  /** Called with what a person wrote, such as by a server that keeps it. */
-  onAnnotations?: ((annotations: Annotations) => void) | undefined;
+  /** Called with what a person wrote on the first or on the other graph, where the host keeps it; else the address does. */
+  onAnnotations?: ((annotations: Annotations, which: 0 | 1) => void) | undefined;
 }
 
 const NONE: Record<string, Resource> = {};
@@ -43,7 +45,7 @@ export function GraphPanel(props: GraphPanelProps) {
   const graphs = useMemo(() => [new Graph(props.graph), ...(props.other ? [new Graph(props.other)] : [])], [props.graph, props.other]);
   const [which, setWhich] = useState<0 | 1>(0);
   const graph = graphs[which]!;
-  const [view, setView] = useView(graphs[0]!, addressed, props.onAnnotations);
+  const [view, setView] = useView(graphs, which, addressed, props.onAnnotations);
   const shown = useMemo(() => prune(graph, view.nodes, view.edges), [graph, view.nodes, view.edges]);
   const chosen = graph.index(view.node) ?? graph.data.targets[0]!.node;
   const target = useTarget(graph, chosen);
@@ -79,8 +81,10 @@ export function GraphPanel(props: GraphPanelProps) {
       <Controls {...shared} setShares={(nodes, edges) => setView((now) => ({ ...now, nodes, edges }))} search={setMatches} />
       <div class="graph-columns">
         <div class="graph-main">
-          <GraphCanvas {...shared} sound={sound} cursor={cursor} marked={marked} matches={matches} />
-          <Legend hears={graph.data.segments.length > 0} />
+          <Figure name="graph" title={`What supplied ${nameOf(graph, target)}`} about={aboutOf(graph, shown, chosen, view.annotations)}>
+            <GraphCanvas {...shared} sound={sound} cursor={cursor} marked={marked} matches={matches} />
+            <Legend hears={graph.data.segments.length > 0} />
+          </Figure>
           <Subgraph {...shared} preview={setMatches} />
         </div>
         <div class="graph-side">
@@ -94,12 +98,22 @@ export function GraphPanel(props: GraphPanelProps) {
   );
 }
 
+function nameOf(graph: Graph, target: number): string {
+  return `“${shortened(visible(graph.node(target).label), 60)}”`;
+}
+
+/** The sentence under the title of a saved picture. */
+function aboutOf(graph: Graph, shown: Shown, chosen: number, annotations: Annotations): string {
+  const name = shortened(visible(called(graph.node(chosen), annotations)), 80);
+  return `${shown.nodes} nodes and ${shown.edges} edges of one run’s attribution graph; thick: the edges of ${name}, ${placeOf(graph, chosen)}.`;
+}
+
 function Legend({ hears }: { hears: boolean }) {
   return (
     <p class="graph-legend">
       <span class="key for">for</span> <span class="key against">against</span> <span class="key writing">● feature of the decoder</span>
       {hears && <span class="key hearing">▬ ● sound and features of the encoder</span>} <span class="key input">■ token ◆ error ▲ bias</span>
-      <span>Larger: more influence. Click to choose, Shift and click to pin; arrow keys move.</span>
+      <span>Larger: more influence.</span> <span data-picture="no">Click to choose, Shift and click to pin; arrow keys move.</span>
     </p>
   );
 }
@@ -118,39 +132,46 @@ function useTarget(graph: Graph, chosen: number): number {
 
 type Change = (change: (view: View) => View) => void;
 
-/** The view, kept in the address where it may be; another address changes it. */
-function useView(graph: Graph, addressed: boolean, onAnnotations: GraphPanelProps["onAnnotations"]): [View, Change] {
-  const { data } = graph;
-  const usual = useMemo(() => usualShare(graph), [graph]);
-  const [view, setView] = useState(() => initialView(data, addressed ? location.hash : "", usual));
-  const latest = useRef(view);
-  const written = useRef("");
+/** The view of one of the graphs, kept in the address where it may be; another address changes it. */
+function useView(graphs: Graph[], which: 0 | 1, addressed: boolean, onAnnotations: GraphPanelProps["onAnnotations"]): [View, Change] {
+  const datas = useMemo(() => graphs.map(({ data }) => data) as [GraphData, ...GraphData[]], [graphs]);
+  const usual = useMemo(() => usualShare(graphs[0]!), [graphs]);
+  const notes = onAnnotations === undefined;
+  const [held, setHeld] = useState(() => heldIn(addressed ? location.hash : "", datas, usual, datas.map(annotationsOf), notes));
+  const latest = useRef(held);
+  const known = useRef(location.hash); // the address that was read or written last
   const change = useCallback<Change>((next) => {
-    const before = latest.current;
-    latest.current = next(before);
-    setView(latest.current);
-    if (latest.current.annotations !== before.annotations) onAnnotations?.(latest.current.annotations);
-  }, [onAnnotations]);
+    const before = viewOf(latest.current, which);
+    const { annotations, ...looked } = next(before);
+    latest.current = { ...looked, written: latest.current.written.with(which, annotations) };
+    setHeld(latest.current);
+    if (annotations !== before.annotations) onAnnotations?.(annotations, which);
+  }, [onAnnotations, which]);
   useEffect(() => {
     if (!addressed) return undefined;
     // A slider that is dragged would fill the history: the address follows once it rests.
     const later = setTimeout(() => {
-      const hash = hashOfView(latest.current);
-      if (hash === hashOfView(initialView(data, "", usual)) && !location.hash) return;
-      written.current = hash;
+      const hash = hashWith(location.hash, latest.current, datas, notes);
+      if (!location.hash && hash === hashWith("", heldIn("", datas, usual, datas.map(annotationsOf)), datas)) return;
+      known.current = hash;
       if (location.hash !== hash) location.hash = hash;
     }, 150);
     return () => clearTimeout(later);
-  }, [view, addressed, data, usual]);
+  }, [held, addressed, datas, usual, notes]);
   useLayoutEffect(() => {
     if (!addressed) return undefined;
     const follow = () => {
-      if (location.hash === written.current) return;
-      latest.current = initialView(data, location.hash, usual);
-      setView(latest.current);
+      if (sameHeld(location.hash, known.current)) return; // others write there, too
+      known.current = location.hash;
+      latest.current = heldIn(location.hash, datas, usual, latest.current.written, notes);
+      setHeld(latest.current);
     };
     addEventListener("hashchange", follow);
     return () => removeEventListener("hashchange", follow);
-  }, [addressed, data, usual]);
-  return [view, change];
+  }, [addressed, datas, usual, notes]);
+  return [useMemo(() => viewOf(held, which), [held, which]), change];
+}
+
+function viewOf({ written, ...looked }: Held, which: 0 | 1): View {
+  return { ...looked, annotations: written[which]! };
 }

@@ -3,10 +3,10 @@
 import { useState } from "preact/hooks";
 import type { Doc } from "../../host.ts";
 import { useHost } from "../../host.ts";
-import { copyOf, runInPath } from "../../hosts/server.ts";
+import { copyOf, runsInPath } from "../../hosts/server.ts";
 
 export function RunBar({ doc }: { doc: Doc }) {
-  const run = runInPath(location.pathname);
+  const [run] = runsInPath(location.pathname);
   const [note, setNote] = useState(doc.note ?? "");
   const [writing, setWriting] = useState(false);
   const [trouble, setTrouble] = useState("");
