@@ -228,7 +228,10 @@ def test_the_summary_says_which_sound_carried_the_word_in_alarm():
     assert words[-1] == "Alarm at ' b': risk 0.80, an alarm from 0.60 on."
 
 
-@pytest.mark.parametrize(("share", "said"), [(0.5, "most of it came by head 1"), (0.31, "the largest part by one head came by head 1")])
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [(0.5, "most of it came by head 1"), (0.31, "the largest part by one head came by head 1")],
+)
 def test_most_is_said_of_half_and_more(share, said):
     carried = account()["carried"] | {"heads": [{"layer": 0, "head": 1, "share": share}]}
     under = under_the_sound()

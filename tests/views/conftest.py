@@ -4,9 +4,11 @@ import base64
 import functools
 import io
 import os
+import re
 import shutil
 import wave
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -360,8 +362,16 @@ addEventListener("securitypolicyviolation", (e) => console.error("CSP", e.violat
 """
 
 
+def _keep_picture(page, test):
+    """Keep a picture of how a test left its page, to be looked at: in the folder OTOSCOPE_SCREENSHOTS, or on CI in artefacts/."""
+    folder = os.environ.get("OTOSCOPE_SCREENSHOTS") or ("artefacts" if os.environ.get("CI") else "")
+    if folder:
+        name = re.sub(r"[^\w-]+", "_", test)[:150]
+        page.screenshot(path=Path(folder) / f"{name}.png")
+
+
 @pytest.fixture
-def visit(browser):
+def visit(browser, request):
     """Open an address; afterwards nothing may have gone wrong, or out to anywhere but what is allowed.
 
     `visit.expect(text)` allows for one complaint of the browser that a test provokes.
@@ -391,6 +401,7 @@ def visit(browser):
     for context in contexts:
         for page in context.pages:
             page.wait_for_timeout(50)
+            _keep_picture(page, request.node.name)
         context.close()
     for text in expected:
         complaints.remove(next(one for one in complaints if text in one))
