@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from tests.views.graphs import WORDS, made_up_doc, made_up_graph
@@ -252,3 +253,47 @@ def test_an_address_that_means_nothing_is_passed_over(open_page, doc, fragment):
 def test_a_magnified_page_never_scrolls_sideways(open_page, doc, width):
     page = open_page(doc, viewport={"width": width, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+def trained(name="dicts/mine"):
+    """A graph of trained features, with the folder that they can be loaded from, or with none."""
+    graph = made_up_graph()
+    told = {"kind": "transcoders", "name": "mine"}
+    graph = replace(graph, record=graph.record | {"dictionary": told, "encoder_dictionary": told})
+    return made_up_doc(graph, folders=name and {"dictionary": name, "encoder_dictionary": name})
+
+
+def choose_feature(page, doc, stream):
+    node = next(n for n in doc.graph.nodes if n.kind == "feature" and n.stream == stream)
+    page.evaluate("(id) => { location.hash = location.hash.replace(/node=[^&]*&?/, '') + '&node=' + id; }", node.id)
+    page.wait_for_function("(id) => document.querySelector('.graph-panel').dataset.node === id", arg=node.id)
+
+
+def test_a_trained_feature_is_taken_away_with_the_folder_of_its_dictionary(open_page):
+    doc = trained()
+    page = open_page(doc)
+    choose_feature(page, doc, "encoder")
+    page.get_by_role("button", name="Take it away", exact=True).click()
+    assert "--encoder-dictionary dicts/mine" in page.locator(".lines, pre, code").all_inner_texts().__str__()
+    page.wait_for_timeout(400)
+    page.reload()
+    assert "--encoder-dictionary dicts/mine" in page.content()
+
+
+def test_features_whose_folder_nobody_knows_are_not_offered(open_page):
+    doc = trained(name=None)
+    page = open_page(doc)
+    choose_feature(page, doc, "decoder")
+    assert page.get_by_role("button", name="Pin", exact=True).count()
+    assert page.get_by_role("button", name="Take it away", exact=True).count() == 0
+
+
+def test_features_of_two_dictionaries_are_not_mixed(open_page):
+    doc = trained()
+    page = open_page(doc, "#feature=decoder:1:7=0")
+    choose_feature(page, doc, "decoder")
+    button = page.get_by_role("button", name="Take it away", exact=True)
+    assert button.is_disabled()
+    assert "another dictionary" in button.get_attribute("title")
+    page.get_by_role("button", name=re.compile("Take back")).click()
+    assert button.is_enabled()
