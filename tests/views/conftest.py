@@ -3,6 +3,7 @@
 import base64
 import functools
 import io
+import itertools
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ from tests.views.framed import in_notebook
 
 from otoscope.documents.base import Array
 from otoscope.documents.explain import ExplainDoc
+from otoscope.runs.notes import FILE
 from otoscope.views.page import save_page
 
 TEXT = (
@@ -418,6 +420,9 @@ def pages_server(tmp_path_factory):
         yield served
 
 
+numbers = itertools.count()
+
+
 @pytest.fixture(params=["file", "server", "notebook"])
 def open_page(request, visit, tmp_path):
     """Open a document's page: from disk, on a server and in the frame of a notebook."""
@@ -433,8 +438,11 @@ def open_page(request, visit, tmp_path):
             page = visit((tmp_path / "page.html").as_uri() + fragment, ["file:"], **options)
         elif request.param == "server":
             served = request.getfixturevalue("pages_server")
-            save_page(doc, served.folder / "page.html")
-            page = visit(served.page_of("page.html", fragment), [f"http://{served.address}/"], **options)
+            for written in served.folder.glob(f"{FILE}*"):  # annotations of another test
+                written.unlink()
+            name = f"{next(numbers)}.html"  # a run of its own: one that changes is found again only a while later
+            save_page(doc, served.folder / name)
+            page = visit(served.page_of(name, fragment), [f"http://{served.address}/"], **options)
         else:
             page = in_notebook(doc, fragment, visit, tmp_path, **options)
         page.locator("main, #page:not(:has(.loading))").first.wait_for()

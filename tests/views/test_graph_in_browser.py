@@ -1,11 +1,14 @@
 """An attribution graph as a person meets it, in headless Chromium."""
 
+import contextlib
 import json
 import re
+import xml.etree.ElementTree as ET
 from dataclasses import replace
 
 import pytest
 from tests.views.graphs import WORDS, made_up_doc, made_up_graph
+from tests.views.test_save_picture_in_browser import SVG, saved
 
 pytestmark = pytest.mark.browser
 
@@ -21,6 +24,18 @@ def chosen(page):
 
 def first_input(page):
     return page.get_by_label("inputs", exact=True).locator("li[data-node]").first
+
+
+@contextlib.contextmanager
+def kept(page):
+    """Wait until what is written inside is kept: by a server, else by the address."""
+    if page.locator("html[data-host=server]").count():
+        with page.expect_response("**/annotations"):
+            yield
+        return
+    before = page.url
+    yield
+    page.wait_for_url(lambda url: url != before)
 
 
 def hidden(page, what):
@@ -143,10 +158,10 @@ def test_a_node_is_renamed_and_its_name_by_rule_stays_visible(open_page, doc):
     node = page.get_by_test_id("chosen-node")
     node.get_by_role("button", name="Rename").click()
     node.get_by_label("Name of the node").fill("hears a plosive")
-    page.keyboard.press("Enter")
+    with kept(page):
+        page.keyboard.press("Enter")
     assert "hears a plosive" in node.locator("h3").inner_text()
     assert f"By rule: {feature.label}" in node.inner_text()
-    page.wait_for_url("**/*plosive*")
     page.reload()
     page.locator(".graph-panel").wait_for()
     assert "hears a plosive" in page.get_by_test_id("chosen-node").locator("h3").inner_text()
@@ -210,6 +225,58 @@ def test_two_graphs_are_compared(open_page):
     compare.get_by_role("button", name=re.compile("^Second")).click()
     assert compare.get_by_role("button", name=re.compile("^Second")).get_attribute("aria-pressed") == "true"
     assert page.get_by_test_id("graph-canvas").is_visible()
+
+
+def test_what_is_written_on_one_of_two_graphs_is_not_on_the_other(open_page):
+    page = open_page(made_up_doc(compare=made_up_graph(seed=1)))
+    pin = page.get_by_role("button", name="Pin", exact=True)
+    with kept(page):
+        pin.click()
+    second = page.get_by_test_id("compare").get_by_role("button", name=re.compile("^Second"))
+    second.click()
+    assert page.locator("[data-box]").count() == 0
+    page.get_by_test_id("graph-canvas").focus()
+    page.keyboard.press("ArrowDown")
+    with kept(page):
+        page.keyboard.press("Enter")
+    only = page.locator("[data-box]").get_attribute("data-box")
+    page.reload()
+    page.locator(".graph-panel").wait_for()
+    assert page.locator("[data-box]").get_attribute("data-box") == "target/0"
+    second.click()
+    assert page.locator("[data-box]").get_attribute("data-box") == only != "target/0"
+
+
+def test_an_address_keeps_what_others_write_and_cleared_pins_stay_away(open_page):
+    page = open_page(made_up_doc(pins=["target/0"]), "#zero=decoder_blocks.0.mlp")
+    page.get_by_role("button", name="Clear", exact=True).click()
+    page.wait_for_url("**/*zero=decoder_blocks.0.mlp*node=*")
+    page.evaluate("location.hash = '#node=target/0&zero=decoder_blocks.1.mlp'")
+    page.get_by_text("decoder layer 1, MLP zeroed").wait_for()
+    assert page.locator("[data-box]").count() == 0
+
+
+def test_a_source_is_not_said_to_be_what_is_explained(open_page, doc):
+    sources = set(doc.graph.edges.source.unpack().tolist())
+    for i, node in enumerate(doc.graph.nodes):
+        if node.kind == "target" or i not in sources:
+            page = open_page(doc, f"#node={node.id}")
+            told = page.get_by_label("outputs", exact=True).inner_text()
+            assert ("It is what is explained." in told) == (node.kind == "target")
+            assert ("Nothing that is shown." in told) == (node.kind != "target")
+            if node.kind == "target":
+                break
+
+
+def test_the_graph_is_saved_as_vectors(open_page, doc):
+    page = open_page(doc)
+    tree = ET.fromstring(saved(page, "graph", "SVG")[0])
+    texts = ["".join(one.itertext()) for one in tree.iter(f"{SVG}text")]
+    assert any("What supplied" in text and "country" in text for text in texts)
+    assert {"country", "americans"} <= set(texts)
+    assert len(list(tree.iter(f"{SVG}path"))) > len(doc.graph.nodes)
+    assert len(list(tree.iter(f"{SVG}image"))) == 2  # waveform and mel
+    assert saved(page, "graph", "PNG")[0].startswith(b"\x89PNG")
 
 
 def test_the_present_state_is_copied_as_python_that_compiles(open_page, doc):

@@ -51,6 +51,14 @@ def test_what_stands_out_is_framed_and_the_rest_is_muted(open_page):
     assert "stands out" in page.locator("td.marked").get_attribute("aria-label")
 
 
+def test_a_control_that_is_not_random_is_not_called_so(open_page):
+    page = open_page(a_sweep())
+    assert "the other cells 25 %" in page.locator("td.marked").get_attribute("aria-label")
+    page.locator("td.marked").click()
+    assert "the other cells" in page.get_by_test_id("sweep-cell").inner_text()
+    assert "random components" not in page.locator("main").inner_text()
+
+
 def test_a_cell_tells_what_became_of_every_recording(open_page):
     page = open_page(a_sweep())
     page.locator("td.marked").click()
@@ -174,7 +182,7 @@ def test_pages_heed_what_the_reader_prefers(open_page, any_doc, media):
     )
     assert moving == 0
     if "forced_colors" in media and page.locator(".token").count():
-        chosen = page.locator(".token[aria-selected=true]")
+        chosen = page.locator(".token:is([aria-selected=true], [aria-pressed=true])")
         assert chosen.evaluate("one => getComputedStyle(one).outlineStyle") == "solid"
 
 

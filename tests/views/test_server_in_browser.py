@@ -241,7 +241,14 @@ def test_what_is_written_onto_a_graph_is_kept_and_two_graphs_are_compared(open_s
     page.locator(".graph-panel").wait_for()
     assert "hears a plosive" in node.locator("h3").inner_text()
     page.goto(f"http://{served.address}/compare/{id_of('one.html')}/{id_of('two.html')}")
-    page.get_by_test_id("compare").get_by_text("nodes in both").wait_for()
+    compare = page.get_by_test_id("compare")
+    compare.get_by_text("nodes in both").wait_for()
+    compare.get_by_role("button", name="Second").click()
+    with page.expect_response("**/annotations") as sent:
+        page.get_by_role("button", name="Pin", exact=True).click()
+    assert sent.value.url.endswith(f"/api/runs/{id_of('two.html')}/annotations")
+    page.goto(f"http://{served.address}/run/{id_of('two.html')}")
+    page.locator("[data-box]").wait_for()
 
 
 # Bringing

@@ -36,6 +36,7 @@ function Shown({ doc, keep, trouble, versions }: ShownProps) {
         </h1>
       </header>
       {trouble}
+      <h2 class="unseen">Attribution graph</h2>
       <GraphPanel graph={doc.graph} sound={doc.sound} other={doc.other} otherSound={doc.other_sound} resources={doc.resources} onAnnotations={keep} addressed />
       {doc.sound && <ChangePanel model={doc.graph.model} file={doc.sound.audio.file} how={howOf({ audio: doc.sound.audio, settings: doc.settings })} />}
       <footer>

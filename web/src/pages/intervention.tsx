@@ -18,7 +18,10 @@ export function InterventionPage({ doc }: { doc: Outcome }) {
           <bdi>{shortened(changesOf(doc.intervention).map(inWords).join("; "), 300) || "Nothing was changed"}</bdi>
         </h1>
       </header>
-      <section class="panel" data-testid="outcome" aria-label="What came of it">
+      <section class="panel" data-testid="outcome" aria-labelledby="came-of-it">
+        <h2 id="came-of-it" class="unseen">
+          What came of it
+        </h2>
         <OutcomeView outcome={doc} />
       </section>
       <Lines python={doc.python} command={doc.command} />

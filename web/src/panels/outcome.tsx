@@ -154,7 +154,7 @@ function Tokens({ outcome, token, choose }: TokensProps) {
   const reach = Math.max(0.01, ...change.map(Math.abs));
   return (
     <>
-      <h4>The tokens written before: how much less or more probable they are now</h4>
+      <h3 class="lesser">The tokens written before: how much less or more probable they are now</h3>
       <div class="tokens" role="group" aria-label="Tokens written before; choosing one shows its lens">
         {tokens.map((one, i) => (
           <button
