@@ -347,7 +347,7 @@ def ablation_doc(doc: ExplainDoc) -> SweepDoc:
             "items_name": "token",
             "measures": [
                 {"name": "change", "title": "change of log p, mean over tokens", "unit": "nats", "control": "other cells",
-                 "random": "the mean change without one of the other blocks, or of a head without one of the other heads",
+                 "random": "the mean over the other blocks, or of a head over the other heads",
                  "stands_out": "its change is among the largest 5 % of the blocks, or of the heads"}
             ],
             **parts,
