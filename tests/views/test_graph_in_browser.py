@@ -332,7 +332,9 @@ def trained(name="dicts/mine"):
 
 def choose_feature(page, doc, stream):
     node = next(n for n in doc.graph.nodes if n.kind == "feature" and n.stream == stream)
-    page.evaluate("(id) => { location.hash = location.hash.replace(/node=[^&]*&?/, '') + '&node=' + id; }", node.id)
+    page.evaluate(
+        "(id) => { location.hash = location.hash.replace(/node=[^&]*&?/, '') + '&node=' + id; }", node.id
+    )
     page.wait_for_function("(id) => document.querySelector('.graph-panel').dataset.node === id", arg=node.id)
 
 
