@@ -66,12 +66,15 @@ function Legend({ reach, compared }: { reach: number; compared: boolean }) {
       <span>{change(reach)} nats, more probable without it</span>
       {compared && (
         <>
-          <span class="swatch marked" aria-hidden="true" />
-          <span>a head that changes more than the control: random subspaces of its size, taken out of what its block writes</span>
+          <span class="meaning">
+            <span class="swatch marked" aria-hidden="true" /> a head that changes more than the control: random subspaces of its
+            size, taken out of what its block writes
+          </span>
         </>
       )}
-      <span class="swatch taken" aria-hidden="true" />
-      <span>in the list of changes</span>
+      <span class="meaning">
+        <span class="swatch taken" aria-hidden="true" /> in the list of changes
+      </span>
       <span class="hint">The scale ends at this token's largest change.</span>
     </p>
   );

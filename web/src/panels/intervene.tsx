@@ -113,7 +113,9 @@ function suggestionsFor(doc: ExplainDoc, changes: Changes, token: number): Sugge
   for (const heads of [true, false]) {
     const rows = doc.ablation.components.map((component, row) => ({ component, row, by: changes.at(row, token) }));
     const own = rows.filter(({ component, by }) => (component.head !== undefined) === heads && by < 0);
-    const most = own.sort((a, b) => a.by - b.by)[0];
+    // A head counts by how much more it does than a random subspace of its size.
+    const beyond = ({ component, by }: (typeof own)[number]) => by - (changes.control(component, token)?.mean ?? 0);
+    const most = own.sort((a, b) => beyond(a) - beyond(b))[0];
     if (!most) continue;
     found.push({
       change: { kind: "zero", text: spellComponent(most.component) },
