@@ -250,7 +250,7 @@ def test_what_is_written_on_one_of_two_graphs_is_not_on_the_other(open_page):
 def test_an_address_keeps_what_others_write_and_cleared_pins_stay_away(open_page):
     page = open_page(made_up_doc(pins=["target/0"]), "#zero=decoder_blocks.0.mlp")
     page.get_by_role("button", name="Clear", exact=True).click()
-    page.wait_for_url("**/*zero=decoder_blocks.0.mlp*node=*")
+    page.wait_for_url(re.compile(r"zero=decoder_blocks\.0\.mlp.*node="))
     page.evaluate("location.hash = '#node=target/0&zero=decoder_blocks.1.mlp'")
     page.get_by_text("decoder layer 1, MLP zeroed").wait_for()
     assert page.locator("[data-box]").count() == 0
@@ -275,7 +275,7 @@ def test_the_graph_is_saved_as_vectors(open_page, doc):
     assert any("What supplied" in text and "country" in text for text in texts)
     assert {"country", "americans"} <= set(texts)
     assert len(list(tree.iter(f"{SVG}path"))) > len(doc.graph.nodes)
-    assert len(list(tree.iter(f"{SVG}image"))) == 2  # waveform and mel
+    assert len(list(tree.iter(f"{SVG}image"))) == page.locator(".graph-sound canvas").count() > 0
     assert saved(page, "graph", "PNG")[0].startswith(b"\x89PNG")
 
 

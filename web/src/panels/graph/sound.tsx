@@ -38,7 +38,7 @@ export function SoundRows(props: Props) {
           </span>
         ))}
       </div>
-      {sound && <div class="cursor" ref={line} />}
+      {sound && <div class="cursor" ref={line} data-picture="no" />}
     </div>
   );
 }
