@@ -1,5 +1,6 @@
 """A page in the frame of a notebook, used as a page of its own is."""
 
+import re
 from fnmatch import fnmatch
 
 from otoscope.views.notebook import frame_of
@@ -23,13 +24,17 @@ class Framed:
             "m => document.querySelector('iframe').contentWindow.postMessage(m, '*')", message
         )
 
-    def wait_for_url(self, pattern):
-        """Wait until the frame's own address fits; it has no path."""
+    def wait_for_url(self, wanted):
+        """Wait until the frame's own address fits a pattern, an expression or a function; it has no path."""
+        fits = {
+            str: lambda url: fnmatch(url, wanted.replace("**/", "*")),
+            re.Pattern: lambda url: wanted.search(url) is not None,
+        }.get(type(wanted), wanted)
         for _ in range(100):
-            if fnmatch(self._frame.url, pattern.replace("**/", "*")):
+            if fits(self._frame.url):
                 return
             self._page.wait_for_timeout(50)
-        raise AssertionError(f"{self._frame.url} does not come to fit {pattern}")
+        raise AssertionError(f"{self._frame.url} does not come to fit {wanted}")
 
     def go_back(self):
         """One step back within the frame; the page around it goes nowhere."""
@@ -48,9 +53,7 @@ class Framed:
 
 def in_notebook(doc, fragment, visit, folder, **options):
     """Show a document as the output of a cell."""
-    notebook = (
-        f"<!doctype html><meta charset=utf-8><title>notebook</title><body style='margin:0'>{frame_of(doc)}"
-    )
+    notebook = f"<!doctype html><meta charset=utf-8><title>notebook</title><body style='margin:0'>{frame_of(doc, largest=10**8)}"
     (folder / "notebook.html").write_text(notebook, encoding="utf-8")
     page = Framed(visit((folder / "notebook.html").as_uri(), ["file:"], **options))
     if fragment:

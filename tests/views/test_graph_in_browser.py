@@ -288,7 +288,7 @@ def test_the_present_state_is_copied_as_python_that_compiles(open_page, doc):
     assert ".prune(0.9, 0.8).graph" in text
     assert 'graph.subgraph(["target/0"])' in text
     page.get_by_role("button", name="Copy the command").click()
-    assert page.get_by_test_id("copied").inner_text().startswith("otoscope trace made/up.wav --token 9")
+    assert page.get_by_test_id("copied").inner_text().startswith("otoscope trace up.wav --token 9")
 
 
 def test_what_is_left_out_is_told(open_page, doc):
@@ -346,6 +346,7 @@ def test_a_trained_feature_is_taken_away_with_the_folder_of_its_dictionary(open_
     assert "--encoder-dictionary dicts/mine" in page.locator(".lines, pre, code").all_inner_texts().__str__()
     page.wait_for_timeout(400)
     page.reload()
+    page.locator(".graph-panel").wait_for()
     assert "--encoder-dictionary dicts/mine" in page.content()
 
 

@@ -42,15 +42,19 @@ def mimebundle(doc: Shown) -> dict[str, str]:
     return {"text/plain": doc.summary(), "text/html": frame_of(doc)}
 
 
-def frame_of(doc: Shown) -> str:
+def frame_of(doc: Shown, largest: int = LARGEST) -> str:
     """HTML that shows a document's page in a frame of its own, which can neither reach the notebook nor any other machine.
 
     The summary stands below it: a notebook that is not trusted takes the frame away. A page that is too large for a notebook
     is left out; the summary and what to do instead take its place.
+
+    Args:
+        doc: The document.
+        largest: Characters of a page that is shown.
     """
     page = render_page(doc)
     summary = doc.summary()
-    if len(page) > LARGEST:
+    if len(page) > largest:
         return _summary(summary, " open") + _TOO_LARGE.format(size=len(page) / 1e6)
     # The whole attribute is escaped; nothing of the page is read as part of the notebook.
     return _FRAME.replace("{page}", html.escape(page)) + _FOLLOW_HEIGHT + _summary(summary, "")
