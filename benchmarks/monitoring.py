@@ -25,7 +25,7 @@ def _one(name: str, batch: int) -> dict[str, Any]:
     from otoscope.monitors.running import watch_all
 
     model = oto.load_model(name)
-    monitor, heard, options = Monitor.shipped(model), clips(16), DecodeOptions(language="en")
+    monitor, heard, options = Monitor.shipped(model), clips(8), DecodeOptions(language="en")
     texts: list[list[str]] = [[], []]
 
     def watched() -> None:
@@ -34,5 +34,5 @@ def _one(name: str, batch: int) -> dict[str, Any]:
     def alone() -> None:
         texts[1] = [one.text for one in oto.transcribe_all(model, heard, options, batch=batch)]
 
-    pair = side_by_side(watched, alone, runs=7)
+    pair = side_by_side(watched, alone, runs=5)
     return pair.to_dict() | {"clips": len(heard), "same_texts": texts[0] == texts[1]}
