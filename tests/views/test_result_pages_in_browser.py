@@ -52,7 +52,9 @@ def test_what_stands_out_is_framed_and_the_rest_is_muted(open_page):
 
 
 def test_a_control_that_is_not_random_is_not_called_so(open_page):
-    page = open_page(a_sweep())
+    doc = a_sweep()
+    others = [one.model_copy(update={"control": "other cells"}) for one in doc.measures]
+    page = open_page(doc.model_copy(update={"measures": others}))
     assert "the other cells 25 %" in page.locator("td.marked").get_attribute("aria-label")
     page.locator("td.marked").click()
     assert "the other cells" in page.get_by_test_id("sweep-cell").inner_text()
@@ -82,7 +84,7 @@ def test_columns_of_the_table_sort(open_page):
     page = open_page(a_sweep())
     first = page.locator(".sweep-table tbody tr").first
     assert "DL2H1" in first.inner_text()
-    page.get_by_role("button", name="component").click()
+    page.get_by_role("button", name="component", exact=True).click()
     assert "DL0H0" in first.inner_text()
     assert page.locator("th[aria-sort=ascending]").count() == 1
 

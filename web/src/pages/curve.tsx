@@ -7,13 +7,15 @@ import { addressWith, inAddress } from "../model/address.ts";
 import { decimal, shortened } from "../model/numbers.ts";
 import { Foot, Head } from "../panels/about.tsx";
 import { Chart, DASHES, type Line } from "../panels/chart.tsx";
-import { Panel } from "../panels/common.tsx";
+import { Panel, useAddress } from "../panels/common.tsx";
 import { Figure } from "../panels/figure.tsx";
 import { Legend } from "../panels/legend.tsx";
 import { Shares } from "../panels/shares.tsx";
 
 export function CurvePage({ doc }: { doc: CurveDoc }) {
-  const [hidden, setHidden] = useState(() => new Set((inAddress(location.hash, "hidden") ?? "").split(",").filter((one) => /^\d{1,3}\.\d{1,3}$/.test(one))));
+  const named = () => new Set((inAddress(location.hash, "hidden") ?? "").split(",").filter((one) => /^\d{1,3}\.\d{1,3}$/.test(one)));
+  const [hidden, setHidden] = useState(named);
+  useAddress(() => setHidden(named()));
   const toggle = (name: string) => {
     const next = new Set(hidden);
     if (!next.delete(name)) next.add(name);

@@ -7,19 +7,25 @@ import { addressWith, inAddress, indexInAddress } from "../model/address.ts";
 import { controlOf, measured, reach, shown, told, type View } from "../model/sweep.ts";
 import { shortened, visible } from "../model/numbers.ts";
 import { Foot, Head } from "../panels/about.tsx";
-import { Panel } from "../panels/common.tsx";
+import { Panel, useAddress } from "../panels/common.tsx";
 import { Figure } from "../panels/figure.tsx";
 import { Grid, type GridRow } from "../panels/grid.tsx";
 import { CellDetails } from "../panels/sweep-cell.tsx";
 import { SweepTable } from "../panels/sweep-table.tsx";
 
 export function SweepPage({ doc }: { doc: SweepDoc }) {
-  const [view, setView] = useState<View>(() => ({
+  const viewed = (): View => ({
     measure: Math.max(doc.measures.findIndex((one) => one.name === inAddress(location.hash, "measure")), 0),
     less: inAddress(location.hash, "control") !== "kept",
     item: indexInAddress(location.hash, "item", doc.items.length),
-  }));
-  const [chosen, setChosen] = useState(() => indexInAddress(location.hash, "cell", doc.cells.length));
+  });
+  const named = () => indexInAddress(location.hash, "cell", doc.cells.length);
+  const [view, setView] = useState(viewed);
+  const [chosen, setChosen] = useState(named);
+  useAddress(() => {
+    setView(viewed());
+    setChosen(named());
+  });
   const change = (next: View) => {
     setView(next);
     const measure = next.measure === 0 ? undefined : doc.measures[next.measure]?.name;

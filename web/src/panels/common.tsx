@@ -1,7 +1,7 @@
 /** Small pieces that several panels use. */
 
 import type { ComponentChildren } from "preact";
-import { useEffect, useId, useState } from "preact/hooks";
+import { useEffect, useId, useRef, useState } from "preact/hooks";
 import type { ExplainDoc } from "../contract.ts";
 import { visible } from "../model/numbers.ts";
 
@@ -40,4 +40,15 @@ export function useDark(): boolean {
     return () => query.removeEventListener("change", follow);
   }, [query]);
   return dark;
+}
+
+/** Called when the address changes under the page: by Back, or by a notebook that sets what is chosen. */
+export function useAddress(follow: () => void): void {
+  const latest = useRef(follow);
+  latest.current = follow;
+  useEffect(() => {
+    const onHash = () => latest.current();
+    addEventListener("hashchange", onHash);
+    return () => removeEventListener("hashchange", onHash);
+  }, []);
 }

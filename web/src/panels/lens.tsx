@@ -6,7 +6,7 @@ import type { LensLayer, LensToken, LogitLens } from "../contract.ts";
 import { addressWith, oneInAddress } from "../model/address.ts";
 import { layersOf, type LensMeasure, MEASURES, measured, mostEntropy, type ReadToken, tintOf } from "../model/lens.ts";
 import { probability, shortened, visible } from "../model/numbers.ts";
-import { Panel, type PanelProps, Quoted } from "./common.tsx";
+import { Panel, type PanelProps, Quoted, useAddress } from "./common.tsx";
 import { Figure } from "./figure.tsx";
 import { Grid, type GridRow, tintStyle } from "./grid.tsx";
 import { Pin, type Pins, Trajectory, usePins } from "./lens-trajectory.tsx";
@@ -26,7 +26,9 @@ export function LogitLensPanel({ doc, token, select }: PanelProps) {
 export function LensPanel(props: LensProps) {
   const read = props.lens.tokens[props.token];
   const pins = usePins();
-  const [by, setBy] = useState(() => oneInAddress(location.hash, "lens", MEASURES));
+  const named = () => oneInAddress(location.hash, "lens", MEASURES);
+  const [by, setBy] = useState(named);
+  useAddress(() => setBy(named()));
   const change = (next: LensMeasure) => {
     setBy(next);
     location.hash = addressWith(location.hash, { lens: next === "probability" ? undefined : next });
