@@ -58,7 +58,7 @@ def titles(page):
 
 def test_an_empty_folder_says_what_to_do(open_served):
     page = open_served()
-    assert page.locator("h1").inner_text() == "Bring a recording, and see how a speech recogniser heard it."
+    page.get_by_role("heading", name="Bring a recording, and see how a speech recogniser heard it.").wait_for()
     for name in ("Record", "Choose a recording"):
         assert page.get_by_text(name, exact=True).is_visible()
     assert page.get_by_text("The recording stays on this machine.").is_visible()

@@ -42,7 +42,7 @@ def mimebundle(doc: Shown) -> dict[str, str]:
     return {"text/plain": doc.summary(), "text/html": frame_of(doc)}
 
 
-def frame_of(doc: Shown, largest: int = LARGEST) -> str:
+def frame_of(doc: Shown, largest: int | None = None) -> str:
     """HTML that shows a document's page in a frame of its own, which can neither reach the notebook nor any other machine.
 
     The summary stands below it: a notebook that is not trusted takes the frame away. A page that is too large for a notebook
@@ -50,11 +50,11 @@ def frame_of(doc: Shown, largest: int = LARGEST) -> str:
 
     Args:
         doc: The document.
-        largest: Characters of a page that is shown.
+        largest: Characters of a page that is shown; None: `LARGEST`.
     """
     page = render_page(doc)
     summary = doc.summary()
-    if len(page) > largest:
+    if len(page) > (LARGEST if largest is None else largest):
         return _summary(summary, " open") + _TOO_LARGE.format(size=len(page) / 1e6)
     # The whole attribute is escaped; nothing of the page is read as part of the notebook.
     return _FRAME.replace("{page}", html.escape(page)) + _FOLLOW_HEIGHT + _summary(summary, "")
