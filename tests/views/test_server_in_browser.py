@@ -58,7 +58,9 @@ def titles(page):
 
 def test_an_empty_folder_says_what_to_do(open_served):
     page = open_served()
-    page.get_by_role("heading", name="Bring a recording, and see how a speech recogniser heard it.").wait_for()
+    page.get_by_role(
+        "heading", name="Bring a recording, and see how a speech recogniser heard it."
+    ).wait_for()
     for name in ("Record", "Choose a recording"):
         assert page.get_by_text(name, exact=True).is_visible()
     assert page.get_by_text("The recording stays on this machine.").is_visible()
