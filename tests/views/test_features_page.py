@@ -97,7 +97,7 @@ def test_moments_are_heard_and_a_person_s_name_comes_first(collected, open_page)
     seconds = page.evaluate("document.querySelector('audio').duration")
     assert seconds == pytest.approx(moment.snippet_seconds, abs=0.05)
     page.wait_for_function(
-        "document.querySelector('.play').textContent === 'Play'", timeout=5000
+        "document.querySelector('.play').textContent === 'Play'", timeout=20_000
     )  # to its end
     assert page.locator(".wave rect").count() == len(doc.features[0].moments)
 
