@@ -119,7 +119,7 @@ def test_the_window_is_told_to_a_millisecond_and_the_language_where_the_model_kn
 
 def test_no_folder_of_whoever_made_the_page_is_in_it(graph):
     secret = replace(
-        graph, record=graph.record | {"audio": graph.record["audio"] | {"source": "/tmp/x1y2/up.wav"}}
+        graph, record=graph.record | {"audio": graph.record["audio"] | {"source": "parcels/x1y2/up.wav"}}
     )
     assert "x1y2" not in graph_doc(secret, clip=tone()).dumps()
 

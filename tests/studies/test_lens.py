@@ -15,7 +15,8 @@ from otoscope.audio import Clip, silence
 from otoscope.corpora import Item
 from otoscope.errors import AudioError, ModelError, OptionError
 from otoscope.lenses.tuned_lens import Translators, TunedLens, TunedSettings, fingerprint, fit_tuned_lens
-from otoscope.studies.lens import CorpusLens, LensSettings, Reader, lens_corpus
+from otoscope.studies.lens import LensSettings, Reader
+from otoscope.studies.lens_corpus import CorpusLens, lens_corpus
 
 
 @pytest.fixture(scope="module")

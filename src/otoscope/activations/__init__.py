@@ -6,9 +6,8 @@ from otoscope.activations.hooked import (
     CACHE_NAMES,
     EditNotApplied,
     HookedModel,
-    HookFunction,
-    head_output_weights,
 )
+from otoscope.activations.placing import HookFunction, head_output_weights
 from otoscope.activations.points import HookPoint, Layout, Names, PointTable
 
 __all__ = [

@@ -17,6 +17,16 @@ import torch
 
 from otoscope.activations.cache import ActivationCache
 from otoscope.activations.edits import Edit, Visit
+from otoscope.activations.placing import (
+    HookFunction,
+    attach_result,
+    checked_put,
+    gradient_hook,
+    replace_input,
+    replace_input_in_place,
+    replace_output,
+    showing,
+)
 from otoscope.activations.points import HookPoint, Names, PointTable
 from otoscope.activations.seam import add_tap, implementation, seam
 from otoscope.errors import EditError, PointError
@@ -25,8 +35,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.utils.hooks import RemovableHandle
 
-HookFunction = Callable[["Tensor", Visit], "Tensor | None"]
-"""`fn(activation, hook)`: the canonical activation and when it was met; returns a new tensor, or None for unchanged."""
 
 CACHE_NAMES = ("cache", "past_key_values")
 """What Transformers calls the key-value cache, from release 5.24 on and before."""
@@ -135,7 +143,7 @@ class HookedModel:
         """
         forward = [(point, fn) for names, fn in fwd_hooks for point in self.points.select(names)]
         backward = [
-            (point, _gradient_hook(point, fn, strict=names is not None))
+            (point, gradient_hook(point, fn, strict=names is not None))
             for names, fn in bwd_hooks
             for point in self.points.select(names)
         ]
@@ -162,7 +170,7 @@ class HookedModel:
             stack.enter_context(self._ticking())
             for point, fn in points:
                 module = self.hf.get_submodule(point.module)
-                stack.callback(module.register_forward_hook(_showing(fn, point)).remove)
+                stack.callback(module.register_forward_hook(showing(fn, point)).remove)
             yield
 
     def visit(self, name: str) -> Visit:
@@ -235,15 +243,15 @@ class HookedModel:
                 fn(raw, self._visit(point))
                 return None
             new = fn(point.layout.read(raw), self._visit(point))
-            return None if new is None else _checked_put(point, raw, new)
+            return None if new is None else checked_put(point, raw, new)
 
         if point.needs_seam:
             return add_tap(module, point.at, apply)
         if point.at == "result":
-            return _attach_result(module, point, lambda x: fn(x, self._visit(point)))
+            return attach_result(module, point, lambda x: fn(x, self._visit(point)))
         if point.at == "output":
-            return module.register_forward_hook(lambda _m, _a, out: _replace_output(out, apply)).remove
-        replace = _replace_input_in_place if point.in_place else _replace_input
+            return module.register_forward_hook(lambda _m, _a, out: replace_output(out, apply)).remove
+        replace = replace_input_in_place if point.in_place else replace_input
         return module.register_forward_pre_hook(
             lambda _m, args, kwargs: replace(args, kwargs, apply), with_kwargs=True
         ).remove
@@ -510,32 +518,6 @@ def _kept_gradients(module: nn.Module) -> Iterator[None]:
             parameter.grad = gradient
 
 
-def _gradient_hook(point: HookPoint, fn: HookFunction, strict: bool) -> HookFunction:
-    """What watches a raw tensor for its gradient; constants (frozen position tables) are an error only if `strict`."""
-    if point.at == "result":
-        raise PointError(
-            f"{point.name} has no gradient of its own: it is computed beside the model's own sum over heads.",
-            "Take the gradient of hook_z, or of the attention's output, which every head's result shares.",
-        )
-
-    def watch(raw: Tensor, visit: Visit) -> None:
-        if not raw.requires_grad:
-            if torch.is_grad_enabled() and not strict:
-                return
-            raise PointError(
-                f"{point.name} carries no gradient in this call.",
-                "Run under torch.enable_grad() with weights that require gradients.",
-            )
-
-        def on_gradient(g: Tensor) -> Tensor | None:
-            new = fn(point.layout.read(g), visit)
-            return None if new is None else _checked_put(point, g, new)
-
-        raw.register_hook(on_gradient)
-
-    return watch
-
-
 def _report_unused(edits: list[Edit], points: PointTable, visited: set[str], applied: set[int]) -> None:
     for edit in edits:
         name = points.canonical(edit.point)
@@ -548,79 +530,3 @@ def _report_unused(edits: list[Edit], points: PointTable, visited: set[str], app
             warnings.warn(
                 f"The edit of {name} never met its rows, positions or steps.", EditNotApplied, stacklevel=4
             )
-
-
-def _checked_put(point: HookPoint, raw: Tensor, new: Tensor) -> Tensor:
-    _check_shape(point, new, point.layout.read(raw).shape)
-    return point.layout.put(raw, new)
-
-
-def _check_shape(point: HookPoint, new: Tensor, shape: torch.Size) -> None:
-    if new.shape != shape:
-        raise PointError(
-            f"A hook on {point.name} returned shape {tuple(new.shape)} instead of {tuple(shape)}.",
-            "Return a tensor of the shape it was given, or None.",
-        )
-
-
-def _showing(fn: Callable[[Tensor, HookPoint], None], point: HookPoint) -> Callable[..., None]:
-    def show(_module: nn.Module, _args: tuple, out: Any) -> None:
-        fn(out[0] if isinstance(out, tuple) else out, point)
-
-    return show
-
-
-def _replace_output(out: Any, apply: Callable[[Tensor], Tensor | None]) -> Any:
-    if isinstance(out, tuple):
-        new = apply(out[0])
-        return None if new is None else (new, *out[1:])
-    if isinstance(out, torch.Tensor):
-        return apply(out)
-    new = apply(out.last_hidden_state)  # a stack's ModelOutput
-    if new is not None:
-        out.last_hidden_state = new
-    return None
-
-
-def _replace_input(
-    args: tuple, kwargs: dict, apply: Callable[[Tensor], Tensor | None]
-) -> tuple[tuple, dict] | None:
-    if args:
-        new = apply(args[0])
-        return None if new is None else ((new, *args[1:]), kwargs)
-    new = apply(kwargs["hidden_states"])
-    return None if new is None else (args, kwargs | {"hidden_states": new})
-
-
-def _replace_input_in_place(args: tuple, kwargs: dict, apply: Callable[[Tensor], Tensor | None]) -> None:
-    """Write into the very tensor that the layer has kept as its residual branch: returning another would edit only the
-    norm's input.
-    """
-    raw = args[0] if args else kwargs["hidden_states"]
-    new = apply(raw)
-    if new is not None:
-        raw.copy_(new)
-
-
-def _attach_result(
-    module: nn.Module, point: HookPoint, fn: Callable[[Tensor], Tensor | None]
-) -> Callable[[], None]:
-    """`z @ W_O` per head, computed on request; a change is written as a delta on the module's output."""
-
-    def hook(_module: nn.Module, args: tuple, out: Tensor) -> Tensor | None:
-        z = args[0].unflatten(-1, (point.heads or 1, -1))
-        result = torch.einsum("bphd,hdm->bphm", z, head_output_weights(module, point.heads or 1))
-        new = fn(result)
-        if new is None:
-            return None
-        _check_shape(point, new, result.shape)
-        return out + (new - result).sum(dim=2)
-
-    return module.register_forward_hook(hook).remove
-
-
-def head_output_weights(projection: nn.Module, heads: int) -> Tensor:
-    """Output weights per head, `(head, d_head, d_model)`, of a Linear or GPT-2 Conv1D output projection."""
-    weight: Tensor = projection.weight  # type: ignore[assignment]
-    w = weight if type(projection).__name__ == "Conv1D" else weight.T
-    return w.unflatten(0, (heads, -1))

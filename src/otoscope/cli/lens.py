@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from otoscope.corpora import Item
     from otoscope.lenses.tuned_lens import TunedLens
     from otoscope.models.base import Model
-    from otoscope.studies.lens import CorpusLens, Lens, Reader
+    from otoscope.studies.lens import Lens, Reader
+    from otoscope.studies.lens_corpus import CorpusLens
 
 _WIDEST = 160  # columns of the table, however wide the terminal is
 
@@ -223,7 +224,7 @@ def _one(lens: Lens, figure: Path | None, page: Path | None, common: Common) -> 
 
 
 def _corpus(reader: Reader, recordings: list[Item], page: Path | None, common: Common) -> None:
-    from otoscope.studies.lens import lens_corpus
+    from otoscope.studies.lens_corpus import lens_corpus
 
     with _json_file(common) as file:
         corpus = lens_corpus(reader, recordings, file)

@@ -89,6 +89,7 @@ def _sound(doc: ExplainDoc, token: int, name: str) -> Iterator[str]:
     parts = {
         "the sound": account.sound,
         "the words before": account.text,
+        "the prompt and the positions": account.prompt + account.positions + account.errors,
         "what it says in any case": account.biases,
     }
     told = ", ".join(f"{value:.1f} from {source}" for source, value in parts.items())
@@ -126,7 +127,7 @@ def _settled(doc: ExplainDoc, token: int) -> Iterator[str]:
         return
     layer, last = doc.logit_lens.tokens[token].saturation_layer, doc.logit_lens.layers - 1
     if layer is not None:
-        yield f"It was settled from decoder layer {layer} on{' (the last)' if layer == last else f' of 0 to {last}'}."
+        yield f"It was settled from decoder layer {layer} on ({'the last' if layer == last else f'the last is {last}'})."
 
 
 def _hangs_on(doc: ExplainDoc, word: WordInfo) -> Iterator[str]:

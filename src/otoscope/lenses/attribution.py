@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from otoscope.activations.hooked import head_output_weights
+from otoscope.activations.placing import head_output_weights
 from otoscope.errors import OptionError
 
 if TYPE_CHECKING:

@@ -48,6 +48,22 @@ def first_window(
     return next(windows(clip, seconds)), whole
 
 
+def window_note(start: float, duration: float, whole: float, done: str) -> list[str]:
+    """What to say of a window that is a part of its recording; nothing of one that is all of it.
+
+    Args:
+        start: Of the window in the recording, in seconds.
+        duration: Of the window, in seconds.
+        whole: Of the recording, in seconds.
+        done: What was done with the window, such as "explained".
+    """
+    if whole - duration < 0.05:
+        return []
+    end = start + duration
+    line = f"Only {start:.2f} to {end:.2f} s of {whole:.2f} s are {done}; a window ends at a quiet place."
+    return [line if whole - end < 0.05 else f"{line} The next begins with --offset {end:.2f}."]
+
+
 def write(
     model: SpeechModel, clip: Clip, encoded: Tensor, options: DecodeOptions
 ) -> tuple[Transcript, Decoded]:

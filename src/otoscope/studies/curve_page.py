@@ -11,7 +11,7 @@ from otoscope.figures.contents import lens_panels, probe_panel
 
 if TYPE_CHECKING:
     from otoscope.probes.probing import ProbeCurve
-    from otoscope.studies.lens import CorpusLens
+    from otoscope.studies.lens_corpus import CorpusLens
 
 
 def probe_doc(curve: ProbeCurve) -> CurveDoc:

@@ -22,7 +22,7 @@ from otoscope.documents.bench import Risk
 from otoscope.documents.explain import ExplainDoc, ModelInfo, Timing
 from otoscope.documents.explain_words import in_words, left_out
 from otoscope.errors import GraphError, ModelError, OptionError
-from otoscope.lenses.listening import first_window, write
+from otoscope.lenses.listening import first_window, window_note, write
 from otoscope.models.hearing import Heard, listen
 from otoscope.models.transcribing import check_source, frames_of
 from otoscope.models.transcripts import DecodeOptions, Transcript
@@ -202,7 +202,7 @@ def explain_clip(
         ablation=ablation,
         timings=clock.timings,
         notes=list(NOTES),
-        cautions=[*_doubts(transcript), *_window_note(clip, whole)],
+        cautions=[*_doubts(transcript), *window_note(clip.start, clip.duration, whole, "explained")],
         selected_token=token if token is not None else next(iter(wanted), None),
         head_attention=heads,
         accounts=told and told.accounts,
@@ -215,14 +215,6 @@ def explain_clip(
 
 
 # Stages ------------------------------------------------------------------------------------------------------------------
-
-
-def _window_note(clip: Clip, whole: float) -> list[str]:
-    if whole - clip.duration < 0.05:
-        return []
-    end = clip.start + clip.duration
-    line = f"Only {clip.start:.2f} to {end:.2f} s of {whole:.2f} s are explained; a window ends at a quiet place."
-    return [line if whole - end < 0.05 else f"{line} The next begins with --offset {end:.2f}."]
 
 
 def _doubts(transcript: Transcript) -> list[str]:

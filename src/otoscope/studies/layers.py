@@ -17,7 +17,8 @@ from otoscope.errors import AudioError, ManifestError
 from otoscope.models.whisper import SpeechModel
 from otoscope.progress import notice
 from otoscope.studies.corpora import made, spoken_languages
-from otoscope.studies.lens import LensSettings, Reader, lens_corpus
+from otoscope.studies.lens import LensSettings, Reader
+from otoscope.studies.lens_corpus import lens_corpus
 from otoscope.studies.reports import (
     cell,
     interval,

@@ -6,28 +6,23 @@ attribution, and the encoder lens decodes all layers as one batch.
 
 from __future__ import annotations
 
-import json
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from otoscope.audio import Clip
 from otoscope.corpora import Item
-from otoscope.documents.card import card_of
-from otoscope.errors import AudioError, ModelError, OptionError
-from otoscope.figures.curves import lens_curves
+from otoscope.errors import ModelError, OptionError
 from otoscope.figures.heat_map import lens_figure
 from otoscope.figures.style import Saved
 from otoscope.lenses.attribution import DirectAttribution, attribution_points, direct_attribution
 from otoscope.lenses.closeness import Closeness, ClosenessMeter
 from otoscope.lenses.encoder_lens import audio_encoder_lens, encoder_lens
-from otoscope.lenses.listening import first_window, read_again, write
+from otoscope.lenses.listening import first_window, read_again, window_note, write
 from otoscope.lenses.logit_lens import LensReading, logit_lens
 from otoscope.models.causal_lm import LanguageModel
 from otoscope.models.decoding import batches
@@ -35,10 +30,8 @@ from otoscope.models.hearing import listen
 from otoscope.models.qwen2_audio import AudioLanguageModel
 from otoscope.models.transcripts import DecodeOptions
 from otoscope.models.whisper import SpeechModel
-from otoscope.outcomes import OutputType, Rate, bootstrap, output_type
-from otoscope.progress import track
+from otoscope.outcomes import OutputType, output_type
 from otoscope.showing import Shows
-from otoscope.studies.transcription import Skipped
 from otoscope.versions import versions
 
 if TYPE_CHECKING:
@@ -141,13 +134,9 @@ class Lens(Shows):
 
     def cautions(self) -> list[str]:
         """What a reader must know about the window."""
-        if self.duration is None or (self.recording_duration or 0.0) - self.duration < 0.05:
+        if self.duration is None:
             return []
-        end, whole = self.start + self.duration, self.recording_duration or 0.0
-        line = (
-            f"Only {self.start:.2f} to {end:.2f} s of {whole:.2f} s are read; a window ends at a quiet place."
-        )
-        return [line if whole - end < 0.05 else f"{line} The next begins with --offset {end:.2f}."]
+        return window_note(self.start, self.duration, self.recording_duration or 0.0, "read")
 
     def to_dict(self) -> dict[str, Any]:
         """The reading and its record, JSON-ready."""
@@ -196,14 +185,14 @@ class Lens(Shows):
         ids, p = reading.top_ids[layer, i].tolist(), reading.top_p[layer, i].tolist()
         told: dict[str, Any] = {
             "layer": layer,
-            "top": [{"id": t, "text": self.texts[t], "p": _rounded(q)} for t, q in zip(ids, p, strict=True)],
-            "p_final": _rounded(reading.p_final[layer, i]),
+            "top": [{"id": t, "text": self.texts[t], "p": rounded(q)} for t, q in zip(ids, p, strict=True)],
+            "p_final": rounded(reading.p_final[layer, i]),
             "rank_final": int(reading.rank_final[layer, i]),
-            "entropy": _rounded(reading.entropy[layer, i]),
+            "entropy": rounded(reading.entropy[layer, i]),
         }
         if self.closeness:
-            told["phoneme_error"] = _rounded(self.closeness.phoneme_error[layer, i])
-            told["cosine"] = _rounded(self.closeness.cosine[layer, i])
+            told["phoneme_error"] = rounded(self.closeness.phoneme_error[layer, i])
+            told["cosine"] = rounded(self.closeness.cosine[layer, i])
         return told
 
 
@@ -212,25 +201,23 @@ def _attributed(attribution: DirectAttribution, i: int) -> dict[str, Any]:
     values = attribution.component[:, i].tolist()
     heads = {part: _rounded_all(by_head[:, :, i].tolist()) for part, by_head in attribution.heads.items()}
     return {
-        "logit": _rounded(attribution.logits[i]),
+        "logit": rounded(attribution.logits[i]),
         "components": {
-            name: _rounded(value) for name, value in zip(attribution.components, values, strict=True)
+            name: rounded(value) for name, value in zip(attribution.components, values, strict=True)
         },
         "layers": _rounded_all(attribution.layer[:, i].tolist()),
         "heads": heads,
     }
 
 
-def _rounded(value: Any) -> float | None:
+def rounded(value: Any) -> float | None:
+    """To the digits that JSON gets; None for what is not finite."""
     number = float(value)
     return round(number, _DIGITS) if math.isfinite(number) else None
 
 
 def _rounded_all(values: Any) -> Any:
-    return [_rounded_all(v) for v in values] if isinstance(values, list) else _rounded(values)
-
-
-# One recording, one prompt -----------------------------------------------------------------------------------------------
+    return [_rounded_all(v) for v in values] if isinstance(values, list) else rounded(values)
 
 
 class Reader:
@@ -454,156 +441,3 @@ def _nothing(layers: int) -> LensReading:
     floats, ints = torch.zeros(layers, 0), torch.zeros(layers, 0, dtype=torch.long)
     none = torch.zeros(layers, 0, 0)
     return LensReading(none.long(), none, floats, ints, floats, ())
-
-
-# A corpus ----------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(eq=False)
-class CorpusLens(Shows):
-    """What the layers of a model know over a corpus; grows recording by recording and keeps sums alone.
-
-    Attributes:
-        record: Model, settings, versions and seed.
-        recordings: How many were read.
-        skipped: Those that could not be read.
-    """
-
-    record: Mapping[str, Any]
-    recordings: int = 0
-    skipped: list[Skipped] = field(default_factory=list)
-    _sums: list[dict[str, np.ndarray]] = field(default_factory=list, repr=False)
-    _types: list[Counter] = field(default_factory=list, repr=False)
-
-    def add(self, lens: Lens) -> None:
-        """Count one recording in."""
-        self.recordings += 1
-        self._sums.append(_layer_sums(lens))
-        for layer in lens.encoder:
-            if layer.layer == len(self._types):
-                self._types.append(Counter())
-            self._types[layer.layer][layer.type] += 1
-
-    def card(self) -> dict[str, Any]:
-        """The summary's numbers, layer by layer."""
-        return card_of("Lens over a corpus", self.summary()).model_dump()
-
-    def summary(self) -> dict[str, Any]:
-        """JSON-ready: by layer means over tokens with 95 % intervals over recordings, and encoder types with Wilson intervals."""
-        tokens = int(sum(sums["p_final"][1, 0] for sums in self._sums))
-        layers = len(self._sums[0]["p_final"][0]) if self._sums else 0
-        return {
-            "recordings": self.recordings,
-            "tokens": tokens,
-            "layers": [self._summed(layer) for layer in range(layers)] if tokens else [],
-            "encoder": [
-                {
-                    "layer": i,
-                    "types": {str(kind): Rate(types[kind], types.total()).to_dict() for kind in OutputType},
-                }
-                | {"unknown": types[None]}
-                for i, types in enumerate(self._types)
-            ],
-        }
-
-    def plot(self, path: Saved = None, *, dark: bool = False) -> Figure:
-        """Draw means by layer with their intervals for a paper; see `otoscope.figures`.
-
-        Args:
-            path: Also write it there, as .png, .svg or .pdf.
-            dark: On a dark ground.
-
-        Raises:
-            OutputError: The file cannot be written.
-        """
-        return lens_curves("", self.summary(), str(self.record["model"]), path=path, dark=dark)
-
-    def _summed(self, layer: int) -> dict[str, Any]:
-        out: dict[str, Any] = {"layer": layer}
-        for name in self._sums[0]:
-            sums = np.array([each[name][:, layer] for each in self._sums])
-            out[name] = _mean_with_interval(sums[:, 0], sums[:, 1], int(self.record["seed"]))
-        return out
-
-
-def _layer_sums(lens: Lens) -> dict[str, np.ndarray]:
-    """For each measure `(2, layer)`: its sum over the tokens that have it, and how many those are."""
-    layers = len(lens.reading.p_final)
-    saturation = np.array([math.inf if s is None else s for s in lens.reading.saturation])
-    values = {
-        "p_final": lens.reading.p_final.double().numpy(),
-        "saturated": (saturation[None] <= np.arange(layers)[:, None]).astype(float),
-    }
-    if lens.closeness:
-        values |= {
-            "phoneme_error": lens.closeness.phoneme_error.numpy(),
-            "cosine": lens.closeness.cosine.numpy(),
-        }
-    return {name: np.stack([np.nansum(v, axis=1), np.isfinite(v).sum(axis=1)]) for name, v in values.items()}
-
-
-def _mean_with_interval(sums: np.ndarray, counts: np.ndarray, seed: int) -> dict[str, Any]:
-    """Mean over tokens; whole recordings are drawn for the interval, because their tokens resemble each other."""
-    if not counts.sum():
-        return {"mean": None, "ci_low": None, "ci_high": None, "n": 0}
-    low, high = bootstrap(lambda s, n: s.sum() / n.sum(), sums, counts, seed=seed)
-    mean = _rounded(sums.sum() / counts.sum())
-    return {"mean": mean, "ci_low": _rounded(low), "ci_high": _rounded(high), "n": int(counts.sum())}
-
-
-def lens_corpus(reader: Reader, items: Sequence[Item], file: IO[bytes] | None = None) -> CorpusLens:
-    """Read recordings one at a time; those that cannot be read are named and skipped.
-
-    Args:
-        reader: Model and settings.
-        items: The recordings; of those longer than a window, the first window.
-        file: Gets the JSON, each recording's reading as soon as it is there, so that memory stays bounded.
-
-    Raises:
-        AudioError: None of them can be read.
-    """
-    corpus = CorpusLens(reader.record())
-    put = file.write if file else (lambda _: None)
-    put(b'{"items": [')
-    errors = []
-    with track("Reading the layers", len(items), "recordings") as task:
-        for item in items:
-            try:
-                lens = reader.recording(item)
-            except AudioError as error:
-                errors.append(error)
-                corpus.skipped.append(Skipped(item.audio_filepath, error.reason, error.remedy))
-            else:
-                put((b",\n" if corpus.recordings else b"\n") + _encoded(_described(item) | lens.readings()))
-                corpus.add(lens)
-            task.advance()
-    if not corpus.recordings:
-        raise _none_readable(errors)
-    rest = {
-        "summary": corpus.summary(),
-        "skipped": [asdict(s) for s in corpus.skipped],
-        "notes": NOTES,
-        **corpus.record,
-    }
-    put(b"\n],\n" + _encoded(rest)[1:] + b"\n")
-    return corpus
-
-
-def _described(item: Item) -> dict[str, Any]:
-    known: dict[str, Any] = {"audio_filepath": item.audio_filepath}
-    if item.offset:
-        known["offset"] = item.offset
-    return known if item.text is None else known | {"reference": item.text}
-
-
-def _encoded(data: Any) -> bytes:
-    # File names need not be Unicode: "backslashreplace" writes their unpaired surrogates as JSON spells them.
-    return json.dumps(data, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace")
-
-
-def _none_readable(errors: Sequence[AudioError]) -> AudioError:
-    if not errors:
-        return AudioError("There are no recordings.", "Name at least one.")
-    return AudioError(
-        f"None of the {len(errors)} recordings can be read; the first: {errors[0].reason}", errors[0].remedy
-    )

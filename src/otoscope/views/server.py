@@ -124,7 +124,9 @@ class Server:
                 answer = refused(status_of(error), error.reason, error.remedy)
             except ClientDisconnect:
                 answer = Response(status_code=400)
-            except Exception as error:
+            except (
+                Exception
+            ) as error:  # a page is answered in the one form it knows, and the log has the rest
                 _log.exception("An error that was not expected.")
                 reason = f"otoscope met an error it did not expect: {type(error).__name__}."
                 answer = refused(500, reason, "This is a bug; please report it with what the terminal shows.")
@@ -235,7 +237,7 @@ class Server:
                 return {"run": id_of(made["path"])}
 
             job = self.queue.add(Job("explain", parcel.path.name, work))
-        except BaseException:
+        except BaseException:  # a sender who hangs up cancels this; the half that came must go all the same
             parcel.drop()
             raise
         return json_answer(self.queue.told(job), 202)

@@ -29,7 +29,14 @@ def summary(data: Any) -> dict[str, Any] | None:
         ("settings", "model", "name"),
     )
     found["model"] = next(filter(None, (_text(data, *path) for path in models)), "")[:_LABEL]
-    texts = (("transcript", "text"), ("graph", "text"), ("text",), ("corpus",), ("settings", "corpus"))
+    texts = (
+        ("transcript", "text"),
+        ("after", "transcript", "text"),
+        ("graph", "text"),
+        ("text",),
+        ("corpus",),
+        ("settings", "corpus"),
+    )
     found["text"] = next(filter(None, (_text(data, *path).strip() for path in texts)), "")[:_TEXT]
     found["note"] = _text(data, "note").strip()[:LONGEST]
     lengths = (_at(data, *path) for path in (("audio", "duration"), ("sound", "audio", "duration")))

@@ -159,7 +159,10 @@ def checked_sound(path: Path) -> None:
     Raises:
         AudioError: It is.
     """
-    length = info(path).duration
+    try:
+        length = info(path).duration
+    except AudioError as error:  # where it lies on this machine is nobody's business
+        raise AudioError(error.reason.replace(str(path), path.name), error.remedy) from None
     if length is not None and length > LONGEST_SOUND:
         raise AudioError(
             f"The recording is {length / 60:.0f} minutes long.",

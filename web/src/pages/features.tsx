@@ -3,6 +3,7 @@
 import { useEffect, useMemo, useState } from "preact/hooks";
 import type { FeatureInfo, FeaturesDoc } from "../contract.ts";
 import { called, chosenInHash, found, hashOfFeature } from "../model/features.ts";
+import { Foot } from "../panels/about.tsx";
 import { Figure } from "../panels/figure.tsx";
 import { shortened } from "../model/numbers.ts";
 import { Histogram, Moments, Tokens } from "../panels/feature.tsx";
@@ -62,16 +63,7 @@ export function FeaturesPage({ doc }: { doc: FeaturesDoc }) {
           <p>This document holds no feature.</p>
         )}
       </div>
-      <footer>
-        <h2>Reading this page</h2>
-        <ul>
-          {doc.notes.map((note, i) => (
-            <li key={i}>
-              <bdi>{note}</bdi>
-            </li>
-          ))}
-        </ul>
-      </footer>
+      <Foot doc={doc} />
     </main>
   );
 }

@@ -4,6 +4,7 @@ import "../css/graph.css";
 import { useCallback } from "preact/hooks";
 import type { Annotations, GraphDoc } from "../contract.ts";
 import { howOf } from "../model/experiment.ts";
+import { Foot } from "../panels/about.tsx";
 import { useKeeping } from "../panels/keeping.tsx";
 import { shortened } from "../model/numbers.ts";
 import { Experiment } from "../panels/experiment.tsx";
@@ -14,9 +15,8 @@ export function GraphPage({ doc }: { doc: GraphDoc }) {
   const [keepFirst, trouble] = useKeeping("graph");
   const [keepOther, otherTrouble] = useKeeping("other");
   const keep = useCallback((annotations: Annotations, which: 0 | 1) => (which ? keepOther : keepFirst)?.(annotations), [keepFirst, keepOther]);
-  const versions = Object.entries(doc.versions).map(([name, version]) => `${name} ${version}`);
   // What can be changed and heard again is a recording, by a recogniser.
-  const page = <Shown doc={doc} keep={keepFirst && keep} trouble={trouble ?? otherTrouble} versions={versions} />;
+  const page = <Shown doc={doc} keep={keepFirst && keep} trouble={trouble ?? otherTrouble} />;
   return doc.sound && doc.graph.streams.some(({ name }) => name === "decoder") ? <Experiment>{page}</Experiment> : page;
 }
 
@@ -24,10 +24,9 @@ interface ShownProps {
   doc: GraphDoc;
   keep: GraphPanelProps["onAnnotations"];
   trouble: ReturnType<typeof useKeeping>[1];
-  versions: string[];
 }
 
-function Shown({ doc, keep, trouble, versions }: ShownProps) {
+function Shown({ doc, keep, trouble }: ShownProps) {
   return (
     <main class="graph-page">
       <header>
@@ -39,21 +38,7 @@ function Shown({ doc, keep, trouble, versions }: ShownProps) {
       <h2 class="unseen">Attribution graph</h2>
       <GraphPanel graph={doc.graph} sound={doc.sound} other={doc.other} otherSound={doc.other_sound} resources={doc.resources} onAnnotations={keep} addressed />
       {doc.sound && <ChangePanel model={doc.graph.model} file={doc.sound.audio.file} how={howOf({ audio: doc.sound.audio, settings: doc.settings })} />}
-      <footer>
-        <h2>Reading this page</h2>
-        <ul>
-          {doc.notes.map((note, i) => (
-            <li key={i}>
-              <bdi>{note}</bdi>
-            </li>
-          ))}
-        </ul>
-        {versions.length > 0 && (
-          <p class="note">
-            Made with <bdi>{shortened(versions.join(", "), 400)}</bdi>.
-          </p>
-        )}
-      </footer>
+      <Foot doc={{ ...doc, model: doc.graph.model }} />
     </main>
   );
 }

@@ -32,19 +32,28 @@ export function Head({ doc, headline, children }: AboutProps & { headline: Compo
   );
 }
 
-export function Foot({ doc, children }: AboutProps) {
-  const facts = [["model", doc.model], ...Object.entries(doc.settings), ...Object.entries(doc.versions)].filter(([, value]) => value !== null);
+/** How to read a page: what holds for its kind, then the document's own notes. */
+export function Notes({ notes, children }: { notes: string[]; children?: ComponentChildren }) {
   return (
-    <footer>
+    <>
       <h2>Reading this page</h2>
       <ul>
         {children}
-        {doc.notes.map((note, i) => (
+        {notes.map((note, i) => (
           <li key={i}>
             <bdi>{note}</bdi>
           </li>
         ))}
       </ul>
+    </>
+  );
+}
+
+export function Foot({ doc, children }: Omit<AboutProps, "children"> & { children?: ComponentChildren }) {
+  const facts = [["model", doc.model], ...Object.entries(doc.settings), ...Object.entries(doc.versions)].filter(([, value]) => value !== null);
+  return (
+    <footer>
+      <Notes notes={doc.notes}>{children}</Notes>
       <details class="facts">
         <summary>Settings and versions</summary>
         <dl>

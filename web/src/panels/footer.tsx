@@ -2,6 +2,7 @@
 
 import type { ExplainDoc } from "../contract.ts";
 import { shortened } from "../model/numbers.ts";
+import { Notes } from "./about.tsx";
 
 export function Footer({ doc }: { doc: ExplainDoc }) {
   const total = doc.timings.reduce((sum, timing) => sum + timing.seconds, 0);
@@ -19,16 +20,10 @@ export function Footer({ doc }: { doc: ExplainDoc }) {
           </ul>
         </section>
       )}
-      <h2>Reading this page</h2>
-      <ul>
+      <Notes notes={doc.notes}>
         <li>Tokens, layers, heads and ranks are numbered from 0; rank 0 is the most probable token.</li>
         <li>Log-probabilities, their changes and entropies are in nats; times are seconds from the start of the sound shown.</li>
-        {doc.notes.map((note, i) => (
-          <li key={i}>
-            <bdi>{note}</bdi>
-          </li>
-        ))}
-      </ul>
+      </Notes>
       {doc.timings.length > 0 && (
         <details>
           <summary>Made in {total.toFixed(1)} s</summary>

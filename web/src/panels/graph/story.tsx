@@ -161,7 +161,7 @@ function Direct({ graph, choose, hovered }: GraphProps) {
   return (
     <div class="account">
       <div>
-        <h3>The words through which most of it comes</h3>
+        <h3>The words it comes from</h3>
         <ul class="evidence">
           {tokens.slice(0, MOST + 1).map(({ node, i }) => (
             <li key={i}>
@@ -177,7 +177,11 @@ function Direct({ graph, choose, hovered }: GraphProps) {
             </li>
           ))}
         </ul>
-        <p class="note">Share of the influence on the word that ends in each, all paths in the graph counted.</p>
+        <p class="note">
+          Share of the influence on the word that ends in each, all paths in the graph counted: together{" "}
+          {(100 * tokens.reduce((sum, { node }) => sum + node.influence, 0)).toPrecision(2)} %. The rest ends elsewhere, or in features that
+          are no nodes of this graph.
+        </p>
       </div>
     </div>
   );
