@@ -279,3 +279,9 @@ def test_a_clip_without_a_word_is_a_document_too():
     doc = ExplainDoc.model_validate(empty)
     assert "(nothing)" in doc.summary()
     assert doc.to_data()["ablation"]["change"] == [[]]
+
+
+def test_the_logit_lens_is_drawn_for_a_paper(tmp_path):
+    figure = ExplainDoc.model_validate(fields()).plot(tmp_path / "lens.svg")
+    assert figure.axes
+    assert (tmp_path / "lens.svg").read_text().startswith("<?xml")

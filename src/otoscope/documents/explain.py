@@ -7,8 +7,9 @@ explained window, log-probabilities and entropies are in nats.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -30,7 +31,12 @@ from otoscope.documents.base import (
 from otoscope.documents.bench import Accounts, FeatureRow, HeadAttention, Risk
 from otoscope.documents.explain_words import in_words
 from otoscope.documents.graph import GraphData
+from otoscope.figures.heat_map import lens_figure
+from otoscope.figures.style import Saved
 from otoscope.files import atomic_write
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class ModelInfo(Part):
@@ -131,6 +137,11 @@ class LogitLens(Part):
 
     layers: Count
     tokens: list[LensToken]
+
+    def plot(self, texts: Sequence[str], title: str, path: Saved = None, *, dark: bool = False) -> Figure:
+        """Draw it for a paper; `texts` are those of the tokens. See `otoscope.figures`."""
+        tokens = [one.model_dump() | {"text": text} for one, text in zip(self.tokens, texts, strict=True)]
+        return lens_figure(tokens, title, path=path, dark=dark)
 
 
 class EncoderLensLayer(Part):
@@ -306,6 +317,20 @@ class ExplainDoc(Document):
         with atomic_write(path) as file:
             json.dump(self.to_data(), file, ensure_ascii=False, allow_nan=False, indent=1)
             file.write("\n")
+
+    def plot(self, path: Saved = None, *, dark: bool = False) -> Figure:
+        """Draw the logit lens for a paper; the page saves every other figure.
+
+        Args:
+            path: Also write it there, as .png, .svg or .pdf.
+            dark: On a dark ground.
+
+        Raises:
+            OutputError: The file cannot be written.
+            OptionError: No token was written.
+        """
+        texts = [token.text for token in self.transcript.tokens]
+        return self.logit_lens.plot(texts, self.title, path, dark=dark)
 
     def summary(self) -> str:
         """A few lines of plain text: what was written, which word to doubt and why, what is odd."""

@@ -8,7 +8,6 @@ from pydantic import Field, model_validator
 
 from otoscope.documents.base import Document, Index, JsonScalar, Part, Text
 from otoscope.documents.explain import EncoderLensLayer, LogitLens
-from otoscope.figures.heat_map import lens_figure
 from otoscope.figures.style import Saved
 
 if TYPE_CHECKING:
@@ -75,6 +74,4 @@ class LensDoc(Document):
             OutputError: The file cannot be written.
             OptionError: There is no token.
         """
-        read = self.model_dump()["logit_lens"]["tokens"]
-        tokens = [one | {"text": token.text} for one, token in zip(read, self.tokens, strict=True)]
-        return lens_figure(tokens, self.title, path=path, dark=dark)
+        return self.logit_lens.plot([token.text for token in self.tokens], self.title, path, dark=dark)

@@ -75,6 +75,9 @@ function Choices({ about, form }: { about: About; form: { current: HTMLFormEleme
           <label>
             Show token <input name="token" type="number" min="0" step="1" placeholder="least certain" /> first, counted from 0
           </label>
+          <label>
+            Trace the circuits of <input name="circuits" type="number" min="0" max="5" step="1" placeholder="1" /> tokens
+          </label>
           <label class="wide">
             What was said, if you know it <input name="reference" placeholder="adds the word error rate" maxLength={4000} />
           </label>
@@ -162,7 +165,7 @@ function useDrop(give: (file: File) => void): boolean {
   return over;
 }
 
-const NUMBERS = new Set(["offset", "token"]);
+const NUMBERS = new Set(["offset", "token", "circuits"]);
 
 function optionsOf(form: HTMLFormElement | null): Options {
   const given = [...new FormData(form ?? undefined)].map(([name, value]) => [name, String(value).trim()] as const);
