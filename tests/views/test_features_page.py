@@ -92,12 +92,12 @@ def test_moments_are_heard_and_a_person_s_name_comes_first(collected, open_page)
     assert page.locator("h1").inner_text().startswith("a person's <b>name</b>")
     play = page.locator(".play").first
     play.click()
-    page.wait_for_function("document.querySelector('audio').currentTime > 0.05")
+    page.wait_for_function("() => document.querySelector('audio').currentTime > 0.05")
     assert play.inner_text() == "Stop"
     seconds = page.evaluate("document.querySelector('audio').duration")
     assert seconds == pytest.approx(moment.snippet_seconds, abs=0.05)
     page.wait_for_function(
-        "document.querySelector('.play').textContent === 'Play'", timeout=20_000
+        "() => document.querySelector('.play').textContent === 'Play'", timeout=20_000
     )  # to its end
     assert page.locator(".wave rect").count() == len(doc.features[0].moments)
 

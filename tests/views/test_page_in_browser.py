@@ -99,7 +99,7 @@ def test_keys_that_come_faster_than_the_page_is_drawn_all_count(open_page, doc):
         "const press = () => new KeyboardEvent('keydown', {key: 'ArrowRight', bubbles: true});"
         "for (let i = 0; i < 2; i++) document.body.dispatchEvent(press());"
     )
-    page.wait_for_function("document.querySelector('main').dataset.token === '7'", timeout=2000)
+    page.wait_for_function("() => document.querySelector('main').dataset.token === '7'", timeout=2000)
     assert page.url.endswith("#token=7")
 
 
