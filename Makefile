@@ -67,7 +67,7 @@ demo: $(VENV)/.installed
 	@$(BIN)/otoscope explain src/otoscope/audio/samples/jfk.flac --out jfk.explain.html
 
 test: $(VENV)/.dev
-	@$(BIN)/python -m pytest --numprocesses logical --maxprocesses $(WORKERS) --dist loadfile
+	@$(BIN)/python -m pytest --numprocesses logical --maxprocesses $(WORKERS) --dist loadgroup
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff format --check .

@@ -21,6 +21,12 @@ def voices(tmp_path_factory):
     return make_corpus(recipe, folder).manifest
 
 
+@pytest.fixture(scope="module")
+def store(voices):
+    """What the encoder heard, once for the probes of this file."""
+    return voices.parent / "store"
+
+
 def lines(manifest):
     return [json.loads(line) for line in manifest.read_text("utf-8").splitlines()]
 
@@ -31,7 +37,7 @@ def written(manifest, changed):
     return path
 
 
-def test_a_probe_of_gender_says_at_which_layer_and_how_far_above_its_controls(voices, tmp_path, capsys):
+def test_a_probe_of_gender_says_at_which_layer_and_how_far_above_its_controls(voices, store, tmp_path, capsys):
     files = {name: tmp_path / f"gender.{name}" for name in ("json", "png", "safetensors", "html")}
     options = [
         "--json",
@@ -43,7 +49,7 @@ def test_a_probe_of_gender_says_at_which_layer_and_how_far_above_its_controls(vo
         "--save",
         files["safetensors"],
         "--store",
-        tmp_path / "s",
+        store,
     ]
     assert main(["probe", str(voices), "--label", "gender", *map(str, options)]) == 0
     out, err = capsys.readouterr()
@@ -102,7 +108,7 @@ def test_what_cannot_be_probed_is_refused_before_a_model_is_loaded(
     assert remedy in err
 
 
-def test_speakers_may_be_shared_and_the_output_says_so(voices, tmp_path, capsys):
+def test_speakers_may_be_shared_and_the_output_says_so(voices, store, tmp_path, capsys):
     out = tmp_path / "p.json"
     arguments = [
         "--label",
@@ -112,7 +118,7 @@ def test_speakers_may_be_shared_and_the_output_says_so(voices, tmp_path, capsys)
         "--json",
         str(out),
         "--store",
-        str(tmp_path / "s"),
+        str(store),
     ]
     assert main(["probe", str(voices), *arguments]) == 0
     assert json.loads(out.read_text("utf-8"))["groups_disjoint"] is False
