@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores; before anything reads it, and for what they start
+if (
+    "PYTEST_XDIST_WORKER" in os.environ
+):  # workers share the cores; before anything reads it, and for what they start
     os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest

@@ -37,7 +37,9 @@ def written(manifest, changed):
     return path
 
 
-def test_a_probe_of_gender_says_at_which_layer_and_how_far_above_its_controls(voices, store, tmp_path, capsys):
+def test_a_probe_of_gender_says_at_which_layer_and_how_far_above_its_controls(
+    voices, store, tmp_path, capsys
+):
     files = {name: tmp_path / f"gender.{name}" for name in ("json", "png", "safetensors", "html")}
     options = [
         "--json",
