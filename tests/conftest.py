@@ -52,6 +52,31 @@ def pytest_collection_modifyitems(items):
         item.add_marker(pytest.mark.xdist_group(f"{item.nodeid.partition('::')[0]} {page or ''}"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _each_model_is_loaded_once():
+    """Commands that run in this process share the registered models that they load, with each other and with `tiny_en`.
+
+    Whatever runs leaves a model as it was; `tests/models` holds that, on models of its own.
+    """
+    from otoscope.models import loading
+    from otoscope.models.sources import REGISTRY
+
+    kept, load = {}, loading.load_model
+
+    def loaded(name=loading.DEFAULT_MODEL, device="auto", dtype="auto", **more):
+        if more or name not in REGISTRY:
+            return load(name, device, dtype, **more)
+        place = (name, device, dtype, os.environ.get("OTOSCOPE_CACHE"))
+        if place not in kept:
+            kept[place] = load(name, device, dtype)
+        kept[place].reset_hooks()
+        return kept[place]
+
+    loading.load_model = loaded
+    yield
+    loading.load_model = load
+
+
 @pytest.fixture(params=FAMILIES)
 def model(request):
     return tiny(request.param)

@@ -27,7 +27,7 @@ def test_a_bare_offline_machine_is_described_with_a_remedy_for_every_lack(tmp_pa
     assert all(checks[name].status == "lack" for name in ("model hub", "package index", "whisper-tiny.en"))
     assert "otoscope models get whisper-tiny.en" in checks["whisper-tiny.en"].remedy
     assert str(tmp_path / "cache") in checks["cache"].detail
-    assert "threads" in checks["cpu"].detail
+    assert "thread" in checks["cpu"].detail
     assert checks["memory"].detail.endswith("GB free")
 
 

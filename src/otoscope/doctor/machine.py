@@ -48,11 +48,11 @@ def _cpu() -> Iterator[Check]:
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     named = os.environ.get("OMP_NUM_THREADS")
-    threads = f"{torch.get_num_threads()} threads" + (f" (OMP_NUM_THREADS={named})" if named else "")
+    threads = f"{torch.get_num_threads()} thread(s)" + (f" (OMP_NUM_THREADS={named})" if named else "")
     yield Check("cpu", "ok", f"{cores} cores; torch computes in {threads}, {_instructions()}")
     pools = [one for one in threadpool_info() if one["user_api"] == "blas"]
     with_mkl = [f"MKL in torch: {'yes' if torch.backends.mkl.is_available() else 'no'}"]
-    told = [f"{one['internal_api']} {one['version']} ({one['num_threads']} threads)" for one in pools]
+    told = [f"{one['internal_api']} {one['version']} ({one['num_threads']} thread(s))" for one in pools]
     yield Check("blas", "ok", ", ".join([*told, *with_mkl]))
 
 
