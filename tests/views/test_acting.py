@@ -66,17 +66,17 @@ def test_what_is_not_offered_or_not_about_this_model_is_refused(make_doc, op, ar
 
 
 @pytest.fixture(scope="module")
-def acting(tiny_en, jfk):
-    return Acts(tiny_en), oto.explain(tiny_en, jfk.with_name("austen-0880.flac"))
+def acting(tiny_en, explained):
+    return Acts(tiny_en), explained
 
 
 @pytest.mark.weights
-def test_an_intervention_from_a_page_is_the_one_from_python(acting, jfk):
+def test_an_intervention_from_a_page_is_the_one_from_python(acting, austen):
     acts, doc = acting
     wanted = {"silence": [[0.4, 0.9]], "zero": ["decoder_blocks.2.cross_attn.3"]}
     answer = acts.run("intervene", {"intervention": wanted, "controls": 1}, doc)
     outcome = document_of(answer)
-    own = oto.intervene(acts.model, jfk.with_name("austen-0880.flac"), oto.Intervention(**wanted), controls=1)
+    own = oto.intervene(acts.model, austen, oto.Intervention(**wanted), controls=1)
     assert outcome.after == own.after
     assert outcome.words == own.words
     assert "'austen-0880.flac'" in outcome.python

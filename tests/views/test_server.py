@@ -642,9 +642,8 @@ def test_a_recording_that_is_called_off_leaves_nothing(client, folder, jfk):
 
 @pytest.mark.weights
 @pytest.mark.slow
-def test_an_act_streams_its_progress_and_its_answer(client, folder, tiny_en, shorter, tmp_path):
-    (tmp_path / "a.wav").write_bytes(shorter)
-    save_page(oto.explain(tiny_en, tmp_path / "a.wav"), folder / "a.html")
+def test_an_act_streams_its_progress_and_its_answer(client, folder, explained):
+    save_page(explained, folder / "a.html")
     runs(client)
     intervention = {"silence": [[0.5, 1.5]]}
     asked = {"run": id_of("a.html"), "op": "intervene", "args": {"intervention": intervention, "controls": 1}}

@@ -330,10 +330,8 @@ def test_what_is_no_recording_is_told_with_a_remedy(open_served, tmp_path_factor
 
 @pytest.mark.weights
 @pytest.mark.slow
-def test_a_silenced_span_changes_the_text_beside_the_original(
-    open_served, served, tiny_en, jfk, tmp_path_factory
-):
-    save_page(oto.explain(tiny_en, oto.read(jfk, duration=4.0)), served.folder / "short.html")
+def test_a_silenced_span_changes_the_text_beside_the_original(open_served, served, explained):
+    save_page(explained, served.folder / "short.html")
     page = open_served(f"/run/{id_of('short.html')}")
     panel = page.get_by_test_id("intervene")
     panel.locator(".offers button").first.click()
