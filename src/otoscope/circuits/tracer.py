@@ -297,9 +297,15 @@ class Tracer:
             return [f"<{int(i)}>" for i in self.ids]
         return [self.model.tokenizer.decode([int(i)]) for i in self.ids]
 
+    def _given(self) -> int:
+        """Tokens at the front that the tokenizer puts there by itself, and would put there again."""
+        tokenizer = self.model.tokenizer
+        added = [] if tokenizer is None else tokenizer("")["input_ids"]
+        return len(added) if added and self.ids[: len(added)].tolist() == added < self.ids.tolist() else 0
+
     def _record(self, store: Store) -> dict[str, Any]:
         return {
-            "prompt": "".join(self._token_texts()),
+            "prompt": "".join(self._token_texts()[self._given() :]),
             "ids": self.ids.tolist(),
             "model": self.model.describe()
             | {"layers": self.tape.layers, "vocab": self.tape.logits.shape[-1]},

@@ -10,6 +10,8 @@ export function serverHost(): Host {
   takeKey();
   const [run, beside] = runsInPath(location.pathname);
   let ops: readonly string[] = [];
+  /** Two runs' graphs are shown as one document of two graphs: the other one is the other run's own. */
+  const graphIn = (place: Json | undefined): [string, Json] => (place === "other" && beside ? [beside, "graph"] : [run, place ?? null]);
   return {
     kind: "server",
     async document() {
@@ -22,7 +24,9 @@ export function serverHost(): Host {
     },
     can: (op) => ops.includes(op),
     async act(op, args, { onProgress, signal } = {}) {
-      const answer = await sendJson("/api/act", "POST", { run, op, args }, signal ? { signal } : {});
+      const [of, place] = graphIn(args.place);
+      const told = args.place === undefined ? args : { ...args, place };
+      const answer = await sendJson("/api/act", "POST", { run: of, op, args: told }, signal ? { signal } : {});
       for await (const job of linesOf<Job>(answer)) {
         if (job.state === "failed") throw new Refusal(200, job.reason ?? "It failed.", job.remedy ?? "");
         if (job.state === "cancelled") throw new DOMException("It was cancelled.", "AbortError");
@@ -32,8 +36,7 @@ export function serverHost(): Host {
       throw new Refusal(0, "The server went away.", "See whether `otoscope serve` still runs.");
     },
     async annotate(place, annotations) {
-      // Two runs' graphs are shown as one document of two graphs: the other one is the other run's own.
-      const [of, at] = place === "other" && beside ? [beside, "graph"] : [run, place];
+      const [of, at] = graphIn(place) as [string, string];
       const told = { place: at, annotations };
       const keepalive = JSON.stringify(told).length < KEEPALIVE; // it then arrives even if the page is left meanwhile
       await sendJson(`/api/runs/${of}/annotations`, "PUT", told, { keepalive });

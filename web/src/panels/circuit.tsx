@@ -3,7 +3,7 @@
 import "../css/graph.css";
 import { useCallback } from "preact/hooks";
 import type { Annotations, Circuit, ExplainDoc } from "../contract.ts";
-import { explainLine, howOf } from "../model/experiment.ts";
+import { explainLine, howOf } from "../model/lines.ts";
 import { GraphPanel } from "./graph/panel.tsx";
 import { Panel, type PanelProps, Quoted } from "./common.tsx";
 import { useKeeping } from "./keeping.tsx";
@@ -41,7 +41,8 @@ export function CircuitPanel({ doc, token, select }: PanelProps) {
 
 function Shown({ doc, circuit }: { doc: ExplainDoc; circuit: Circuit }) {
   const { graph } = circuit;
-  const [keep, trouble] = useKeeping(`circuits/${doc.circuits.indexOf(circuit)}/graph`);
+  const place = `circuits/${doc.circuits.indexOf(circuit)}/graph`;
+  const [keep, trouble] = useKeeping(place);
   // Another token's circuit may take this one's place: what is written stays with the document, on every host.
   const remember = useCallback(
     (annotations: Annotations) => {
@@ -57,7 +58,7 @@ function Shown({ doc, circuit }: { doc: ExplainDoc; circuit: Circuit }) {
         are shown, {graph.left_out.shown_edges} of {graph.left_out.traced_edges} edges.
       </p>
       {trouble}
-      <GraphPanel graph={graph} sound={doc} resources={doc.resources} story={false} onAnnotations={remember} />
+      <GraphPanel graph={graph} sound={doc} resources={doc.resources} story={false} place={place} onAnnotations={remember} />
       <details>
         <summary>The circuit in words</summary>
         <pre class="in-words">

@@ -32,6 +32,8 @@ export interface GraphPanelProps {
   otherSound?: Sound | undefined;
   /** Whether what is chosen is kept in the address: only one panel of a page can. */
   addressed?: boolean;
+  /** Where the first graph is in the document, as a model that acts on it is told. */
+  place: string;
   /** Whether the account in words is shown above. */
   story?: boolean;
   /** Called with what a person wrote on the first or on the other graph, where the host keeps it; else the address does. */
@@ -68,7 +70,7 @@ export function GraphPanel(props: GraphPanelProps) {
       if (start !== undefined && end !== undefined) player.play({ start, end });
     };
   }, [url, graph, player.play]);
-  const shared: GraphProps = { graph, shown, view, chosen, target, hovered, choose, pin, annotate, play, resources };
+  const shared: GraphProps = { graph, shown, view, chosen, target, hovered, choose, pin, annotate, play, resources, place: which ? "other" : props.place };
   const show = (next: 0 | 1, id?: string) => {
     setWhich(next);
     if (id !== undefined) setView((now) => ({ ...now, node: id }));
