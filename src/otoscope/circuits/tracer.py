@@ -91,12 +91,15 @@ class Tracer:
         sources: What writes into the stream.
         sweep: Makes rows.
         targets: What the last graph was made for.
+        text: The prompt, where it was given as text: its tokens, one by one, need not spell it again.
 
     Raises:
         OptionError: The prompt is empty or longer than the context.
         ModelError: This kind of model cannot be traced, or its weights are not finite.
         DictionaryError: The dictionary is of another model.
     """
+
+    text: str | None = None
 
     def __init__(
         self,
@@ -106,6 +109,7 @@ class Tracer:
         settings: TraceSettings | None = None,
     ) -> None:
         self.model, self.settings = model, settings or TraceSettings()
+        self.text = prompt if isinstance(prompt, str) else None
         ids = prompt_ids(model, prompt)
         self.dictionary = dictionary or NeuronBasis(model)
         self.dictionary.check(model)
@@ -297,15 +301,9 @@ class Tracer:
             return [f"<{int(i)}>" for i in self.ids]
         return [self.model.tokenizer.decode([int(i)]) for i in self.ids]
 
-    def _given(self) -> int:
-        """Tokens at the front that the tokenizer puts there by itself, and would put there again."""
-        tokenizer = self.model.tokenizer
-        added = [] if tokenizer is None else tokenizer("")["input_ids"]
-        return len(added) if added and self.ids[: len(added)].tolist() == added < self.ids.tolist() else 0
-
     def _record(self, store: Store) -> dict[str, Any]:
         return {
-            "prompt": "".join(self._token_texts()[self._given() :]),
+            "prompt": "".join(self._token_texts()) if self.text is None else self.text,
             "ids": self.ids.tolist(),
             "model": self.model.describe()
             | {"layers": self.tape.layers, "vocab": self.tape.logits.shape[-1]},
