@@ -48,8 +48,9 @@ _DOORS = {
 
 __all__ = [
     "ActivationCache", "Clip", "DecodeOptions", "Edit", "HookPoint", "Intervention", "OtoscopeError", "Transcript",
-    "__version__", "explain", "graph_doc", "intervene", "intervene_prompt", "items", "load_model", "mix", "probe", "read", "read_document", "sample",
-    "save_page", "silence", "trace", "trace_audio", "trace_speech", "transcribe", "transcribe_all", "white_noise",
+    "__version__", "explain", "graph_doc", "intervene", "intervene_prompt", "items", "load_model", "mix", "probe", "read",
+    "read_document", "sample", "save_page", "silence", "trace", "trace_audio", "trace_speech", "transcribe", "transcribe_all",
+    "white_noise",
 ]  # fmt: skip
 
 if TYPE_CHECKING:

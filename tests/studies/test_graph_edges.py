@@ -39,7 +39,9 @@ def test_what_the_page_carries_is_what_the_model_says_again(data, splitter):
         again = splitter.split(*ids(data, (told.source, told.target)))
         assert [(h.layer, h.head) for h in again.heads] == [(h.layer, h.head) for h in told.heads]
         assert again.residual == pytest.approx(told.residual, abs=1e-5)
-        assert [s.score for s in again.scores] == pytest.approx([s.score for s in told.scores if again.scores], abs=1e-4)
+        assert [s.score for s in again.scores] == pytest.approx(
+            [s.score for s in told.scores if again.scores], abs=1e-4
+        )
 
 
 def test_edges_that_came_without_their_heads_are_split_and_sum_to_the_edge(data, splitter):

@@ -30,7 +30,9 @@ def run(model):
 def test_no_change_continues_as_generate_does(run, model):
     outcome = run()
     inputs = model.inputs(PROMPT)
-    usual = model.generate(**inputs, do_sample=False, max_new_tokens=4, pad_token_id=0)[0, inputs["input_ids"].shape[1] :]
+    usual = model.generate(**inputs, do_sample=False, max_new_tokens=4, pad_token_id=0)[
+        0, inputs["input_ids"].shape[1] :
+    ]
     ids = [token.id for token in outcome.before.transcript.tokens]
     assert ids == [i for i in usual.tolist() if i != model.hf.generation_config.eos_token_id]
     assert outcome.after == outcome.before

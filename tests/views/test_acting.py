@@ -131,7 +131,11 @@ def reading():
     model, prompt = tiny("llama"), "w5 w9 w11 w4 w7"
     model.processor = word_tokenizer(97)
     graph = oto.trace(model, prompt, settings=TraceSettings(nodes=60))
-    return Acts(model), lens_doc(Reader(model).prompt(prompt)), oto.graph_doc(graph, node_share=1.0, edge_share=1.0)
+    return (
+        Acts(model),
+        lens_doc(Reader(model).prompt(prompt)),
+        oto.graph_doc(graph, node_share=1.0, edge_share=1.0),
+    )
 
 
 def test_a_prompt_on_a_page_is_continued_as_from_python(reading):
@@ -154,7 +158,9 @@ def test_an_edge_of_a_page_is_split_by_head(reading):
     assert (answer["source"], answer["target"]) == (told.source, told.target)
 
 
-@pytest.mark.parametrize("place", ["other", "graph/nodes/0", "circuits/0/graph", "__class__", "graph/nodes/-1", ""])
+@pytest.mark.parametrize(
+    "place", ["other", "graph/nodes/0", "circuits/0/graph", "__class__", "graph/nodes/-1", ""]
+)
 def test_a_graph_that_is_not_there_is_refused(reading, place):
     acts, _, doc = reading
     with pytest.raises(OptionError, match="no graph at"):

@@ -471,7 +471,13 @@ def trace_speech(
     """
     heard = source if isinstance(source, Heard) else listen(model, source, options, offset)
     tracer = speech_tracer(
-        model, heard, token, against, dictionary=dictionary, encoder_dictionary=encoder_dictionary, settings=settings
+        model,
+        heard,
+        token,
+        against,
+        dictionary=dictionary,
+        encoder_dictionary=encoder_dictionary,
+        settings=settings,
     )
     return tracer.graph(tracer.targets)
 

@@ -30,7 +30,9 @@ _SIGNS = {"same": "  ", "replaced": "~ ", "added": "+ ", "removed": "− "}
 def intervene(
     clip: Annotated[Path | None, typer.Argument(metavar="[CLIP]", help="A recording.")] = None,
     *,
-    prompt: Annotated[str | None, typer.Option(help="Instead of a recording, what a language model continues.")] = None,
+    prompt: Annotated[
+        str | None, typer.Option(help="Instead of a recording, what a language model continues.")
+    ] = None,
     silence: SilencedSpans = None,
     zero: ZeroedComponents = None,
     scale: ScaledComponents = None,
@@ -42,12 +44,17 @@ def intervene(
         ),
     ] = None,
     dictionary: Annotated[
-        str, typer.Option(help="What features of the stack that writes are: a folder, or neurons, the model's own.")
+        str,
+        typer.Option(
+            help="What features of the stack that writes are: a folder, or neurons, the model's own."
+        ),
     ] = "neurons",
     encoder_dictionary: Annotated[str, typer.Option(help="The same of the encoder.")] = "neurons",
     offset: Annotated[float, typer.Option(min=0, help="Where the window begins, in seconds.")] = 0.0,
     language: Annotated[str | None, typer.Option(help="Language to decode in, such as fr.")] = None,
-    tokens: Annotated[int | None, typer.Option(min=1, help="Tokens that a prompt is continued by; 12.")] = None,
+    tokens: Annotated[
+        int | None, typer.Option(min=1, help="Tokens that a prompt is continued by; 12.")
+    ] = None,
     controls: Annotated[
         int, typer.Option(min=0, help="How often the same is done at random other places.")
     ] = 5,
@@ -115,7 +122,9 @@ def intervene(
 def _require_one_kind(clip: Path | None, prompt: str | None, wrong: dict[str, Any]) -> None:
     """A recording or a prompt, and none of the options of the other."""
     if (clip is None) == (prompt is None):
-        raise OptionError("There has to be one recording or one prompt.", "Name a recording, or give --prompt.")
+        raise OptionError(
+            "There has to be one recording or one prompt.", "Name a recording, or give --prompt."
+        )
     for name, value in wrong.items():
         if value:
             kind, other = ("prompt", "recording") if clip is None else ("recording", "prompt")

@@ -33,7 +33,7 @@ def serve(
         list[Path] | None,
         typer.Option(
             metavar="DIR",
-            help="A monitor that pages may choose, as `monitor fit` wrote it; several times. Those in the folder are offered, too.",
+            help="A monitor that pages may choose, as `monitor fit` wrote it; several times, beside those in the folder.",
         ),
     ] = None,
     host: Host = "127.0.0.1",

@@ -24,7 +24,6 @@ Stack = Literal["encoder", "decoder", "text"]
 """The stacks of a recogniser, or that of a language model."""
 
 
-
 class FeatureChange(NamedTuple):
     """One feature and what becomes of it; spelled `encoder:3:604=0`, `decoder:2:17x2`, `encoder:3:604=0@1.2-1.8`, `text:9:1=0@3`.
 
@@ -35,7 +34,7 @@ class FeatureChange(NamedTuple):
         op: `set` to a value (`=`), or `scale` by a factor (`x`).
         value: The value or factor.
         spans: Of the encoder, where in the sound; empty: everywhere.
-        positions: Of the decoder or a language model, positions with the prompt included; empty: all, and those still to be written.
+        positions: Of the decoder or a language model, with the prompt included; empty: all, and those still to be written.
     """
 
     stack: Stack
@@ -116,7 +115,9 @@ class ComponentChange(NamedTuple):
         """
         found = _SCALED.fullmatch(text)
         if not found:
-            raise OptionError(f"{text!r} names no factor.", "Write COMPONENTxFACTOR, such as blocks.2.attn.3x0.5.")
+            raise OptionError(
+                f"{text!r} names no factor.", "Write COMPONENTxFACTOR, such as blocks.2.attn.3x0.5."
+            )
         return cls.parse(found[1])._replace(factor=float(found[2]))
 
     @property

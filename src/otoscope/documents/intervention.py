@@ -190,7 +190,9 @@ class Outcome(Document):
             )
         if self.next_tokens:
             first = self.next_tokens[0]
-            lines.append(f"After the prompt p({first.text!r}) goes from {first.before:.3f} to {first.after:.3f}.")
+            lines.append(
+                f"After the prompt p({first.text!r}) goes from {first.before:.3f} to {first.after:.3f}."
+            )
         return "\n".join([*lines, self.control_line()])
 
     def control_line(self) -> str:
@@ -205,7 +207,9 @@ class Outcome(Document):
         )
 
 
-def python_line(model: str, source: str, intervention: Intervention, how: dict[str, object], *, of_prompt: bool = False) -> str:
+def python_line(
+    model: str, source: str, intervention: Intervention, how: dict[str, object], *, of_prompt: bool = False
+) -> str:
     """Python that does it again.
 
     Args:
@@ -220,7 +224,9 @@ def python_line(model: str, source: str, intervention: Intervention, how: dict[s
     return f"import otoscope as oto; outcome = oto.{door}(oto.load_model({model!r}), {source!r}, oto.{intervention!r}{more})"
 
 
-def command_line(model: str, source: str, intervention: Intervention, how: dict[str, object], *, of_prompt: bool = False) -> str:
+def command_line(
+    model: str, source: str, intervention: Intervention, how: dict[str, object], *, of_prompt: bool = False
+) -> str:
     """The command that does it again; see `python_line`."""
     what = ["--prompt", source] if of_prompt else [source]
     words = ["otoscope", "intervene", *what, "--model", model, *intervention.options()]

@@ -22,8 +22,8 @@ from otoscope.documents.features import FeatureInfo, TokenWeight
 from otoscope.documents.graph import EdgeSplit, GraphFeature
 from otoscope.errors import OptionError
 from otoscope.runs.notes import Notes
-from otoscope.studies.graph_edges import splits_of
 from otoscope.studies.feature_page import about_feature, feature_info, recordings_of
+from otoscope.studies.graph_edges import splits_of
 
 if TYPE_CHECKING:
     from otoscope.circuits.tracer import Tracer

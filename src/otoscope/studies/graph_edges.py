@@ -97,7 +97,9 @@ class EdgeSplitter:
         DictionaryError: Its dictionary cannot be read.
     """
 
-    def __init__(self, model: Model, data: GraphData, sound: Heard | None, settings: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, model: Model, data: GraphData, sound: Heard | None, settings: Mapping[str, Any] | None = None
+    ) -> None:
         self.data = data
         self._weights = edge_weights(data)
         with torch.no_grad():
@@ -113,7 +115,9 @@ class EdgeSplitter:
         graph, tracer = self._graph, self._graph.tracer
         ends = graph.index(source), graph.index(target)
         if ends not in self._weights or tracer is None:
-            raise OptionError(f"There is no edge from {source} to {target}.", "Name the ends of an edge that is shown.")
+            raise OptionError(
+                f"There is no edge from {source} to {target}.", "Name the ends of an edge that is shown."
+            )
         with torch.no_grad():
             split = split_by_head(graph, source, target)
             told = self._weights[ends]
@@ -140,7 +144,9 @@ def _tracer(model: Model, data: GraphData, sound: Heard | None, settings: Mappin
         )
     folder = data.dictionary_folder
     if folder is None:
-        raise OptionError(f"Nobody knows where the dictionary {data.dictionary} lies.", "Trace the graph again with it.")
+        raise OptionError(
+            f"Nobody knows where the dictionary {data.dictionary} lies.", "Trace the graph again with it."
+        )
     dictionary = load_dictionary(folder, model)
     if sound is None:
         known = {name: settings[name] for name in ("conventions",) if name in settings}
@@ -151,20 +157,33 @@ def _tracer(model: Model, data: GraphData, sound: Heard | None, settings: Mappin
         )
         return tracer
     if not isinstance(model, SpeechModel):
-        raise OptionError("Only edges of recognisers and of prompts are split here.", "Trace the recording again.")
+        raise OptionError(
+            "Only edges of recognisers and of prompts are split here.", "Trace the recording again."
+        )
     written = [target.written for target in data.targets if target.written is not None]
     known = SpeechSettings(nodes=1, segments=str(settings.get("segments", "words")))
-    return speech_tracer(model, sound, written, data.targets[0].against, dictionary=dictionary, settings=known)
+    return speech_tracer(
+        model, sound, written, data.targets[0].against, dictionary=dictionary, settings=known
+    )
 
 
 def _with_tracer(data: GraphData, tracer: Tracer) -> AttributionGraph:
     """The nodes of a document as a graph without edges, over its tracer."""
     count, ends = len(data.nodes), len(data.targets)
     rows = [
-        (KINDS.index(n.kind), n.layer, next((p for p in (n.position, n.segment) if p is not None), NONE), NONE if n.feature is None else n.feature)
+        (
+            KINDS.index(n.kind),
+            n.layer,
+            next((p for p in (n.position, n.segment) if p is not None), NONE),
+            NONE if n.feature is None else n.feature,
+        )
         for n in data.nodes
     ]
-    nodes = Nodes.of_rows(rows, tracer.tape.stream, np.array([np.nan if n.activation is None else n.activation for n in data.nodes]))
+    nodes = Nodes.of_rows(
+        rows,
+        tracer.tape.stream,
+        np.array([np.nan if n.activation is None else n.activation for n in data.nodes]),
+    )
     nodes = replace(nodes, stream=tuple(node.stream for node in data.nodes))
     nothing, expanded = np.zeros(0), int((nodes.kind == FEATURE).sum()) + ends
     graph = AttributionGraph(

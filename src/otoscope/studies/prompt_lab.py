@@ -35,7 +35,9 @@ class PromptRun(Run):
         with self.lab.under(plan), self.lab.model.capturing(["blocks.*.hook_resid_post"]) as cache:
             self.logits = self.lab.logits(ids)
         first = len(lab.prompt) - 1
-        self._stream = [cache[f"blocks.{i}.hook_resid_post"][0, first : first + len(ids)] for i in range(lab.layers)]
+        self._stream = [
+            cache[f"blocks.{i}.hook_resid_post"][0, first : first + len(ids)] for i in range(lab.layers)
+        ]
 
     @property
     def text(self) -> str:
@@ -96,13 +98,17 @@ class PromptLab(Lab):
                 f"{model.origin.name} reads no prompt alone.", "Use a language model such as smollm2-135m."
             )
         if model.tokenizer is None:
-            raise ModelError(f"{model.origin.name} has no tokenizer.", "Open it with its tokenizer beside its weights.")
+            raise ModelError(
+                f"{model.origin.name} has no tokenizer.", "Open it with its tokenizer beside its weights."
+            )
         if tokens < 1:
             raise OptionError(f"{tokens} tokens cannot be written.", "Write at least 1.")
         super().__init__(model)
         self.inputs, self.tokens = model.inputs(prompt), tokens
         self.prompt: list[int] = self.inputs["input_ids"][0].tolist()
-        model.inputs(torch.zeros(1, len(self.prompt) + tokens, dtype=torch.long))  # refuses what is too long together
+        model.inputs(
+            torch.zeros(1, len(self.prompt) + tokens, dtype=torch.long)
+        )  # refuses what is too long together
         self.layers = int(model.config.num_hidden_layers)
 
     def plan(self, intervention: Intervention) -> Plan:
@@ -112,8 +118,15 @@ class PromptLab(Lab):
             OptionError: It silences sound, or names what the model does not have.
         """
         if intervention.silence:
-            raise OptionError("A prompt has no sound to silence.", "Zero or scale components, or change features.")
-        late = [p for change in intervention.changes() for p in change.positions if p >= len(self.prompt) + self.tokens]
+            raise OptionError(
+                "A prompt has no sound to silence.", "Zero or scale components, or change features."
+            )
+        late = [
+            p
+            for change in intervention.changes()
+            for p in change.positions
+            if p >= len(self.prompt) + self.tokens
+        ]
         if late:
             raise OptionError(
                 f"Position {late[0]} is never reached: the prompt has {len(self.prompt)} tokens, {self.tokens} are written.",
@@ -141,4 +154,6 @@ class PromptLab(Lab):
         old, new = before.logits[0].softmax(-1), after.logits[0].softmax(-1)
         likely = {int(i) for p in (old, new) for i in p.topk(min(_LIKELY, len(p))).indices}
         order = sorted(likely, key=lambda i: -float(old[i]))
-        return [NextToken(id=i, text=self.spell([i]), before=float(old[i]), after=float(new[i])) for i in order]
+        return [
+            NextToken(id=i, text=self.spell([i]), before=float(old[i]), after=float(new[i])) for i in order
+        ]

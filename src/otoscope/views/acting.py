@@ -95,7 +95,10 @@ class Acts:
                 f"intervene takes no {sorted(set(args) - known)[0]!r} here.", f"It takes {sorted(known)}."
             )
         intervention = _intervention(args)
-        how = {"controls": _whole(args, "controls", 5, _MOST_CONTROLS), "seed": _whole(args, "seed", 0, 2**32 - 1)}
+        how = {
+            "controls": _whole(args, "controls", 5, _MOST_CONTROLS),
+            "seed": _whole(args, "seed", 0, 2**32 - 1),
+        }
         if prompt is not None:
             how["tokens"] = _whole(args, "tokens", TOKENS, _MOST_TOKENS)
             outcome = intervene_prompt(self.model, prompt, intervention, **how)
@@ -104,17 +107,25 @@ class Acts:
             outcome = intervene(self.model, clip, intervention, language=_language(args, doc), **how)
         return outcome.model_dump(mode="json", exclude_none=True)
 
-
     def _split(self, args: dict[str, Any], doc: Document) -> dict[str, Any]:
         for name in ("place", "source", "target"):
             if not isinstance(args.get(name), str) or set(args) - {"place", "source", "target"}:
-                raise OptionError(f"{name} is missing or no text.", "Send place, source and target, and nothing else.")
-        graph, known = graph_at(doc, args["place"]), sha256(f"{args['place']} {doc.dumps()}".encode()).hexdigest()
+                raise OptionError(
+                    f"{name} is missing or no text.", "Send place, source and target, and nothing else."
+                )
+        graph, known = (
+            graph_at(doc, args["place"]),
+            sha256(f"{args['place']} {doc.dumps()}".encode()).hexdigest(),
+        )
         if self._splitting is None or self._splitting[0] != known:
             with track("Reading what the graph is of"):
                 self._splitting = None
                 self._splitting = known, self._splitter(doc, graph)
-        return self._splitting[1].split(args["source"], args["target"]).model_dump(mode="json", exclude_none=True)
+        return (
+            self._splitting[1]
+            .split(args["source"], args["target"])
+            .model_dump(mode="json", exclude_none=True)
+        )
 
     def _splitter(self, doc: Document, graph: GraphData) -> EdgeSplitter:
         from otoscope.circuits.speech import listen

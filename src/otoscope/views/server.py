@@ -198,7 +198,9 @@ class Server:
         text = (await json_body(request, self.limits.body, self.limits.idle)).get("text")
         if not isinstance(text, str):
             raise RefusalError(400, "The note is no text.", 'Send {"text": "..."}.')
-        await run_in_threadpool(lambda: self.shelf.write_note(self._known(request), text, version_in(request)))
+        await run_in_threadpool(
+            lambda: self.shelf.write_note(self._known(request), text, version_in(request))
+        )
         return Response(status_code=204)
 
     async def _annotate(self, request: Request) -> Response:
@@ -206,7 +208,9 @@ class Server:
         place, value = told.get("place"), told.get("annotations")
         if not isinstance(place, str) or not isinstance(value, dict):
             raise RefusalError(400, "place or annotations are missing.", "Send both.")
-        await run_in_threadpool(lambda: self.shelf.annotate(self._known(request), place, value, version_in(request)))
+        await run_in_threadpool(
+            lambda: self.shelf.annotate(self._known(request), place, value, version_in(request))
+        )
         return Response(status_code=204)
 
     def _known(self, request: Request) -> str:

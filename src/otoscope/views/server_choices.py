@@ -53,7 +53,7 @@ def _languages(alias: str) -> list[str]:
 
 def _languages_of_folder(folder: Path) -> list[str] | None:
     """Codes of a Transformers directory, where it says so."""
-    with suppress(OSError, ValueError, AttributeError, TypeError):
+    with suppress(OSError, ValueError, AttributeError, KeyError, TypeError):
         told = json.loads((folder / "generation_config.json").read_text("utf-8"))
         if told.get("is_multilingual") is False:
             return []
@@ -77,7 +77,7 @@ class Monitors:
         self._given = {path.resolve(): Monitor.load(path) for path in given}
 
     def offered(self) -> list[dict[str, Any]]:
-        """Those with a folder, ready for JSON: an id, what to call it, the model that it was fitted to, and whether it was given."""
+        """Those with a folder, ready for JSON: an id, a name, the model that it was fitted to, and whether it was given."""
         return [
             {"id": id, "name": name, "model": model, "given": path in self._given}
             for id, (path, name, model) in self._found().items()
@@ -105,7 +105,9 @@ class Monitors:
                     continue
                 told = json.loads(about.read_text("utf-8"))
                 named.append((path, path.relative_to(self._folder).as_posix(), str(told["model"]["name"])))
-        return {sha256(os.fsencode(path)).hexdigest()[:20]: (path, name, model) for path, name, model in named}
+        return {
+            sha256(os.fsencode(path)).hexdigest()[:20]: (path, name, model) for path, name, model in named
+        }
 
 
 def _below(folder: Path) -> Iterator[Path]:
