@@ -181,8 +181,9 @@ class Server:
         """The document, with what tells it from one that takes its place: later requests name it in `If-Match`."""
 
         def read() -> tuple[str, str]:
-            doc, id = self._opened(request), request.path_params["id"]
-            return doc.dumps(), self.shelf.entry(id).digest
+            id = self._known(request)
+            digest = self.shelf.entry(id).digest
+            return self.shelf.document(id, digest).dumps(), digest
 
         text, digest = await run_in_threadpool(read)
         return Response(text, media_type="application/json", headers={"ETag": f'"{digest}"'})

@@ -125,7 +125,7 @@ function nameOf(spoken: Intl.DisplayNames, code: string): string {
 
 /** What watches for invented text: the monitor that comes with otoscope, one that was fitted, or nothing. */
 function Watching({ about, model }: { about: About; model: string }) {
-  const fitting = about.monitors.filter((one) => one.model === model);
+  const fitting = about.monitors.filter((one) => one.model === model || one.model === model.split("/").pop()); // a directory is named by its last part
   return (
     <label>
       Monitor{" "}
