@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from otoscope.errors import AudioError, DocumentError, OptionError, OtoscopeError
 from otoscope.views.server_jobs import FullError
-from otoscope.views.server_runs import UnknownRunError
+from otoscope.views.server_runs import ReplacedError, UnknownRunError
 
 
 class RefusalError(Exception):
@@ -75,6 +75,11 @@ def key_in(request: Request) -> str:
     return token if kind.lower() == "bearer" else ""
 
 
+def version_in(request: Request) -> str | None:
+    """Which version of a document a page was made of, by the digest that it was given; None: it does not say."""
+    return request.headers.get("if-match", "").strip('"') or None
+
+
 def json_answer(value: Any, status: int = 200) -> Response:
     """An answer in JSON. It is ASCII: names of files may hold what no UTF-8 text can."""
     return Response(json.dumps(value, allow_nan=False), status, media_type="application/json")
@@ -89,6 +94,7 @@ def status_of(error: OtoscopeError) -> int:
     """The status of HTTP that says what sort of refusal an error is."""
     statuses = (
         (UnknownRunError, 404),
+        (ReplacedError, 412),
         (FullError, 429),
         ((AudioError, DocumentError), 422),
         (OptionError, 400),
