@@ -18,7 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
-from otoscope.errors import OutputError
+from otoscope.errors import OtoscopeError, OutputError
 
 try:
     import fcntl
@@ -54,6 +54,8 @@ def _complaint(error: BaseException | None) -> OSError | None:
     """What the operating system complained about, in an error of Python or of a library that writes by itself, in Rust."""
     if isinstance(error, OSError):
         return error
+    if isinstance(error, OtoscopeError):  # it has been told already
+        return None
     found = re.search(r"\(os error (\d+)\)", str(error))
     return OSError(int(found[1]), os.strerror(int(found[1]))) if found else None
 
@@ -88,7 +90,7 @@ def atomic_write(path: Path | str, mode: str = "w") -> Iterator[IO]:
         told = _complaint(error)
         if told is None or (begun and told.errno not in _REMEDIES):
             raise
-        raise output_error(path, told) from told
+        raise output_error(path, told) from error
 
 
 @contextmanager
@@ -122,7 +124,7 @@ def atomic_folder(folder: Path | str, last: str | None = None) -> Iterator[Path]
         told = _complaint(error.__cause__ if isinstance(error, OutputError) else error)
         if told is None:
             raise
-        raise output_error(folder, told) from told
+        raise output_error(folder, told) from error
 
 
 def remove_folder(folder: Path) -> None:
@@ -154,9 +156,7 @@ def _begun(path: Path, folder: bool = False) -> Iterator[Path]:
             os.close(descriptor)
             temporary = Path(name)
         with _held(temporary) as ours:
-            if (
-                ours is False
-            ):  # between its making and its locking another process took it for an abandoned one
+            if ours is False:  # before it was locked, another process took it for an abandoned one
                 continue
             try:
                 yield temporary

@@ -1,6 +1,6 @@
-"""Kills every kind of long job again and again, lets it go on, and compares: `python -m tests.faults.loop --kills 60 --seed 0`.
+"""Kills every kind of long job again and again, lets it go on, and compares: `python -m tests.faults.loop --kills 56 --seed 0`.
 
-A round is a new folder in which one job is killed up to three times and then left to end. Half of the kills fall at a random
+A round is a new folder in which one job is killed up to four times and then left to end. Half of the kills fall at a random
 moment, half before a random change of a file, where a half-written file could come from. Each round is compared with a run that
 nothing disturbed: the same files with the same bytes, or, where a file holds measured times, the same but for those.
 """
@@ -25,7 +25,7 @@ from tests.faults.killing import End, contents, run, unfinished
 
 from otoscope.files import atomic_write
 
-_A_ROUND = 3
+_A_ROUND = 4
 _PARTS = re.compile(r"(-\d{5,}\.(parquet|safetensors)|\.flac|\.srt)$")
 _MEASURED = {"tokens_per_second", "seconds_a_token", "seconds"}
 
@@ -178,7 +178,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--kills", type=int, default=60, help="in all, shared out among the jobs")
+    parser.add_argument("--kills", type=int, default=56, help="in all, shared out among the jobs")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="where the account is written")
     parser.add_argument("--at-once", type=int, default=1, help="jobs that run beside each other")

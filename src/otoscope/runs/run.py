@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from otoscope.errors import OptionError, OutputError
-from otoscope.files import atomic_write, output_error, remove_abandoned, remove_folder
+from otoscope.files import atomic_write, output_error, remove_abandoned
 from otoscope.progress import notice
 from otoscope.versions import versions
 
@@ -92,11 +92,6 @@ class Run:
                 f"{path} holds {described['kind']}, not {kind}.", f"Name a directory that holds {kind}."
             )
         return cls(path, described["kind"], described["settings"])
-
-    @staticmethod
-    def remove(path: Path | str) -> None:
-        """Remove a run that is of no use any more: killed meanwhile, it is there whole or not at all."""
-        remove_folder(Path(path))
 
     @staticmethod
     def is_free(path: Path | str) -> bool:

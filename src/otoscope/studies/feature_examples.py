@@ -23,7 +23,7 @@ from otoscope.dictionaries.harvesting import SHARD, digest_of_items, positions_o
 from otoscope.dictionaries.loading import load_dictionary
 from otoscope.dictionaries.places import Places
 from otoscope.errors import OptionError, OutputError
-from otoscope.files import atomic_folder, atomic_write
+from otoscope.files import atomic_folder, atomic_write, remove_folder
 from otoscope.models.transcripts import DecodeOptions
 from otoscope.models.whisper import SpeechModel
 from otoscope.progress import track
@@ -138,7 +138,7 @@ def collect_examples(
     found = _Found(ActivationStore.read_from(out / _UNDER_WAY), places.layers, corpus)
     with atomic_folder(out, last=ABOUT) as begun:
         about = _write(model, dictionary, places, found, begun, data, stamps)
-    Run.remove(out / _UNDER_WAY)
+    remove_folder(out / _UNDER_WAY)
     return about
 
 
