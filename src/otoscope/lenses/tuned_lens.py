@@ -25,7 +25,7 @@ import torch
 from otoscope.audio import Clip
 from otoscope.corpora import Item
 from otoscope.errors import AudioError, ModelError, OptionError
-from otoscope.files import atomic_write, output_error
+from otoscope.files import atomic_folder, atomic_write
 from otoscope.lenses.listening import first_window, read_again, write
 from otoscope.models.causal_lm import LanguageModel
 from otoscope.models.hearing import listen
@@ -138,11 +138,6 @@ class TunedLens:
         """
         from safetensors.torch import save
 
-        folder = Path(folder)
-        try:
-            folder.mkdir(exist_ok=True)
-        except OSError as error:
-            raise output_error(folder, error) from error
         tensors = {
             f"{stack}.{name}": getattr(maps, name).contiguous()
             for stack, maps in self.stacks.items()
@@ -150,10 +145,11 @@ class TunedLens:
         }
         data = save(tensors)
         header = self.header() | {"sha256": hashlib.sha256(data).hexdigest()}
-        with atomic_write(folder / _TENSORS, "wb") as file:
-            file.write(data)
-        with atomic_write(folder / _HEADER) as file:
-            json.dump(header, file, indent=1, allow_nan=False)
+        with atomic_folder(folder, last=_HEADER) as begun:
+            with atomic_write(begun / _TENSORS, "wb") as file:
+                file.write(data)
+            with atomic_write(begun / _HEADER) as file:
+                json.dump(header, file, indent=1, allow_nan=False)
 
     @classmethod
     def load(cls, folder: Path | str, model: Model) -> TunedLens:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from otoscope.activations import Edit, load_edits, save_edits
 from otoscope.errors import EditError, OptionError, OutputError
-from otoscope.files import atomic_write, output_error
+from otoscope.files import atomic_folder, atomic_write
 from otoscope.mending.breaker import Breaker
 from otoscope.mending.features import FeatureGate
 from otoscope.showing import Shows
@@ -153,16 +153,13 @@ class Repair(Shows):
         from safetensors.torch import save
 
         folder = Path(folder)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise output_error(folder, error) from error
-        save_edits(self.edits, folder / _EDITS)
-        with atomic_write(folder / _WEIGHTS, "wb") as file:
-            file.write(save({name: value.contiguous() for name, value in self.weights.items()}))
         told = {"format": _FORMAT, **self.to_dict(), "versions": versions()}
-        with atomic_write(folder / DESCRIPTION) as file:  # last: a folder that has it is whole
-            json.dump(told, file, indent=1, allow_nan=False)
+        with atomic_folder(folder, last=DESCRIPTION) as begun:
+            save_edits(self.edits, begun / _EDITS)
+            with atomic_write(begun / _WEIGHTS, "wb") as file:
+                file.write(save({name: value.contiguous() for name, value in self.weights.items()}))
+            with atomic_write(begun / DESCRIPTION) as file:
+                json.dump(told, file, indent=1, allow_nan=False)
         return folder
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from otoscope.errors import ModelError, OptionError
-from otoscope.files import atomic_write
+from otoscope.files import atomic_folder, atomic_write
 from otoscope.models.transcribing import Window, frames_of
 from otoscope.monitors.features import FeatureProbes, Features, reads_of
 from otoscope.monitors.reading import EVERY, Block, Reader
@@ -149,14 +149,11 @@ class Monitor(Shows):
         from safetensors.numpy import save
 
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         tensors = {f"probes.{k}": np.ascontiguousarray(v, np.float32) for k, v in vars(self.probes).items()}
         tensors |= {f"head.{name}": value for name, value in self.head.tensors().items()}
         tensors |= {name: getattr(self, name).astype(np.float32) for name in _VECTORS}
         if self.features is not None:
             tensors |= {f"features.{name}": value for name, value in self.features.tensors().items()}
-        with atomic_write(folder / _WEIGHTS, "wb") as file:
-            file.write(save(tensors))
         told = {
             "format": FORMAT,
             "model": self.model,
@@ -168,8 +165,11 @@ class Monitor(Shows):
             "features": None if self.features is None else self.features.to_dict(),
             "about": self.about,
         }
-        with atomic_write(folder / _ABOUT) as file:
-            json.dump(told, file, indent=1)
+        with atomic_folder(folder, last=_ABOUT) as begun:
+            with atomic_write(begun / _WEIGHTS, "wb") as file:
+                file.write(save(tensors))
+            with atomic_write(begun / _ABOUT) as file:
+                json.dump(told, file, indent=1)
         return folder
 
     @classmethod

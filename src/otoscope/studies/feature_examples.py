@@ -7,7 +7,6 @@ without the others.
 from __future__ import annotations
 
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from otoscope.dictionaries.harvesting import SHARD, digest_of_items, positions_o
 from otoscope.dictionaries.loading import load_dictionary
 from otoscope.dictionaries.places import Places
 from otoscope.errors import OptionError, OutputError
-from otoscope.files import atomic_write
+from otoscope.files import atomic_folder, atomic_write, remove_folder
 from otoscope.models.transcripts import DecodeOptions
 from otoscope.models.whisper import SpeechModel
 from otoscope.progress import track
@@ -137,8 +136,9 @@ def collect_examples(
                 store.append(number, *shard)
                 task.advance(len(corpus[number * SHARD : (number + 1) * SHARD]))
     found = _Found(ActivationStore.read_from(out / _UNDER_WAY), places.layers, corpus)
-    about = _write(model, dictionary, places, found, out, data, stamps)
-    shutil.rmtree(out / _UNDER_WAY)
+    with atomic_folder(out, last=ABOUT) as begun:
+        about = _write(model, dictionary, places, found, begun, data, stamps)
+    remove_folder(out / _UNDER_WAY)
     return about
 
 

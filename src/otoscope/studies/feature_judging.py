@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -47,7 +46,7 @@ from otoscope.dictionaries.splicing import (
     zeroing,
 )
 from otoscope.errors import DictionaryError, ManifestError, OptionError
-from otoscope.files import atomic_write
+from otoscope.files import atomic_write, remove_abandoned, remove_folder
 from otoscope.models.cache import cache_dir
 from otoscope.models.causal_lm import LanguageModel
 from otoscope.models.decoding import DecoderSession, batches, prompts_for
@@ -253,7 +252,7 @@ class _UnderWay:
         _sweep(place.parent)
         with Run.opened(place / "parts", "judging", {"of": digest}):
             yield cls(place)
-            shutil.rmtree(place, ignore_errors=True)
+            remove_folder(place)
 
     def once(self, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """What the work gives, now or when it was done before."""
@@ -268,9 +267,11 @@ class _UnderWay:
 
 def _sweep(folder: Path) -> None:
     """Remove judgements that nobody went on with for three days: their vectors are large."""
+    remove_abandoned(folder)
     for old in folder.glob("*/parts/run.json"):
-        if time.time() - old.stat().st_mtime > _KEPT:
-            shutil.rmtree(old.parents[1], ignore_errors=True)
+        # The clock may have been set, and a judgement may take long: none that is under way is touched.
+        if time.time() - old.stat().st_mtime > _KEPT and Run.is_free(old.parent):
+            remove_folder(old.parents[1])
 
 
 def _stability(

@@ -22,8 +22,8 @@ from otoscope.dictionaries.training import parallel
 from otoscope.dictionaries.training.buffer import Shards, ShuffleBuffer, Vectors, from_iterable
 from otoscope.dictionaries.training.config import TrainConfig
 from otoscope.dictionaries.training.trainer import train
-from otoscope.errors import ManifestError
-from otoscope.files import atomic_write
+from otoscope.errors import ManifestError, OptionError
+from otoscope.files import atomic_folder, atomic_write
 from otoscope.models.transcripts import DecodeOptions
 from otoscope.models.whisper import SpeechModel
 from otoscope.showing import Shows
@@ -327,12 +327,13 @@ def export_features(model: Model, folder: Path | str, out: Path | str, form: str
     if out.exists() and any(out.iterdir()):
         raise OutputError(f"{out} holds something already.", "Choose a new folder.")
     dictionary = load_dictionary(folder, model, _stack_of(folder))
-    if form == "circuit-tracer" and isinstance(dictionary, TranscoderSet | CrossLayerTranscoder):
-        save_circuit_tracer(dictionary, out, model.origin.name)
-    elif form == "sae-lens" and isinstance(dictionary, TranscoderSet):
-        save_sae_lens(dictionary, out, model.origin.name, _point_of(folder))
-    else:
-        raise DictionaryError(f"{form} has no such dictionaries.", "Export transcoders.")
+    with atomic_folder(out) as begun:
+        if form == "circuit-tracer" and isinstance(dictionary, TranscoderSet | CrossLayerTranscoder):
+            save_circuit_tracer(dictionary, begun, model.origin.name)
+        elif form == "sae-lens" and isinstance(dictionary, TranscoderSet):
+            save_sae_lens(dictionary, begun, model.origin.name, _point_of(folder))
+        else:
+            raise DictionaryError(f"{form} has no such dictionaries.", "Export transcoders.")
 
 
 def _point_of(folder: Path) -> str | None:

@@ -19,7 +19,7 @@ from otoscope.corpora.item import Item
 from otoscope.corpora.manifest import write_manifest
 from otoscope.corpora.targets import items_or_texts
 from otoscope.errors import AudioError, OptionError, OutputError
-from otoscope.files import atomic_write, output_error
+from otoscope.files import atomic_write, output_error, remove_abandoned
 from otoscope.progress import notice, track
 from otoscope.showing import Shows
 from otoscope.versions import versions
@@ -151,8 +151,7 @@ def make_corpus(recipe: Recipe, folder: Path | str) -> Made:
     if skipped:
         notice(f"{len(skipped)} of {len(sounds)} recordings were skipped: {next(iter(skipped.values()))}")
     write_manifest(listed, folder / MANIFEST)
-    for left in folder.glob(f"{AUDIO}/.*.part"):
-        left.unlink(missing_ok=True)
+    remove_abandoned(folder / AUDIO)
     return Made(folder / MANIFEST, listed, fresh, skipped)
 
 
