@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from otoscope.errors import ModelError
 from otoscope.models.base import Family, Model, Origin, pick_device, pick_dtype
 from otoscope.models.families import families, family_of
 from otoscope.models.sources import Local, locate
+from otoscope.text_values import object_in
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -147,8 +147,8 @@ def _from_gguf(
 
 def _model_type(directory: Path) -> str:
     try:
-        return str(json.loads((directory / "config.json").read_text("utf-8"))["model_type"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return str(object_in(directory / "config.json")["model_type"])
+    except (OSError, ValueError, KeyError) as error:
         raise ModelError(
             f"{directory} has no readable config.json with a model_type.",
             "Name a Transformers model directory.",

@@ -27,6 +27,7 @@ from otoscope.files import atomic_write
 from otoscope.models.transcripts import DecodeOptions
 from otoscope.models.whisper import SpeechModel
 from otoscope.showing import Shows
+from otoscope.text_values import object_in, yaml_of
 
 if TYPE_CHECKING:
     from otoscope.dictionaries.base import Dictionary
@@ -127,12 +128,10 @@ def read_recipe(path: Path | str) -> FeatureRecipe:
     Raises:
         OptionError: The file cannot be read, or it says what a recipe does not know.
     """
-    import yaml
-
     try:
-        told = yaml.safe_load(Path(path).read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = str(error).splitlines()[0]
+        told = yaml_of(Path(path).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        reason = str(error)[:200]
         raise OptionError(f"The recipe {path} cannot be read: {reason}.", "Write it as YAML.") from error
     if not isinstance(told, dict) or not all(isinstance(key, str) for key in told):
         raise OptionError(f"The recipe {path} is no table of options.", "Write `name: value` lines.")
@@ -446,10 +445,8 @@ def export_features(model: Model, folder: Path | str, out: Path | str, form: str
 
 
 def _point_of(folder: Path) -> str | None:
-    import json
-
     try:
-        return str(json.loads((folder / SCORES).read_text("utf-8"))["recipe"]["point"])
+        return str(object_in(folder / SCORES)["recipe"]["point"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
