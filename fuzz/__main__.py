@@ -32,7 +32,10 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=-1, help="cases of each target at most")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument(
-        "--crashes", type=Path, default=Path("crashes"), help="where cases that broke something are kept"
+        "--crashes",
+        type=Path,
+        default=Path("artefacts/fuzz"),
+        help="where cases that broke something are kept",
     )
     parser.add_argument(
         "--json", type=Path, help="where the counts are written as JSON lines, target by target"

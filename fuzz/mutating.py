@@ -22,24 +22,12 @@ HOSTILE: tuple[Any, ...] = (
 """Values to put where others are expected; NaN and the infinities as Python's JSON spells them."""
 
 _INTEGERS = (
-    0,
-    1,
-    0x7F,
-    0x80,
-    0xFF,
-    0x7FFF,
-    0xFFFF,
-    2**31 - 1,
-    2**31,
-    2**32 - 1,
-    2**36,
-    2**62,
-    2**63 - 1,
-    2**63,
-    2**64 - 1,
-)
-_TOKENS = (b"\0", b"\xff", b"\xfe\xff", b"\xef\xbb\xbf", b"\r", b"\n", b"\t", b'"', b",", b"\\", b"{", b"[", b"\xed\xa0\x80",
-           b"1e400", b"NaN", b"-0", b"9" * 5_000, b"!!python/object/apply:os.system", b"&a [*a]", b"</script>", b"|", b"..")  # fmt: skip
+    0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1, 2**36, 2**62, 2**63 - 1, 2**63, 2**64 - 1,
+)  # fmt: skip
+_TOKENS = (
+    b"\0", b"\xff", b"\xfe\xff", b"\xef\xbb\xbf", b"\r", b"\n", b"\t", b'"', b",", b"\\", b"{", b"[", b"\xed\xa0\x80", b"1e400",
+    b"NaN", b"-0", b"9" * 5_000, b"!!python/object/apply:os.system", b"&a [*a]", b"</script>", b"|", b"..",
+)  # fmt: skip
 
 
 def mutated(case: bytes, random: Random) -> bytes:

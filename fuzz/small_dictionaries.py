@@ -1,4 +1,4 @@
-"""What the targets of dictionary formats share: a small dictionary, the model it is for, and what is done with one that was read."""
+"""What the targets of dictionary formats share: dictionaries, the model they are for, and what one that was read is asked."""
 
 from __future__ import annotations
 

@@ -21,8 +21,10 @@ FILES = ("spelling", "intervention.json")
 def seeds() -> list[tuple[bytes, bytes]]:
     """One of every spelling."""
     told = b'{"silence": ["1.2-1.8", [2, 3]], "zero": ["decoder_blocks.2.cross_attn.3"], "features": ["encoder:3:604=0"]}'
-    spelled = (b"encoder:3:604=0@1.2-1.8,2-3", b"decoder:2:17x-1.5e3@5,6", b"decoder_blocks.2.cross_attn.3", b"encoder_blocks.0.mlp",
-               b"3.3-4.3")  # fmt: skip
+    spelled = (
+        b"encoder:3:604=0@1.2-1.8,2-3", b"decoder:2:17x-1.5e3@5,6", b"decoder_blocks.2.cross_attn.3", b"encoder_blocks.0.mlp",
+        b"3.3-4.3",
+    )  # fmt: skip
     return [(spelling, told) for spelling in spelled]
 
 

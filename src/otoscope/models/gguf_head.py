@@ -1,7 +1,7 @@
 """The head of a GGUF file (versions 2 and 3), walked through before a reader that believes it is let loose on it.
 
-A head is u32 magic, u32 version, u64 tensor count, u64 field count; per field a key, a u32 type and a value; per tensor a name, u32
-axes, u64 sizes, u32 type, u64 offset. A text is a u64 length and bytes; an array is a u32 type, a u64 count and items. All is
+A head is u32 magic, u32 version, u64 tensor count, u64 field count; per field a key, a u32 type and a value; per tensor a name,
+u32 axes, u64 sizes, u32 type, u64 offset. A text is a u64 length and bytes; an array is a u32 type, a u64 count and items. All is
 little-endian. Source: the specification of GGUF in the ggml project (`docs/gguf.md`).
 """
 

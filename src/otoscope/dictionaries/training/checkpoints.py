@@ -43,7 +43,10 @@ class Checkpoints:
             return None
         try:
             told = object_in(path)
-            return {"step": int(told["step"]), "tensors": str(told["tensors"]), "data": list(told["data"])}
+            tensors = str(told["tensors"])
+            if Path(tensors).name != tensors:
+                raise ValueError("its tensors lie elsewhere")
+            return {"step": int(told["step"]), "tensors": tensors, "data": list(told["data"])}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise _damaged(path) from error
 
