@@ -13,11 +13,15 @@ from pydantic import AfterValidator, BeforeValidator
 from otoscope.documents.base import Seconds
 from otoscope.errors import OptionError
 
-_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
-_TIME = r"\d+(?:\.\d+)?"
-_FEATURE = re.compile(rf"(encoder|decoder|text):(\d+):(\d+)([=x])({_NUMBER})(?:@([\d.,-]+))?")
+# More digits count nothing that a model has, and Python refuses to read thousands of them.
+_INDEX = "[0-9]{1,9}"
+_NUMBER = r"[-+]?(?:[0-9]{1,40}\.?[0-9]{0,40}|\.[0-9]{1,40})(?:[eE][-+]?[0-9]{1,2})?"
+_TIME = r"[0-9]{1,9}(?:\.[0-9]{1,20})?"
+_FEATURE = re.compile(rf"(encoder|decoder|text):({_INDEX}):({_INDEX})([=x])({_NUMBER})(?:@([0-9.,-]+))?")
 _SPAN = re.compile(rf"({_TIME})-({_TIME})")
-_COMPONENT = re.compile(r"(encoder_|decoder_|)blocks\.(\d+)\.(self_attn|cross_attn|attn|mlp)(?:\.(\d+))?")
+_COMPONENT = re.compile(
+    rf"(encoder_|decoder_|)blocks\.({_INDEX})\.(self_attn|cross_attn|attn|mlp)(?:\.({_INDEX}))?"
+)
 _SCALED = re.compile(rf"(.+?)x({_NUMBER})")
 
 Stack = Literal["encoder", "decoder", "text"]
@@ -132,15 +136,16 @@ class ComponentChange(NamedTuple):
 
 
 def parse_span(text: str) -> tuple[float, float]:
-    """`1.2-1.8`, in seconds.
+    """`1.2-1.8`, in seconds, to a tenth of a millisecond.
 
     Raises:
         OptionError: It is no span, or an empty one.
     """
     found = _SPAN.fullmatch(text)
-    if not found or float(found[1]) >= float(found[2]):
+    begin, end = (round(float(t), 4) for t in found.groups()) if found else (0.0, 0.0)
+    if begin >= end:
         raise OptionError(f"{text!r} is no span of time.", "Write begin and end in seconds, such as 1.2-1.8.")
-    return float(found[1]), float(found[2])
+    return begin, end
 
 
 def spell_span(span: tuple[float, float]) -> str:
@@ -150,7 +155,7 @@ def spell_span(span: tuple[float, float]) -> str:
 
 def _positions(text: str, place: str) -> tuple[int, ...]:
     parts = place.split(",")
-    if not all(part.isdigit() for part in parts):
+    if not all(re.fullmatch(_INDEX, part) for part in parts):
         raise OptionError(
             f"{text!r} names a place that a text does not have.",
             "Name positions of the text, the prompt included, such as @5 or @5,6.",

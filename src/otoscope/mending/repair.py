@@ -14,6 +14,7 @@ from otoscope.files import atomic_folder, atomic_write
 from otoscope.mending.breaker import Breaker
 from otoscope.mending.features import FeatureGate
 from otoscope.showing import Shows
+from otoscope.text_values import object_in
 from otoscope.versions import versions
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ def load_repair(folder: Path | str) -> Repair:
 
     folder = Path(folder)
     try:
-        told = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        told = object_in(folder / DESCRIPTION)
         if told["format"] != _FORMAT:
             raise OptionError(
                 f"{folder} holds a repair of format {told['format']}, this otoscope reads {_FORMAT}.",

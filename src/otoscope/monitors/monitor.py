@@ -21,6 +21,7 @@ from otoscope.monitors.recurrent import Recurrent
 from otoscope.monitors.signals import SIGNALS
 from otoscope.monitors.verdicts import TARGETS
 from otoscope.showing import Shows
+from otoscope.text_values import object_in
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -184,7 +185,7 @@ class Monitor(Shows):
 
         folder = Path(folder)
         try:
-            told = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
+            told = object_in(folder / _ABOUT)
             if (told["format"], told["signals"], told["targets"]) != (FORMAT, list(SIGNALS), list(TARGETS)):
                 raise OptionError(f"{folder} holds a monitor of another release.", "Fit it again.")
             tensors = load_file(folder / _WEIGHTS)
@@ -194,16 +195,48 @@ class Monitor(Shows):
             head = Recurrent.of(
                 {name.removeprefix("head."): x for name, x in tensors.items() if name[:5] == "head."}
             )
-            return cls(
-                told["model"], tuple(told["layers"]), probes, head,
-                threshold=float(told["threshold"]), false_alarm_rate=float(told["false_alarm_rate"]), about=told["about"],
+            made = cls(
+                {name: str(told["model"][name]) for name in ("name", "weights")}, tuple(map(int, told["layers"])), probes, head,
+                threshold=float(told["threshold"]), false_alarm_rate=float(told["false_alarm_rate"]), about=dict(told["about"]),
                 features=_features(told.get("features"), tensors),
                 **{name: tensors[name].astype(np.float64) for name in _VECTORS},
             )  # fmt: skip
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            made._require_whole()
+            return made
+        except (OSError, ValueError, KeyError, TypeError, IndexError, SafetensorError) as error:
             raise OptionError(
                 f"{folder} holds no monitor.", "Name a folder that `otoscope monitor fit` wrote."
             ) from error
+
+    def _require_whole(self) -> None:
+        """Refuse tensors that do not fit each other.
+
+        Raises:
+            ValueError: They do not.
+        """
+        p, h, targets, layers = self.probes, self.head, len(TARGETS), len(self.layers)
+        d, hidden, inputs, f = p.now.shape[1], h.hidden, len(h.mean), self.features
+        more = 0 if f is None else targets
+        shapes = [
+            (p.now, (layers, d, targets)), (p.mean, (layers, d, targets)), (p.bias, (layers, targets)),
+            (p.heard, (d, targets)), (p.heard_bias, (targets,)), (p.window, (d, targets)), (p.window_bias, (targets,)),
+            (h.mean, (len(SIGNALS) + (layers + 2) * targets + more,)), (h.scale, (inputs,)), (h.w_in, (3 * hidden, inputs)),
+            (h.w_hidden, (3 * hidden, hidden)), (h.b_in, (3 * hidden,)), (h.b_hidden, (3 * hidden,)),
+            (h.w_out, (targets, hidden)), (h.b_out, (targets,)), (self.slope, (targets,)), (self.offset, (targets,)),
+            (self.ordinary, (len(self.ordinary),)),
+        ]  # fmt: skip
+        if f is not None:
+            n = len(f.chosen)
+            shapes += [
+                (f.chosen, (n, 2)),
+                (f.now, (n, targets)),
+                (f.mean, (n, targets)),
+                (f.bias, (targets,)),
+            ]
+        if not layers or any(value.shape != shape or not np.isfinite(value).all() for value, shape in shapes):
+            raise ValueError("its tensors do not fit together")
+        if not (self.threshold >= 0 and 0 <= self.false_alarm_rate <= 1):
+            raise ValueError("its threshold is none")
 
     @classmethod
     def shipped(cls, model: SpeechModel) -> Monitor:
@@ -214,7 +247,7 @@ class Monitor(Shows):
         """
         digest = model.weights_digest()
         for about in sorted(_SHIPPED.glob(f"*/{_ABOUT}")):
-            if json.loads(about.read_text(encoding="utf-8"))["model"]["weights"] == digest:
+            if object_in(about)["model"]["weights"] == digest:
                 return cls.load(about.parent)
         raise OptionError(
             f"No monitor for {model.origin.name} comes with otoscope.",

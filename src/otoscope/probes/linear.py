@@ -13,6 +13,7 @@ import numpy as np
 
 from otoscope.errors import OptionError
 from otoscope.files import atomic_write
+from otoscope.text_values import object_of
 
 Kind = Literal["categorical", "numeric"]
 
@@ -143,11 +144,14 @@ def load_probes(path: Path | str) -> tuple[dict[int, LinearProbe], dict[str, Any
 
     try:
         with safe_open(path, "np") as file:
-            facts = json.loads(file.metadata()["otoscope.probes"])
+            facts = object_of(file.metadata()["otoscope.probes"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         layers = sorted(int(name.removeprefix("weight.")) for name in tensors if name.startswith("weight."))
         classes = tuple(map(str, facts.pop("classes")))
         probes = {i: LinearProbe(tensors[f"weight.{i}"], tensors[f"bias.{i}"], classes) for i in layers}
+        rows = len(classes) if len(classes) > 2 else 1
+        if any(p.weight.ndim != 2 or not len(p.weight) == p.bias.size == rows for p in probes.values()):
+            raise ValueError("its tensors do not fit its classes")
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise OptionError(
             f"{path} holds no probes.", "Name a file that `otoscope probe --save` wrote."

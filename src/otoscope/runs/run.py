@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from otoscope.errors import OptionError, OutputError
 from otoscope.files import atomic_write, output_error, remove_abandoned
 from otoscope.progress import notice
+from otoscope.text_values import object_in
 from otoscope.versions import versions
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ def _refuse_foreign(path: Path) -> None:
 
 def _description(path: Path) -> dict[str, Any] | None:
     try:
-        described = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
+        described = object_in(path / DESCRIPTION)
         return {**described, "kind": str(described["kind"]), "settings": dict(described["settings"])}
     except (FileNotFoundError, NotADirectoryError):
         return None

@@ -31,6 +31,7 @@ from otoscope.runs import ActivationStore, Run, computed
 from otoscope.runs.notes import Notes
 from otoscope.studies.feature_judging import dictionary_places
 from otoscope.studies.feature_labels import label_values, plain
+from otoscope.text_values import object_in
 from otoscope.versions import versions
 
 if TYPE_CHECKING:
@@ -466,7 +467,7 @@ class Examples:
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
         try:
-            self.about = json.loads((self.folder / ABOUT).read_text("utf-8"))
+            self.about = object_in(self.folder / ABOUT)
             self._table = np.load(self.folder / OFFSETS, allow_pickle=False)
         except (OSError, ValueError) as error:
             raise OptionError(

@@ -66,6 +66,7 @@ from otoscope.studies.feature_labels import (
     told_apart,
 )
 from otoscope.studies.feature_training import SCORES, group_of, whole_shards
+from otoscope.text_values import object_in
 from otoscope.versions import versions
 
 if TYPE_CHECKING:
@@ -212,7 +213,7 @@ def dictionary_places(model: Model, folder: Path, point: str | None) -> Places:
     """
     if point is None:
         try:
-            point = json.loads((folder / SCORES).read_text("utf-8"))["recipe"]["point"]
+            point = object_in(folder / SCORES)["recipe"]["point"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DictionaryError(
                 f"{folder} does not say where it reads.",
@@ -258,7 +259,7 @@ class _UnderWay:
         """What the work gives, now or when it was done before."""
         path = self.folder / "parts" / f"{name}.json"
         if path.is_file():
-            return json.loads(path.read_text("utf-8"))
+            return object_in(path)
         found = work()
         with atomic_write(path, "wb") as file:
             file.write(json.dumps(found).encode("utf-8", "backslashreplace"))
@@ -291,7 +292,7 @@ def _stability(
 def _group_by(folder: Path) -> str:
     """Labels by which the dictionary's corpus was divided; "" where nobody said."""
     try:
-        return str(json.loads((folder / SCORES).read_text("utf-8"))["recipe"]["group_by"] or "")
+        return str(object_in(folder / SCORES)["recipe"]["group_by"] or "")
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 

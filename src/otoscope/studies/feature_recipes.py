@@ -10,6 +10,7 @@ from typing import Any
 from otoscope.dictionaries.places import Places
 from otoscope.dictionaries.training.config import TrainConfig
 from otoscope.errors import OptionError
+from otoscope.text_values import yaml_of
 
 _SHIPPED = Path(__file__).with_name("recipes")
 
@@ -107,12 +108,10 @@ def read_recipe(path: Path | str) -> FeatureRecipe:
     Raises:
         OptionError: The file cannot be read, or it says what a recipe does not know.
     """
-    import yaml
-
     try:
-        told = yaml.safe_load(shipped_recipes().get(str(path), Path(path)).read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = str(error).splitlines()[0]
+        told = yaml_of(shipped_recipes().get(str(path), Path(path)).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        reason = str(error)[:200]
         known = ", ".join(shipped_recipes())
         raise OptionError(
             f"The recipe {path} cannot be read: {reason}.",

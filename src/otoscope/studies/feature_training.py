@@ -22,12 +22,13 @@ from otoscope.dictionaries.training import parallel
 from otoscope.dictionaries.training.buffer import Shards, ShuffleBuffer, Vectors, from_iterable
 from otoscope.dictionaries.training.config import TrainConfig
 from otoscope.dictionaries.training.trainer import train
-from otoscope.errors import ManifestError, OptionError
+from otoscope.errors import ManifestError
 from otoscope.files import atomic_folder, atomic_write
 from otoscope.models.transcripts import DecodeOptions
 from otoscope.models.whisper import SpeechModel
 from otoscope.showing import Shows
 from otoscope.studies.feature_recipes import FeatureRecipe
+from otoscope.text_values import object_in
 
 if TYPE_CHECKING:
     from otoscope.dictionaries.base import Dictionary
@@ -337,10 +338,8 @@ def export_features(model: Model, folder: Path | str, out: Path | str, form: str
 
 
 def _point_of(folder: Path) -> str | None:
-    import json
-
     try:
-        return str(json.loads((folder / SCORES).read_text("utf-8"))["recipe"]["point"])
+        return str(object_in(folder / SCORES)["recipe"]["point"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -23,6 +23,7 @@ from starlette.routing import Route
 
 from otoscope import __version__
 from otoscope.errors import OtoscopeError
+from otoscope.text_values import object_of
 from otoscope.views.acting import Acts
 from otoscope.views.gate import HEADERS, UNKNOWN_NAME, Gate
 from otoscope.views.page import render_page, static
@@ -232,9 +233,11 @@ class Server:
         """Take a recording; answers with the job that explains it."""
         self.queue.require_room()
         try:
-            options = checked_options(json.loads(request.query_params.get("options", "{}")))
-        except (ValueError, RecursionError):
-            raise RefusalError(400, "The options are no JSON.", "Send an object, such as {}.") from None
+            options = checked_options(object_of(request.query_params.get("options", "{}")))
+        except ValueError:
+            raise RefusalError(
+                400, "The options are no JSON object.", "Send an object, such as {}."
+            ) from None
         parcel = Parcel(request.query_params.get("name", ""))
         try:
             with parcel.path.open("wb") as file:

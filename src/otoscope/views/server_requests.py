@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from otoscope.errors import AudioError, DocumentError, OptionError, OtoscopeError
+from otoscope.text_values import object_of
 from otoscope.views.server_jobs import FullError
 from otoscope.views.server_runs import ReplacedError, UnknownRunError
 
@@ -61,12 +62,9 @@ async def json_body(request: Request, most: int, idle: float) -> dict[str, Any]:
     """
     text = b"".join([piece async for piece in pieces_of(request, most, idle)])
     try:
-        told = json.loads(text)
-    except (ValueError, RecursionError):
-        told = None
-    if not isinstance(told, dict):
-        raise RefusalError(400, "The request is no JSON object.", "Send one.")
-    return told
+        return object_of(text)
+    except ValueError:
+        raise RefusalError(400, "The request is no JSON object.", "Send one.") from None
 
 
 def key_in(request: Request) -> str:
