@@ -6,7 +6,6 @@ then, again and again, the rows of the features with most influence so far (Amei
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import asdict, dataclass
@@ -35,6 +34,7 @@ from otoscope.circuits.targets import Target, choose_targets, target_seeds
 from otoscope.dictionaries.neurons import NeuronBasis
 from otoscope.errors import ModelError, OptionError
 from otoscope.models.causal_lm import LanguageModel
+from otoscope.models.memory import free_memory
 from otoscope.progress import track
 from otoscope.versions import versions
 
@@ -213,7 +213,7 @@ class Tracer:
         nodes = min(self.settings.nodes, features)
         edges = nodes * (nodes + positions * (self.dictionary.layers + 2)) * (itemsize + 4)
         needed = min(edges, _STORE + edges) + features * itemsize
-        free = _free_memory()
+        free = free_memory()
         if needed > free:
             raise OptionError(
                 f"A graph of {nodes} features of {positions} positions takes about {needed / 1e9:.1f} GB, "
@@ -498,13 +498,3 @@ def trace(
         DictionaryError: The dictionary is of another model.
     """
     return Tracer(model, prompt, dictionary, settings).graph(targets)
-
-
-def _free_memory() -> float:
-    """Bytes of memory that are free now; unlimited where the system does not say."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:  # noqa: PTH123 - not a file of anybody's
-            return next(float(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        pages = os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
-        return float(pages * os.sysconf("SC_PAGE_SIZE")) if pages else float("inf")
