@@ -40,7 +40,11 @@ def run() -> dict[str, Any]:
                 print(f"{model}, {command}: {out[f'{model}, {command}']}", flush=True)
     times, memories = ([v[name] for v in out.values()] for name in ("time_ratio", "memory_ratio"))
     worst = {"worst_time_factor": _factor(times), "worst_memory_factor": _factor(memories)}
-    return out | worst | {"passed": worst["worst_time_factor"] <= TIME and worst["worst_memory_factor"] <= MEMORY}
+    return (
+        out
+        | worst
+        | {"passed": worst["worst_time_factor"] <= TIME and worst["worst_memory_factor"] <= MEMORY}
+    )
 
 
 def _factor(ratios: list[float]) -> float:
@@ -59,8 +63,21 @@ def _jobs(folder: Path, model: str) -> dict[str, tuple[list[str], dict[str, Any]
     voices, lines = folder / "voices", [{"audio_filepath": each} for each in clips]
     manifest = folder / "clips.jsonl"
     manifest.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    made = ["corpus", "make", "voices", "--out", str(voices), "--accents", "en-us", "--sentences", "4", "--quiet"]
-    subprocess.run([sys.executable, "-m", "otoscope", *made], check=True, env=ALONE, stdout=subprocess.DEVNULL)
+    made = [
+        "corpus",
+        "make",
+        "voices",
+        "--out",
+        str(voices),
+        "--accents",
+        "en-us",
+        "--sentences",
+        "4",
+        "--quiet",
+    ]
+    subprocess.run(
+        [sys.executable, "-m", "otoscope", *made], check=True, env=ALONE, stdout=subprocess.DEVNULL
+    )
     count = len((voices / "manifest.jsonl").read_text().splitlines())
     one = {"seconds": 11}
     store = ["--store", str(folder / "store")]
@@ -71,12 +88,25 @@ def _jobs(folder: Path, model: str) -> dict[str, tuple[list[str], dict[str, Any]
         "lens": ([clip], one),
         "trace": ([clip], one),
         "monitor": (["run", clip], one),
-        "probe": ([str(voices / "manifest.jsonl"), "--label", "gender", *store], {"seconds": 3 * count, "recordings": count}),
+        "probe": (
+            [str(voices / "manifest.jsonl"), "--label", "gender", *store],
+            {"seconds": 3 * count, "recordings": count},
+        ),
         "features": (
-            ["train", str(manifest), "--out", str(folder / "sae"), *learned, *["--store", str(folder / "vectors")]],
+            [
+                "train",
+                str(manifest),
+                "--out",
+                str(folder / "sae"),
+                *learned,
+                *["--store", str(folder / "vectors")],
+            ],
             {"seconds": total, "recordings": len(clips), "units": 50},
         ),
-        "patch": ([str(_loop(folder, model)), "--out", str(folder / "sweep"), "--price", str(manifest)], {"seconds": 30}),
+        "patch": (
+            [str(_loop(folder, model)), "--out", str(folder / "sweep"), "--price", str(manifest)],
+            {"seconds": 30},
+        ),
     }
 
 
@@ -94,7 +124,20 @@ def _loop(folder: Path, model: str) -> Path:
 
 def _predicted(model: str, command: str, work: dict[str, Any]) -> dict[str, Any]:
     options = [part for name, value in work.items() for part in (f"--{name}", str(value))]
-    told = [sys.executable, "-m", "otoscope", "models", "check", model, "--plan", command, *options, "--json", "-", "--quiet"]
+    told = [
+        sys.executable,
+        "-m",
+        "otoscope",
+        "models",
+        "check",
+        model,
+        "--plan",
+        command,
+        *options,
+        "--json",
+        "-",
+        "--quiet",
+    ]
     return json.loads(subprocess.run(told, check=True, env=ALONE, capture_output=True, text=True).stdout)
 
 

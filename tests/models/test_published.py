@@ -49,7 +49,6 @@ def test_every_point_of_the_first_layers_is_met_by_a_pass_without_weights(hub_id
     stacks = list(model.points.stacks.values())
     names = [name for name in model.points if any(name.startswith(f"{stack}.0.") for stack in stacks)]
     mel = torch.empty(1, 128, 3000, device="meta")
-    ids = torch.zeros(1, 5, dtype=torch.long, device="meta")
     with torch.no_grad(), model.capturing(names) as cache:
         if "Qwen" in hub_id:  # where the audio goes depends on numbers, so both halves run by themselves
             model.hf.get_submodule("model.audio_tower")(mel)

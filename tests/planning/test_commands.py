@@ -35,7 +35,7 @@ def test_more_sound_takes_more_time_and_a_larger_batch_more_memory(small):
     assert plan(small, "transcribe", UNMEASURED, seconds=3000, batch=16).peak_bytes > many.peak_bytes
 
 
-@pytest.mark.parametrize("command", ["lens", "patch", "trace", "probe"])
+@pytest.mark.parametrize("command", ["trace", "probe"])
 def test_an_audio_language_model_is_planned(command):
     model = load_model("Qwen/Qwen2-Audio-7B", "meta")
     made = plan(model, command, UNMEASURED, seconds=10)
@@ -45,7 +45,10 @@ def test_an_audio_language_model_is_planned(command):
 
 def test_half_precision_takes_half_the_weights_and_is_too_coarse_to_trace():
     half = load_model("openai/whisper-tiny.en", "meta", "bfloat16")
-    assert plan(half, "transcribe", UNMEASURED).weight_bytes == 2 * plan(half, "transcribe", UNMEASURED).parameters
+    assert (
+        plan(half, "transcribe", UNMEASURED).weight_bytes
+        == 2 * plan(half, "transcribe", UNMEASURED).parameters
+    )
     with pytest.raises(OptionError, match="too coarse"):
         plan(half, "trace", UNMEASURED)
 
@@ -61,14 +64,14 @@ def test_what_cannot_be_planned_is_refused(small):
         plan(load_model("Qwen/Qwen2-Audio-7B", "meta"), "transcribe", UNMEASURED)
 
 
-def asked(name="openai/whisper-small", **changes):
-    how = {"device": "cpu", "dtype": "auto", "batch": 4, "seconds": 120.0} | changes
+def asked(name="openai/whisper-tiny", **changes):
+    how = {"device": "cpu", "dtype": "auto", "batch": 20, "seconds": 600.0} | changes
     require_room("transcribe", name, **how)
 
 
 @pytest.mark.parametrize(
     ("gigabytes", "remedy"),
-    [(1.95, "--batch 1"), (1.4, "--dtype bfloat16"), (0.5, "smaller model")],
+    [(0.8, "--batch 1"), (0.65, "--dtype bfloat16"), (0.3, "smaller model")],
 )
 def test_what_does_not_fit_is_refused_with_what_does(monkeypatch, gigabytes, remedy):
     monkeypatch.setattr(room, "free_memory", lambda: gigabytes * 1e9)
@@ -80,5 +83,5 @@ def test_what_does_not_fit_is_refused_with_what_does(monkeypatch, gigabytes, rem
 def test_what_fits_or_is_small_is_let_through(monkeypatch):
     monkeypatch.setattr(room, "free_memory", lambda: 64e9)
     asked()
-    monkeypatch.setattr(room, "free_memory", lambda: 2e9)
-    asked("whisper-tiny.en")
+    monkeypatch.setattr(room, "free_memory", lambda: 0.3e9)
+    asked("smollm2-135m")  # of no known size until it is here

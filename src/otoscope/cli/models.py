@@ -120,7 +120,10 @@ def check_model(
         ),
     ] = None,
     recordings: Annotated[
-        int, typer.Option(min=1, help="With --plan: recordings that the sound is in, each with windows of its own.")
+        int,
+        typer.Option(
+            min=1, help="With --plan: recordings that the sound is in, each with windows of its own."
+        ),
     ] = 1,
     common: Common,
 ) -> None:
@@ -160,7 +163,8 @@ def _say_plan(name: str, command: str, work: dict[str, Any], common: Common) -> 
     if common.json_on_stdout:
         return
     rows = [
-        (s.name, f"{s.seconds:.1f} s", f"{s.flops / 1e9:.0f} GFLOP", f"{s.bytes / 1e9:.2f} GB") for s in made.stages
+        (s.name, f"{s.seconds:.1f} s", f"{s.flops / 1e9:.0f} GFLOP", f"{s.bytes / 1e9:.2f} GB")
+        for s in made.stages
     ]
     say(
         f"{made.model}, {made.parameters / 1e6:.0f} M parameters in {made.dtype}: {made.weight_bytes / 1e9:.2f} GB of weights",

@@ -77,6 +77,7 @@ def weightless(
         OptionError: The name is not a precision.
     """
     import transformers
+    from transformers.initialization import no_init_weights
 
     config = _configuration(name)
     if attention:
@@ -84,10 +85,12 @@ def weightless(
     family = family_of(config.model_type)
     auto = getattr(transformers, family.auto_class)
     build = auto.from_config if hasattr(auto, "from_config") else auto
-    with torch.device("meta"):
+    with torch.device("meta"), no_init_weights():
         hf = build(config)
     hf = hf.to(pick_dtype(dtype, torch.device("cpu")))
-    return family.model(hf, family, None, Origin(str(name), "its configuration alone, without weights"), batch)
+    return family.model(
+        hf, family, None, Origin(str(name), "its configuration alone, without weights"), batch
+    )
 
 
 def _configuration(name: str | Path) -> Any:

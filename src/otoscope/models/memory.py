@@ -22,7 +22,9 @@ def _of_system() -> float:
 
 def _of_container() -> float:
     try:
-        limit, used = (Path("/sys/fs/cgroup", name).read_text("ascii") for name in ("memory.max", "memory.current"))
+        limit, used = (
+            Path("/sys/fs/cgroup", name).read_text("ascii") for name in ("memory.max", "memory.current")
+        )
         return float(limit) - float(used)
     except (OSError, ValueError):  # no container, or one without a limit ("max")
         return float("inf")

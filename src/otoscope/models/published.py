@@ -63,7 +63,9 @@ def find_published(name: str) -> Published | None:
     """The published configuration of a hub id, of its last part (`whisper-large-v3`) or of an alias; None: there is none."""
     known = published()
     wanted = REGISTRY[name].hub_id if name in REGISTRY else name
-    return known.get(wanted) or next((p for hub_id, p in known.items() if hub_id.split("/")[-1] == wanted), None)
+    return known.get(wanted) or next(
+        (p for hub_id, p in known.items() if hub_id.split("/")[-1] == wanted), None
+    )
 
 
 def require_published(name: str) -> Published:

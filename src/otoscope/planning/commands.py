@@ -4,68 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from otoscope.circuits.speech import SpeechSettings
 from otoscope.errors import ModelError, OptionError
 from otoscope.models.whisper import SpeechModel
-from otoscope.planning.pieces import WINDOW, Pieces, pieces_of
+from otoscope.planning.jobs import Job
+from otoscope.planning.pieces import WINDOW, pieces_of
 from otoscope.planning.plan import Plan, Stage
 from otoscope.planning.rehearsal import Cost
+from otoscope.planning.tracing import swept, traced
 
 if TYPE_CHECKING:
     from otoscope.models.base import Model
     from otoscope.planning.machine import Machine
 
-TOKENS_A_SECOND = 2.6
-"""Tokens of read speech in a second, measured over the shipped recordings."""
-
 _LOOP = 224
 """Tokens that a patched text is written to at most (`otoscope patch --max-tokens`)."""
-
-_BATCH_BYTES = 2**27
-"""Bytes of the full rows of a batch of targets; see `otoscope.circuits.tracer`."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a command is to do.
-
-    Attributes:
-        pieces: What the model's parts take.
-        seconds: Of sound, in all.
-        batch: Rows at once.
-        units: Nodes of a trace, steps of a training, trials of a search; None: the command's own default.
-        recordings: How many recordings the sound is in, each with windows of its own.
-    """
-
-    pieces: Pieces
-    seconds: float
-    batch: int
-    units: int | None = None
-    recordings: int = 1
-
-    @property
-    def windows(self) -> int:
-        """Windows of sound."""
-        return self.recordings * max(1, math.ceil(self.seconds / self.recordings / WINDOW))
-
-    @property
-    def rows(self) -> int:
-        """Windows at once."""
-        return min(self.batch, self.windows)
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of a window's text."""
-        return max(1, round(TOKENS_A_SECOND * self.seconds / self.windows))
-
-    @property
-    def length(self) -> int:
-        """Positions of a window's text with its prompt."""
-        return self.pieces.prompt + self.tokens
-
 
 Parts = dict[str, Cost]
 
@@ -110,8 +65,8 @@ def _explain(job: Job) -> Parts:
     ablation += p.read(rows, job.length, 0, True) * (heard / rows)
     parts = _lens(job) | {"ablation": ablation.holding(kept)}
     if p.itemsize >= 4:  # half precision is too coarse to account for tokens
-        parts["sound of each token"] = _sweep(job, job.tokens, through=True).holding(kept)
-        parts["circuit"] = _traced(job, 150).holding(kept)
+        parts["sound of each token"] = swept(job, job.tokens, through=True).holding(kept)
+        parts["circuit"] = traced(job, 150).holding(kept)
     return parts
 
 
@@ -131,43 +86,8 @@ def _trace(job: Job) -> Parts:
     return {
         "hear": p.hear(1),
         "write": p.write(1, job.tokens),
-        "trace": _traced(job, job.units or SpeechSettings().nodes),
+        "trace": traced(job, job.units or SpeechSettings().nodes),
     }
-
-
-def _traced(job: Job, nodes: int) -> Cost:
-    """A graph of so many features: sweeps, the rows that are kept, and the choice of what comes next."""
-    p = job.pieces
-    rows = _sweep(job, nodes, through=False)
-    columns = _columns(job)
-    kept = min(0.15, 2.0**29 / (8 * nodes * columns))
-    sorting = 10.0 * 4 * nodes * columns  # sums, magnitudes and what is kept of every row
-    influence = nodes / 128 * nodes / 2 * kept * columns * 36.0
-    store = nodes * columns * kept * 8 + 6 * 8.0 * columns
-    moved = sorting + influence
-    return rows + Cost(0.0, moved, 0.0, moved / p.machine.bandwidth, store + rows.peak)
-
-
-def _sweep(job: Job, rows: int, through: bool) -> Cost:
-    """Adjoint sweeps: below and before each target alone, half of both on average; through all features, all of it."""
-    p = job.pieces
-    layers, d, m = p.layers(p.writes), p.width(p.writes), p.hidden(p.writes)
-    share = 0.5 if through else 0.25
-    cross = 2 * d * d + 60 * d if p.writes == "decoder" else 0
-    flops = share * rows * job.length * layers * 2.0 * (2 * d * d + cross + (2 if through else 1) * d * m)
-    columns = _columns(job)
-    at_once = max(1, min(256, rows, _BATCH_BYTES // (4 * columns)))
-    moved = 4.0 * rows * columns * 4 + 10 * 4 * share * rows * job.length * layers * d
-    seconds = max(flops / p.machine.rate(p.model.dtype), 0.0) + moved / p.machine.bandwidth
-    carried = 4.0 * at_once * (columns + 4 * job.length * d)
-    frames = 4.0 * layers * (p.heads(p.writes) * job.length + 2 * d) * p.frames if p.hears else 0.0
-    return Cost(flops, moved, 40.0 * layers * rows / at_once, seconds, carried + frames)
-
-
-def _columns(job: Job) -> int:
-    """Features of a text: every neuron at every position."""
-    p = job.pieces
-    return job.length * p.layers(p.writes) * p.hidden(p.writes)
 
 
 def _probe(job: Job) -> Parts:
@@ -184,7 +104,9 @@ def _probe(job: Job) -> Parts:
     return {
         "hear": once * (job.windows / job.rows),
         "pool": Cost(0, pooled, 0, pooled / p.machine.bandwidth, 4.0 * job.rows * p.frames * width),
-        "probes": Cost(work, 0, 0, work / p.machine.rate(p.model.dtype) + 0.01 * fits, 8.0 * job.windows * layers * width),
+        "probes": Cost(
+            work, 0, 0, work / p.machine.rate(p.model.dtype) + 0.01 * fits, 8.0 * job.windows * layers * width
+        ),
     }
 
 
@@ -197,15 +119,28 @@ def _features(job: Job) -> Parts:
     flops = steps * batch * 2.0 * d * width * 2
     moved = steps * 4.0 * (batch * width * 4 + 2 * d * width * 10)
     memory = 4.0 * (2 * d * width * 4 + batch * width * 3)
-    learning = Cost(flops, moved, 200.0 * steps, flops / p.machine.rate(p.model.dtype) + moved / p.machine.bandwidth, memory)
-    return {"hear": heard, "keep vectors": Cost(0, 2 * vectors, 0, 2 * vectors / p.machine.bandwidth, min(vectors, 2.0**29)), "learn": learning}
+    learning = Cost(
+        flops,
+        moved,
+        200.0 * steps,
+        flops / p.machine.rate(p.model.dtype) + moved / p.machine.bandwidth,
+        memory,
+    )
+    return {
+        "hear": heard,
+        "keep vectors": Cost(0, 2 * vectors, 0, 2 * vectors / p.machine.bandwidth, min(vectors, 2.0**29)),
+        "learn": learning,
+    }
 
 
 def _mend(job: Job) -> Parts:
     p, trials = job.pieces, job.units or 40
     kept = job.windows * p.frames * p.width("encoder") * p.itemsize
     written = p.write(job.rows, job.tokens, own=True) * (job.windows / job.rows)
-    return {"hear": p.hear(job.rows) * (job.windows / job.rows), "write in every trial": (written * (trials + 1)).holding(kept)}
+    return {
+        "hear": p.hear(job.rows) * (job.windows / job.rows),
+        "write in every trial": (written * (trials + 1)).holding(kept),
+    }
 
 
 COMMANDS: dict[str, Callable[[Job], Parts]] = {
@@ -254,15 +189,27 @@ def plan(
     if not seconds > 0 or not math.isfinite(seconds):
         raise OptionError(f"{seconds} seconds of sound are none.", "Give more than 0.")
     if command in _RECOGNISERS and not isinstance(model, SpeechModel):
-        raise ModelError(f"`otoscope {command}` is for recognisers, and {model.origin.name} is none.", "Name a Whisper model.")
+        raise ModelError(
+            f"`otoscope {command}` is for recognisers, and {model.origin.name} is none.",
+            "Name a Whisper model.",
+        )
     if units is not None and command not in _UNITS:
-        raise OptionError(f"`otoscope {command}` has no units to count.", f"Leave them out, or plan {', '.join(_UNITS)}.")
+        raise OptionError(
+            f"`otoscope {command}` has no units to count.", f"Leave them out, or plan {', '.join(_UNITS)}."
+        )
     job = Job(pieces_of(model, machine, seconds), seconds, batch or model.batch, units, recordings)
     parameters = list(model.hf.parameters())
     numbers = sum(x.numel() for x in parameters)
     weights = float(sum(x.numel() * x.element_size() for x in parameters))
-    loading = Stage("start and load", machine.start + weights / machine.hashing + 3 * weights / machine.bandwidth, 0.0, 0.5 * weights)
-    stages = [Stage(name, cost.seconds, cost.flops, cost.peak) for name, cost in COMMANDS[command](job).items()]
+    loading = Stage(
+        "start and load",
+        machine.start + weights / machine.hashing + 3 * weights / machine.bandwidth,
+        0.0,
+        0.5 * weights,
+    )
+    stages = [
+        Stage(name, cost.seconds, cost.flops, cost.peak) for name, cost in COMMANDS[command](job).items()
+    ]
     return Plan(
         command, model.origin.name, str(model.dtype).removeprefix("torch."), numbers, weights, machine.start_bytes,
         (loading, *stages), tuple(_assumptions(job, command)),
@@ -270,7 +217,9 @@ def plan(
 
 
 def _assumptions(job: Job, command: str) -> list[str]:
-    told = [f"{job.seconds:g} s of sound in {job.windows} windows of {WINDOW:g} s, {job.tokens} tokens each, {job.rows} rows at once"]
+    told = [
+        f"{job.seconds:g} s of sound in {job.windows} windows of {WINDOW:g} s, {job.tokens} tokens each, {job.rows} rows at once"
+    ]
     if command in _UNITS:
         told.append(f"{job.units or _DEFAULTS[command]} {_UNITS[command]}")
     if command == "patch":

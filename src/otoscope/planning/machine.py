@@ -24,7 +24,12 @@ from otoscope.progress import notice
 from otoscope.versions import versions
 
 _FILE = "machine.json"
-_DTYPES = {torch.float64: "float64", torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
+_DTYPES = {
+    torch.float64: "float64",
+    torch.float32: "float32",
+    torch.float16: "float16",
+    torch.bfloat16: "bfloat16",
+}
 
 
 @dataclass(frozen=True)

@@ -180,7 +180,9 @@ class WhisperPieces(Pieces):
     def kept(self, rows: int, positions: int, own: bool) -> float:
         """Bytes of keys and values of both attentions."""
         sounds = rows if own else 1
-        numbers = 2 * self.layers("decoder") * self.width("decoder") * (rows * positions + sounds * self.frames)
+        numbers = (
+            2 * self.layers("decoder") * self.width("decoder") * (rows * positions + sounds * self.frames)
+        )
         return float(numbers * self.itemsize)
 
 
@@ -205,7 +207,9 @@ class TextPieces(Pieces):
     def _read(self, rows: int, positions: int, last: int = 0, own: bool = False) -> Cost:
         from transformers import DynamicCache
 
-        stack = self.model.hf.get_submodule("model.language_model") if self.hears else self.model.hf.base_model
+        stack = (
+            self.model.hf.get_submodule("model.language_model") if self.hears else self.model.hf.base_model
+        )
         earlier = DynamicCache()
 
         def step(count: int) -> None:
@@ -229,4 +233,7 @@ def pieces_of(model: Model, machine: Machine, seconds: float) -> Pieces:
         return WhisperPieces(model, machine)
     if isinstance(model, (AudioLanguageModel, LanguageModel)):
         return TextPieces(model, machine, seconds)
-    raise ModelError(f"Nothing is known of what {model.origin.name} takes.", "Plan a Whisper model, Qwen2-Audio or a language model.")
+    raise ModelError(
+        f"Nothing is known of what {model.origin.name} takes.",
+        "Plan a Whisper model, Qwen2-Audio or a language model.",
+    )

@@ -89,7 +89,9 @@ class Rehearsal(TorchDispatchMode):
         given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
         for x in given:
             self._know(x)
-        out = _answer(args[0]) if func is torch.ops.aten._local_scalar_dense.default else func(*args, **kwargs)
+        out = (
+            _answer(args[0]) if func is torch.ops.aten._local_scalar_dense.default else func(*args, **kwargs)
+        )
         made = [x for x in tree_leaves(out) if isinstance(x, torch.Tensor)]
         fresh = [x for x in made if self._hold(x)]
         counter = flop_registry.get(func._overloadpacket)

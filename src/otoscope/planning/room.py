@@ -14,13 +14,22 @@ if TYPE_CHECKING:
     from otoscope.planning.plan import Plan
 
 _LARGE = 0.1
-"""Share of the free memory that weights must take before a command is planned at all: for less, planning takes longer than it helps."""
+"""Share of the free memory that weights must take before a command is planned: for less, planning takes longer than it helps."""
 
 _DOUBT = 1.3
 """How far beyond what is free a plan has to be before it is believed: predictions of memory are that far off at most."""
 
 
-def require_room(command: str, name: str, *, device: str, dtype: str, batch: int | None, seconds: float, units: int | None = None) -> None:
+def require_room(
+    command: str,
+    name: str,
+    *,
+    device: str,
+    dtype: str,
+    batch: int | None,
+    seconds: float,
+    units: int | None = None,
+) -> None:
     """Refuse a command whose plan goes far beyond the memory that is free. Only models that are large here are looked at.
 
     Args:
@@ -64,7 +73,9 @@ def _plan(command: str, name: str, dtype: str, batch: int | None, seconds: float
     return plan(model, command, UNMEASURED, seconds=seconds, batch=batch, units=units)
 
 
-def _remedy(command: str, name: str, dtype: str, batch: int | None, seconds: float, units: int | None, free: float) -> str:
+def _remedy(
+    command: str, name: str, dtype: str, batch: int | None, seconds: float, units: int | None, free: float
+) -> str:
     for precision in dict.fromkeys((dtype, "bfloat16")):
         for rows in dict.fromkeys((batch, 1)):
             try:
