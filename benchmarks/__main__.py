@@ -33,6 +33,8 @@ NAMES = (
     "page",
     "parity_tiny_en",
     "parity_base",
+    "planning",
+    "half_precision",
 )
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"

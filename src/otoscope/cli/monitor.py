@@ -136,16 +136,16 @@ def run(
 
     Example: otoscope monitor run jfk.flac --json jfk.json
     """
+    from otoscope.cli.loading import load_for
     from otoscope.corpora import items
     from otoscope.errors import AudioError
-    from otoscope.models.loading import load_model
     from otoscope.models.transcripts import DecodeOptions
     from otoscope.models.whisper import require_speech
     from otoscope.monitors.monitor import Monitor
     from otoscope.monitors.running import watch_all
 
     recordings = items(target)
-    loaded = require_speech(load_model(model, common.device, common.dtype))
+    loaded = require_speech(load_for("monitor", model, common, recordings))
     used = Monitor.shipped(loaded) if folder is None else Monitor.load(folder)
     if false_alarms is not None:
         used = used.at(false_alarms)
