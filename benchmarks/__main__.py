@@ -107,7 +107,7 @@ def _section(name: str, entry: dict[str, Any]) -> str:
     if not entry["result"]:
         return f"{head}Not measured yet.\n"
     m = entry["machine"]
-    where = f"{m['cores']} cores, {m['processor']}; torch {m['versions']['torch']}, transformers {m['versions']['transformers']}"
+    where = f"{m['threads']} threads on {m['cores']} cores, {m['processor']}; torch {m['versions']['torch']}, transformers {m['versions']['transformers']}"
     verdict = {True: "holds", False: "**does not hold**", None: "was not measured as a whole"}[
         _holds(name, entry["result"])
     ]

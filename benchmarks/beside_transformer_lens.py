@@ -42,7 +42,7 @@ FIGURES = (
     ),
 )  # fmt: skip
 RUNS = {"capture": 7, "lens": 5, "patch_heads": 3}
-TOKENS = 64
+TOKENS = 32
 VERSIONS = ("torch", "transformers")
 TEXT = (
     "The museum was built in the nineteenth century by an architect who had studied in Florence and who wanted the light to fall "
