@@ -107,7 +107,8 @@ def _section(name: str, entry: dict[str, Any]) -> str:
     if not entry["result"]:
         return f"{head}Not measured yet.\n"
     m = entry["machine"]
-    where = f"{m['threads']} threads on {m['cores']} cores, {m['processor']}; torch {m['versions']['torch']}, transformers {m['versions']['transformers']}"
+    versions = ", ".join(f"{name} {m['versions'][name]}" for name in ("torch", "transformers"))
+    where = f"{m['threads']} threads on {m['cores']} cores, {m['processor']}; {versions}"
     verdict = {True: "holds", False: "**does not hold**", None: "was not measured as a whole"}[
         _holds(name, entry["result"])
     ]
