@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+from benchmarks.figures import Figure
 from benchmarks.measure import Pair, clips, side_by_side
 
 CLAIM = "A monitor makes decoding at most 1.03 times as long, one recording at a time and in batches of 8"
-LIMIT = 1.03
 RUNS = 7
-_MODELS = ("whisper-tiny.en", "whisper-base")
+_WAYS = {
+    f"{name}, batch {batch}": (name, batch)
+    for name in ("whisper-tiny.en", "whisper-base")
+    for batch in (1, 8)
+}
+FIGURES = tuple(
+    Figure(f"{way}: transcribing under a monitor", f"{way}/ratio", at_most=1.03) for way in _WAYS
+)
 
 
 def run() -> dict[str, Any]:
-    told = {f"{name}, batch {batch}": _one(name, batch) for name in _MODELS for batch in (1, 8)}
-    return told | {"passed": all(found["ratio"] <= LIMIT for found in told.values())}
+    return {way: _one(*which) for way, which in _WAYS.items()}
 
 
 def _one(name: str, batch: int) -> dict[str, Any]:
