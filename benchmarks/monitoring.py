@@ -14,9 +14,7 @@ _WAYS = {
     for name in ("whisper-tiny.en", "whisper-base")
     for batch in (1, 8)
 }
-FIGURES = tuple(
-    Figure(f"{way}: transcribing under a monitor", f"{way}/ratio", at_most=1.03) for way in _WAYS
-)
+FIGURES = tuple(Figure(f"{way}: transcribing under a monitor", f"{way}/ratio", at_most=1.03) for way in _WAYS)
 
 
 def run() -> dict[str, Any]:
