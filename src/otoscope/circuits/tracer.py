@@ -35,7 +35,6 @@ from otoscope.dictionaries.neurons import NeuronBasis
 from otoscope.errors import ModelError, OptionError
 from otoscope.machine import free_memory
 from otoscope.models.causal_lm import LanguageModel
-from otoscope.models.memory import free_memory
 from otoscope.progress import track
 from otoscope.versions import versions
 

@@ -210,7 +210,7 @@ def _target(
             return until_loop(decoded.ids, breaker)
         return decoded.ids if decoded.finished else None  # a cut text would teach to stop mid-sentence
     rates = error_rates([heard.item.text or ""], [text], heard.language)
-    right = rates.wer <= ABOUT_RIGHT and not is_loop(text, language=heard.language)
+    right = rates.wer is not None and rates.wer <= ABOUT_RIGHT and not is_loop(text, language=heard.language)
     return decoded.ids if right and decoded.finished else None
 
 
