@@ -54,7 +54,7 @@ def test_a_head_zeroed_or_scaled_is_the_head_changed_by_hand(run, model, factor)
         return z
 
     with model.hooks([("blocks.1.attn.hook_z", by_hand)]):
-        p = model.forward(model.inputs(PROMPT)).logits[0, -1].softmax(-1)
+        p = model.forward(model.inputs(PROMPT)).logits[0, -1].detach().softmax(-1)
     for token in outcome.next_tokens:
         assert token.after == pytest.approx(float(p[token.id]), abs=1e-6)
     assert outcome.size > 0

@@ -118,7 +118,7 @@ function aboutOf(graph: Graph, shown: Shown, chosen: number, annotations: Annota
 function Legend({ hears }: { hears: boolean }) {
   return (
     <p class="graph-legend">
-      <span class="key for"><span class="stroke" />for</span> <span class="key against"><span class="stroke" />against</span> <span class="key writing">● feature of the decoder</span>
+      <span class="key for"><span class="stroke" />for</span> <span class="key against"><span class="stroke" />against</span> <span class="key writing">● {hears ? "feature of the decoder" : "feature"}</span>
       {hears && <span class="key hearing">▬ ● sound and features of the encoder</span>} <span class="key input">■ token ◆ error ▲ bias</span>
       <span>Larger: more influence.</span> <span data-picture="no">Click to choose, Shift and click to pin; arrow keys move.</span>
     </p>
