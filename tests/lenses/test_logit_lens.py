@@ -1,5 +1,7 @@
 """The logit lens: at the last layer it is the model, and saturation means what the paper says."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from tests.conftest import FAMILIES, example_inputs, tiny
@@ -45,3 +47,22 @@ def test_rank_and_entropy_match_their_definitions():
     expected_rank = [int((p[i] > p[i, t]).sum()) for i, t in enumerate(written)]
     assert reading.rank_final[0].tolist() == expected_rank
     torch.testing.assert_close(reading.entropy[0], -(p * p.log()).sum(dim=-1).detach())
+
+
+def test_rows_of_several_layers_that_are_unembedded_together_read_as_layer_by_layer():
+    model = tiny("llama", dtype=torch.float64)
+    residuals = torch.randn(3, 70, model.config.hidden_size, dtype=torch.float64).unbind()
+    written = torch.arange(70) % model.config.vocab_size
+    together = logit_lens(model, residuals, written)
+    for layer, residual in enumerate(residuals):
+        alone = logit_lens(model, [residual], written)
+        assert torch.equal(together.top_ids[layer], alone.top_ids[0])
+        assert torch.equal(together.rank_final[layer], alone.rank_final[0])
+        torch.testing.assert_close(together.p_final[layer], alone.p_final[0])
+        torch.testing.assert_close(together.entropy[layer], alone.entropy[0])
+
+
+def test_a_token_that_cannot_be_written_adds_nothing_to_the_entropy():
+    model = SimpleNamespace(unembed=lambda logits: logits)
+    reading = logit_lens(model, [torch.tensor([[0.0, 0.0, -torch.inf]])], torch.tensor([1]), k=2)
+    torch.testing.assert_close(reading.entropy[0, 0], torch.tensor(2.0).log())

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from otoscope.models.base import Model
 
 
+_ROWS = 128
+"""Rows unembedded at once, of whatever layers: the unembedding is read from memory once for all of them, and the logits of all
+layers and tokens together would be gigabytes."""
+
+
 @dataclass(frozen=True, eq=False)
 class LensReading:
     """The lens at every layer for every token; layers are counted from 0.
@@ -53,20 +58,28 @@ def logit_lens(model: Model, residuals: Sequence[Tensor], written: Tensor, k: in
     Returns:
         The reading, on the CPU. Probabilities are of the unfiltered distribution.
     """
-    layers = []
+    rows, targets = torch.cat(list(residuals)), written.repeat(len(residuals))
     with torch.no_grad():
-        # A layer at a time: the logits of all would be layers * tokens * vocabulary.
-        for residual in residuals:
-            logits = model.unembed(residual)
-            half = logits.dtype in (torch.float16, torch.bfloat16)
-            logp = torch.log_softmax(logits.float() if half else logits, dim=-1)
-            final = logp.gather(1, written[:, None])
-            top = logp.topk(min(k, logp.shape[-1]), dim=-1)
-            rank = (logp > final).sum(dim=-1)
-            entropy = torch.special.entr(logp.exp()).sum(dim=-1)
-            layers.append((top.indices, top.values.exp(), final[:, 0].exp(), rank, entropy))
-    ids, p, p_final, ranks, entropies = (torch.stack(part).cpu() for part in zip(*layers, strict=True))
+        read = [
+            _read(model.unembed(part), of, k)
+            for part, of in zip(rows.split(_ROWS), targets.split(_ROWS), strict=True)
+        ]
+    shape = (len(residuals), len(written))
+    ids, p, p_final, ranks, entropies = (
+        torch.cat(part).unflatten(0, shape).cpu() for part in zip(*read, strict=True)
+    )
     return LensReading(ids, p, p_final, ranks, entropies, saturation_layers(ids[:, :, 0] == written.cpu()))
+
+
+def _read(logits: Tensor, written: Tensor, k: int) -> tuple[Tensor, ...]:
+    """Top ids and their probabilities, probability and rank of the written token, and entropy of each row of logits."""
+    half = logits.dtype in (torch.float16, torch.bfloat16)
+    logp = torch.log_softmax(logits.float() if half else logits, dim=-1)
+    final = logp.gather(1, written[:, None])
+    top = logp.topk(min(k, logp.shape[-1]), dim=-1)
+    # A logit of minus infinity adds nothing: 0 times the least number, and not 0 times infinity.
+    entropy = -torch.linalg.vecdot(logp.exp(), logp.clamp_min(torch.finfo(logp.dtype).min))
+    return top.indices, top.values.exp(), final[:, 0].exp(), (logp > final).sum(dim=-1), entropy
 
 
 def saturation_layers(on_top: Tensor) -> tuple[int | None, ...]:
