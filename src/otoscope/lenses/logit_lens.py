@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from otoscope.models.base import Model
 
 
-_ROWS = 128
-"""Rows unembedded at once, of whatever layers: the unembedding is read from memory once for all of them, and the logits of all
-layers and tokens together would be gigabytes."""
+_ROWS = 64
+"""Rows unembedded at once, of whatever layers: the unembedding is read from memory once for all of them. With more rows a block
+of logits is so large that its memory is fetched from the system anew each time; those of all layers would be gigabytes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,9 +77,10 @@ def _read(logits: Tensor, written: Tensor, k: int) -> tuple[Tensor, ...]:
     logp = torch.log_softmax(logits.float() if half else logits, dim=-1)
     final = logp.gather(1, written[:, None])
     top = logp.topk(min(k, logp.shape[-1]), dim=-1)
+    rank = (logp > final).sum(dim=-1)
     # A logit of minus infinity adds nothing: 0 times the least number, and not 0 times infinity.
-    entropy = -torch.linalg.vecdot(logp.exp(), logp.clamp_min(torch.finfo(logp.dtype).min))
-    return top.indices, top.values.exp(), final[:, 0].exp(), (logp > final).sum(dim=-1), entropy
+    entropy = -torch.linalg.vecdot(logp.exp(), logp.clamp_min_(torch.finfo(logp.dtype).min))
+    return top.indices, top.values.exp(), final[:, 0].exp(), rank, entropy
 
 
 def saturation_layers(on_top: Tensor) -> tuple[int | None, ...]:
