@@ -2,7 +2,8 @@
 
 Both have the same checkpoint and the same build of torch and Transformers, each in a process of its own
 (`peers/transformer_lens_lm.py`, `peers/otoscope_lm.py`), and each runs as it comes: TransformerLens with eager attention, without
-which its attention hooks do not fire; otoscope with Transformers' own choice.
+which its attention hooks do not fire; otoscope with Transformers' own choice. otoscope's lens
+also names the five most probable tokens of every layer and position, for which TransformerLens would need a second pass.
 """
 
 from __future__ import annotations
