@@ -2,8 +2,8 @@
 
 Both have the same checkpoint and the same build of torch and Transformers, each in a process of its own
 (`peers/transformer_lens_lm.py`, `peers/otoscope_lm.py`), and each runs as it comes: TransformerLens with eager attention, without
-which its attention hooks do not fire; otoscope with Transformers' own choice. otoscope's lens
-also names the five most probable tokens of every layer and position, for which TransformerLens would need a second pass.
+which its attention hooks do not fire; otoscope with Transformers' own choice. otoscope's lens names the five most probable tokens
+of every layer and position besides, for which TransformerLens would have to read the layers a second time.
 """
 
 from __future__ import annotations
