@@ -41,6 +41,7 @@ def main() -> int:
     parser.add_argument(
         "--json", type=Path, help="where the counts are written as JSON lines, target by target"
     )
+    parser.add_argument("--unguided", action="store_true", help="without atheris, by chance alone")
     parser.add_argument(
         "--again", type=Path, metavar="CASE", help="run one kept case of one target, without atheris"
     )
