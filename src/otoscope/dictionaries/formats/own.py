@@ -50,7 +50,7 @@ def save_dictionary(dictionary: TranscoderSet | CrossLayerTranscoder, folder: Pa
         "name": dictionary.origin.name,
     }
     with atomic_write(folder / HEADER) as file:
-        json.dump(told, file, ensure_ascii=False, indent=1)
+        json.dump(told, file, indent=1)  # ASCII: a name from elsewhere need not be Unicode
 
 
 def _tensors_of(layer: int, part: Transcoder | CrossLayer) -> dict[str, Tensor | None]:
