@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from fuzz import unguided
 from fuzz.target import NAMES, Target
 
 _LAST = re.compile(r"#(\d+)\s+(\w+)\s+cov: (\d+) ft: (\d+)")
@@ -40,6 +41,7 @@ def main() -> int:
     parser.add_argument(
         "--json", type=Path, help="where the counts are written as JSON lines, target by target"
     )
+    parser.add_argument("--unguided", action="store_true", help="without atheris, by chance alone")
     parser.add_argument(
         "--again", type=Path, metavar="CASE", help="run one kept case of one target, without atheris"
     )
@@ -48,16 +50,21 @@ def main() -> int:
         parser.error(f"there is no target {min(unknown)}; choose from {', '.join(NAMES)}")
     if options.again:
         return _again(options.targets, options.again, parser)
+    options.crashes.mkdir(parents=True, exist_ok=True)
     broken = False
     for name in options.targets or NAMES:
-        told = _fuzz(name, options)
+        if options.unguided:
+            told = unguided.run(name, options.seconds, options.runs, options.seed, options.crashes)
+        else:
+            told = _guided(name, options)
         broken |= told["ended"] != _ENDS[0]
         print(
-            "{target:<16} {cases:>9,} cases {coverage:>6,} edges {corpus:>5,} kept {seconds:>5.0f} s  {ended}".format(
-                **told
-            )
+            "  ".join(
+                f"{key} {value:,}" if isinstance(value, int) else f"{key} {value}"
+                for key, value in told.items()
+            ),
+            flush=True,
         )
-        sys.stdout.flush()
         if options.json:
             with options.json.open("a") as file:
                 print(json.dumps(told), file=file)
@@ -72,9 +79,8 @@ def _again(targets: list[str], case: Path, parser: argparse.ArgumentParser) -> i
     return 0
 
 
-def _fuzz(name: str, options: argparse.Namespace) -> dict[str, Any]:
+def _guided(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Run one target; what libFuzzer counted."""
-    options.crashes.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f"fuzz-{name}-") as place:
         corpus = Path(place) / "corpus"
         corpus.mkdir()

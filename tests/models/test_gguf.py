@@ -127,7 +127,7 @@ def test_a_truncated_file_is_refused_and_nothing_is_kept(tmp_path, own_cache, sh
     path = tmp_path / "tiny.gguf"
     write_llama(path)
     os.truncate(path, int(path.stat().st_size * share))
-    with pytest.raises(ModelError, match="cannot be unpacked"):
+    with pytest.raises(ModelError, match=r"cannot be unpacked|no whole GGUF file"):
         safetensors_copy(path, sha256(path))
     assert [
         entry.name for entry in (own_cache / "converted").iterdir() if not entry.name.endswith(".lock")
@@ -137,7 +137,7 @@ def test_a_truncated_file_is_refused_and_nothing_is_kept(tmp_path, own_cache, sh
 def test_an_absurd_header_is_refused(tmp_path, own_cache):
     path = tmp_path / "bad.gguf"
     path.write_bytes(b"GGUF" + b"\3\0\0\0" + b"\xff" * 200)
-    with pytest.raises(ModelError, match="cannot be unpacked"):
+    with pytest.raises(ModelError, match=r"cannot be unpacked|no whole GGUF file"):
         safetensors_copy(path, sha256(path))
 
 

@@ -253,7 +253,7 @@ def write_neuronpedia(graph: AttributionGraph, path: Path | str, slug: str | Non
     name = slug or re.sub(r"[^a-zA-Z0-9_.-]+", "-", path.stem) or "graph"
     told = to_neuronpedia(graph, name, **how)
     with atomic_write(path) as file:
-        json.dump(told, file, ensure_ascii=False, allow_nan=False)
+        json.dump(told, file, allow_nan=False)  # ASCII: a text from elsewhere need not be Unicode
 
 
 # Reading -----------------------------------------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ def save_graph(graph: AttributionGraph, folder: Path | str) -> None:
         "record": graph.record,
     }
     with atomic_write(folder / "graph.json") as file:
-        json.dump(told, file, ensure_ascii=False, allow_nan=False, indent=1)
+        json.dump(told, file, allow_nan=False, indent=1)  # ASCII: a text from elsewhere need not be Unicode
 
 
 def load_graph(folder: Path | str) -> AttributionGraph:

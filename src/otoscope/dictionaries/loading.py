@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 NEURONS = "neurons"
 
+_MISFITS = (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, RuntimeError)
+"""What settings and tensors that contradict each other surface as, wherever they first meet."""
+
 
 def load_dictionary(name: str | Path, model: Model, stream: str | None = None) -> Dictionary:
     """Features for a model.
@@ -37,6 +40,20 @@ def load_dictionary(name: str | Path, model: Model, stream: str | None = None) -
 
 
 def _from_folder(folder: Path, model: Model, stream: str | None) -> Dictionary:
+    from safetensors import SafetensorError
+
+    try:
+        return _read(folder, model, stream)
+    except _MISFITS as error:
+        why = f"{type(error).__name__}: {error}"
+    except SafetensorError as error:  # of a tensor that is only looked at when its rows are needed
+        why = str(error)
+    raise DictionaryError(
+        f"The dictionary in {folder} does not fit together ({why[:200]}).", "Fetch or save it again."
+    )
+
+
+def _read(folder: Path, model: Model, stream: str | None) -> Dictionary:
     from otoscope.dictionaries.formats import circuit_tracer, gemma_scope, own, sae_lens
 
     if not folder.is_dir():

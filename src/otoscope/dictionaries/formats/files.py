@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import torch
 
@@ -77,16 +78,34 @@ def tensors(path: Path, dtype: torch.dtype) -> dict[str, Tensor]:
 
 
 def _require_plain(path: Path) -> None:
-    """Refuse an archive that unpacks to much more than it takes on disk, before anything is unpacked.
+    """Refuse an archive that unpacks to much more than it takes on disk, or arrays that announce more than they hold.
 
     Raises:
-        ValueError: It does.
-        zipfile.BadZipFile: It is none.
+        ValueError: It is one.
+        zipfile.BadZipFile: It is no archive.
     """
     with zipfile.ZipFile(path) as archive:
-        size = sum(member.file_size for member in archive.infolist())
-    if size > _ALWAYS + _RATIO * path.stat().st_size:
-        raise ValueError(f"it would unpack to {size / 2**20:,.0f} MB")
+        members = archive.infolist()
+        size = sum(member.file_size for member in members)
+        if size > _ALWAYS + _RATIO * path.stat().st_size:
+            raise ValueError(f"it would unpack to {size / 2**20:,.0f} MB")
+        for member in members:
+            with archive.open(member) as file:
+                announced = _announced(file)
+            if announced > member.file_size:
+                raise ValueError(f"{member.filename[:80]} announces more than it holds")
+
+
+def _announced(file: IO[bytes]) -> int:
+    """Bytes that an array's head announces; 0 of objects, which NumPy itself refuses."""
+    from numpy.lib import format as npy
+
+    readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+    version = npy.read_magic(file)
+    if version not in readers:
+        raise ValueError(f"it holds an array of version {version}")
+    shape, _, dtype = readers[version](file)
+    return 0 if dtype.hasobject else math.prod(shape) * dtype.itemsize
 
 
 def take(found: Mapping[str, Tensor], name: str, path: Path) -> Tensor:

@@ -50,7 +50,7 @@ def save_dictionary(dictionary: TranscoderSet | CrossLayerTranscoder, folder: Pa
         "name": dictionary.origin.name,
     }
     with atomic_write(folder / HEADER) as file:
-        json.dump(told, file, ensure_ascii=False, indent=1)
+        json.dump(told, file, indent=1)  # ASCII: a name from elsewhere need not be Unicode
 
 
 def _tensors_of(layer: int, part: Transcoder | CrossLayer) -> dict[str, Tensor | None]:
@@ -80,6 +80,10 @@ def load_own(folder: Path, dtype: torch.dtype = torch.float32) -> TranscoderSet 
     places = {"reads": told["reads"], "writes": told["writes"], "origin": Origin(told["name"], "otoscope")}
     layers = sorted(int(layer) for layer in told["activation"])
     if told["kind"] == "cross_layer":
+        if layers != list(range(len(layers))) or told["layers"] != len(layers):
+            raise DictionaryError(
+                f"{folder / HEADER} does not tell of every layer.", "Fetch or save it again."
+            )
         parts = [_cross_layer(folder, layer, told, dtype) for layer in layers]
         return CrossLayerTranscoder(parts, **places)
     found = {layer: _transcoder(folder, layer, told, dtype) for layer in layers}
