@@ -15,6 +15,7 @@ import re
 import shutil
 import sys
 import tempfile
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,7 +38,8 @@ class Account:
     Attributes:
         kills: Each with how it was chosen, how many of the undisturbed run's files were there, and what was half-written.
         resumes: Runs that began with what an earlier one had left.
-        twice: Parts that took their final name again, though they had had it.
+        twice: Parts, or checkpoints, that took their final name again, though they had had it: a kill came before what makes them
+            count.
         lost: Seconds of work after the last finished file, over all kills.
         rounds: Folders that were killed and then left to end.
         equal: How many of them were byte-equal, equal but for measured times, or different.
@@ -160,7 +162,7 @@ def table(accounts: dict[str, dict[str, Any]]) -> str:
     """The accounts as Markdown."""
     head = (
         "job", "kills", "before the first file", "between", "after the last file", "half-written then", "resumed",
-        "parts written twice", "seconds lost a kill", "folders compared", "equal",
+        "files written again", "seconds lost a kill", "folders compared", "equal",
     )  # fmt: skip
     lines = [head, ["---"] * len(head)]
     for name, told in accounts.items():
@@ -172,6 +174,18 @@ def table(accounts: dict[str, dict[str, Any]]) -> str:
              told["rounds"], ", ".join(f"{count} {verdict}" for verdict, count in told["equal"].items()))
         )  # fmt: skip
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def _kept(path: Path) -> dict[str, dict[str, Any]]:
+    """Accounts of jobs that the file holds already: a loop over some jobs replaces those alone."""
+    return json.loads(path.read_text(encoding="utf-8"))["jobs"] if path.exists() else {}
+
+
+def _keep(path: Path, seed: int, accounts: dict[str, dict[str, Any]]) -> None:
+    told = {"kills": sum(len(a["kills"]) for a in accounts.values()), "seed": seed, "jobs": accounts}
+    with atomic_write(path) as file:
+        json.dump(told, file, indent=1)
+        file.write("\n")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -191,26 +205,27 @@ def main(arguments: list[str] | None = None) -> int:
             _ended(name, run(job, shared), shared)
         jobs = {
             name: job
-            for name, job in (commands(shared) | LIBRARY).items()
+            for name, job in (LIBRARY | commands(shared)).items()
             if not asked.only or name in asked.only
         }
         share, rest = divmod(asked.kills, len(jobs))
+        accounts = _kept(asked.json) if asked.json else {}
+        writing = threading.Lock()
 
-        def account(number: int, name: str) -> dict[str, Any]:
+        def account(number: int, name: str) -> None:
             own, rng = Path(place) / name.replace(" ", "-"), random.Random(f"{asked.seed} {name}")
             told = vars(disturb(name, jobs[name], own, share + (number < rest), rng))
-            return {key: value for key, value in told.items() if key != "times"} | {
-                "changes": len(told["times"])
-            }
+            with writing:
+                accounts[name] = {k: v for k, v in told.items() if k != "times"} | {
+                    "changes": len(told["times"])
+                }
+                if asked.json:
+                    _keep(asked.json, asked.seed, accounts)
 
         with ThreadPoolExecutor(asked.at_once) as pool:
-            accounts = dict(zip(jobs, pool.map(account, range(len(jobs)), jobs), strict=True))
-    if asked.json:
-        with atomic_write(asked.json) as file:
-            json.dump({"kills": asked.kills, "seed": asked.seed, "jobs": accounts}, file, indent=1)
-            file.write("\n")
+            list(pool.map(account, range(len(jobs)), jobs))
     print(table(accounts))
-    return int(any(told["different"] or told["left"] or told["twice"] for told in accounts.values()))
+    return int(any(told["different"] or told["left"] for told in accounts.values()))
 
 
 if __name__ == "__main__":

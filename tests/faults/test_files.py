@@ -102,7 +102,8 @@ def write_slowly(path, begun, go_on):
 
 
 def test_what_a_killed_writer_left_goes_with_the_next_file_in_the_folder(tmp_path):
-    assert run(written, tmp_path / "run", at_change=changes_of(written, tmp_path / "dry") - 1).killed
+    naming = [event for _, event, _ in run(written, tmp_path / "dry").changes].index("os.rename")
+    assert run(written, tmp_path / "run", at_change=naming).killed
     assert len(unfinished(tmp_path / "run")) == 1
     assert run(written, tmp_path / "run").code == 0
     assert contents(tmp_path / "run").keys() == {"result.json"}
@@ -110,7 +111,7 @@ def test_what_a_killed_writer_left_goes_with_the_next_file_in_the_folder(tmp_pat
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_told_to_end_a_command_cleans_up_and_says_so(number, tmp_path):
-    end = run(command, tmp_path / "run", after=3.0, by=number)
+    end = run(command, tmp_path / "run", at_change=1, wait=0.2, by=number)
     assert end.code == 128 + number
     assert "no half-written file was left" in (tmp_path / "run.said").read_text()
     assert not unfinished(tmp_path / "run")

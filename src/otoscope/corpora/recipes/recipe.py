@@ -137,6 +137,12 @@ def make_corpus(recipe: Recipe, folder: Path | str) -> Made:
     sounds = recipe.sounds()
     if new:
         _claim(folder, recipe)
+    try:
+        (folder / AUDIO).mkdir(
+            exist_ok=True
+        )  # a process that was killed may have come no further than its claim
+    except OSError as error:
+        raise output_error(folder, error) from error
     _announce([s for s in sounds if not (folder / AUDIO / f"{s.name}.flac").exists()], recipe.pace)
     listed, skipped, fresh = [], {}, 0
     with track("Making recordings", len(sounds), "recordings") as task:
@@ -226,7 +232,6 @@ def _claim(folder: Path, recipe: Recipe) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_write(folder / SETTINGS, "wb") as file:
             file.write(text.encode("utf-8", "backslashreplace") + b"\n")
-        (folder / AUDIO).mkdir(exist_ok=True)
     except OSError as error:
         raise output_error(folder, error) from error
 

@@ -76,6 +76,8 @@ def train(
     with _opened(folder, settings):
         if not (folder / HEADER).exists():
             Trainer(config, data, folder, device, neurons).run()
+        elif parallel.rank() == 0:
+            Checkpoints(folder).remove()  # of a process that was killed when all was saved
         parallel.barrier()
     return load_own(folder, getattr(torch, config.dtype))
 
