@@ -26,6 +26,7 @@ def run() -> dict[str, Any]:
                 **_identities(name, dtype, texts[0]),
                 "same_texts": f"{same} of {len(texts)}",
             }
+            print(f"{name}, {dtype}: {out[f'{name}, {dtype}']}", flush=True)
     kept = [
         v["reading_changes_no_bit"] and v["no_op_edit_changes_no_bit"] and v["same_top_token"] >= SAME
         for v in out.values()
