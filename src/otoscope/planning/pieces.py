@@ -126,9 +126,9 @@ class Pieces(ABC):
 
     @property
     def frames(self) -> int:
-        """Positions of the stack that hears, in a window."""
+        """Positions of the stack that hears, in a window; 0 where nothing hears."""
         config = self.model.config
-        return int(getattr(config, "audio_config", config).max_source_positions)
+        return int(getattr(getattr(config, "audio_config", config), "max_source_positions", 0))
 
     def empty(self, *shape: int) -> Tensor:
         """A tensor of the model's precision."""
