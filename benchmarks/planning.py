@@ -14,12 +14,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.figures import Figure
 from benchmarks.measure import SILENT
 
 TIME, MEMORY = 2.0, 1.5
 CLAIM = (
     f"Predicted over measured, each long command on whisper-tiny.en and whisper-base: time within a factor of {TIME:g}, "
     f"peak memory within {MEMORY:g}"
+)
+FIGURES = (
+    Figure(
+        "A plan's seconds, over or under what is measured", "worst_time_factor", at_most=TIME, unit="times"
+    ),
+    Figure(
+        "A plan's memory, over or under what is measured", "worst_memory_factor", at_most=MEMORY, unit="times"
+    ),
 )
 MODELS = ("whisper-tiny.en", "whisper-base")
 ALONE = dict(os.environ) | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -51,12 +60,7 @@ def run() -> dict[str, Any]:
             out[f"{model}, {command}"] = found
             print(f"{model}, {command}: {found}", flush=True)
     times, memories = ([v[name] for v in out.values()] for name in ("time_ratio", "memory_ratio"))
-    worst = {"worst_time_factor": _factor(times), "worst_memory_factor": _factor(memories)}
-    return (
-        out
-        | worst
-        | {"passed": worst["worst_time_factor"] <= TIME and worst["worst_memory_factor"] <= MEMORY}
-    )
+    return out | {"worst_time_factor": _factor(times), "worst_memory_factor": _factor(memories)}
 
 
 def _factor(ratios: list[float]) -> float:

@@ -49,10 +49,10 @@ def test_a_fetched_model_is_whole(capsys, monkeypatch):
 
 
 def test_doctor_says_what_is_wrong_and_what_to_do(capsys, monkeypatch):
-    from otoscope.models.doctor import Check
+    from otoscope.doctor import Check
 
     checks = [Check("torch", "ok", "2"), Check("cache", "broken", "read-only", "Set OTOSCOPE_CACHE.")]
-    monkeypatch.setattr("otoscope.models.doctor.examine", lambda: checks)
+    monkeypatch.setattr("otoscope.doctor.examine", lambda: checks)
     assert main(["doctor"]) == 2
     assert capsys.readouterr().out.splitlines() == [
         "ok      torch  2",
@@ -60,7 +60,7 @@ def test_doctor_says_what_is_wrong_and_what_to_do(capsys, monkeypatch):
     ]
     assert main(["doctor", "--json", "-"]) == 2
     assert json.loads(capsys.readouterr().out)["checks"][1]["remedy"] == "Set OTOSCOPE_CACHE."
-    monkeypatch.setattr("otoscope.models.doctor.examine", lambda: checks[:1])
+    monkeypatch.setattr("otoscope.doctor.examine", lambda: checks[:1])
     assert main(["doctor"]) == 0
 
 

@@ -33,8 +33,8 @@ from otoscope.circuits.tape import Tape, record
 from otoscope.circuits.targets import Target, choose_targets, target_seeds
 from otoscope.dictionaries.neurons import NeuronBasis
 from otoscope.errors import ModelError, OptionError
+from otoscope.machine import free_memory
 from otoscope.models.causal_lm import LanguageModel
-from otoscope.models.memory import free_memory
 from otoscope.progress import track
 from otoscope.versions import versions
 
@@ -91,12 +91,15 @@ class Tracer:
         sources: What writes into the stream.
         sweep: Makes rows.
         targets: What the last graph was made for.
+        text: The prompt, where it was given as text: its tokens, one by one, need not spell it again.
 
     Raises:
         OptionError: The prompt is empty or longer than the context.
         ModelError: This kind of model cannot be traced, or its weights are not finite.
         DictionaryError: The dictionary is of another model.
     """
+
+    text: str | None = None
 
     def __init__(
         self,
@@ -106,6 +109,7 @@ class Tracer:
         settings: TraceSettings | None = None,
     ) -> None:
         self.model, self.settings = model, settings or TraceSettings()
+        self.text = prompt if isinstance(prompt, str) else None
         ids = prompt_ids(model, prompt)
         self.dictionary = dictionary or NeuronBasis(model)
         self.dictionary.check(model)
@@ -299,7 +303,7 @@ class Tracer:
 
     def _record(self, store: Store) -> dict[str, Any]:
         return {
-            "prompt": "".join(self._token_texts()),
+            "prompt": "".join(self._token_texts()) if self.text is None else self.text,
             "ids": self.ids.tolist(),
             "model": self.model.describe()
             | {"layers": self.tape.layers, "vocab": self.tape.logits.shape[-1]},

@@ -150,8 +150,8 @@ def check_model(
 
 
 def _say_plan(name: str, command: str, work: dict[str, Any], common: Common) -> None:
+    from otoscope.machine import free_memory
     from otoscope.models.loading import load_model
-    from otoscope.models.memory import free_memory
     from otoscope.planning.commands import plan
     from otoscope.planning.machine import measured
 

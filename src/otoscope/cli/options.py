@@ -46,7 +46,14 @@ ZeroedComponents = Annotated[
     typer.Option(
         "--zero",
         metavar="COMPONENT",
-        help="Zero a block, or a head of it: decoder_blocks.2.mlp, decoder_blocks.2.cross_attn.3; several times.",
+        help="Zero a block, or a head of it: decoder_blocks.2.mlp, decoder_blocks.2.cross_attn.3, of a language model "
+        "blocks.9.attn.3; several times.",
+    ),
+]
+ScaledComponents = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--scale", metavar="COMPONENTxF", help="Multiply one by a factor: blocks.9.attn.3x0.5; several times."
     ),
 ]
 ChangedFeatures = Annotated[

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from otoscope.models.base import Family, Model, Origin, pick_device, pick_dtype
 from otoscope.models.families import families, family_of
 from otoscope.models.published import find_published
 from otoscope.models.sources import Local, locate
+from otoscope.text_values import object_in
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -160,6 +161,7 @@ def _from_transformers(
     family = family_of(_model_type(local.path))
     options = {"attn_implementation": attention} if attention else {}
     try:
+        _require_layers(local.path)
         hf, report = getattr(transformers, family.auto_class).from_pretrained(
             local.path, dtype=dtype, use_safetensors=True, local_files_only=True, trust_remote_code=False,
             output_loading_info=True, ignore_mismatched_sizes=True, **options,
@@ -183,6 +185,35 @@ def _from_transformers(
         raise ModelError(
             f"The weights in {local.path} are damaged: {error}.", "Fetch or copy them again."
         ) from error
+
+
+def _require_layers(directory: Path) -> None:
+    """Refuse a configuration of more layers than there are tensors, before a model of so many is begun.
+
+    Raises:
+        ModelError: It is one.
+    """
+    from safetensors import safe_open
+
+    tensors = 0
+    for path in directory.glob("*.safetensors"):
+        with safe_open(path, framework="np") as file:
+            tensors += len(file.keys())
+    layers = max(_layers_in(object_in(directory / "config.json")), default=0)
+    if layers > tensors:
+        raise ModelError(
+            f"{directory}/config.json announces {layers} layers, and its weights are {tensors} tensors.",
+            "Put the model's own config.json there.",
+        )
+
+
+def _layers_in(config: dict[str, Any]) -> Iterator[int]:
+    """How many layers a configuration says, those of its parts included."""
+    for name, value in config.items():
+        if isinstance(value, dict):
+            yield from _layers_in(value)
+        elif name.endswith("layers") and isinstance(value, int):
+            yield value
 
 
 def _require_whole(path: Path, report: dict[str, Any]) -> None:
@@ -212,8 +243,8 @@ def _from_gguf(
 
 def _model_type(directory: Path) -> str:
     try:
-        return str(json.loads((directory / "config.json").read_text("utf-8"))["model_type"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return str(object_in(directory / "config.json")["model_type"])
+    except (OSError, ValueError, KeyError) as error:
         raise ModelError(
             f"{directory} has no readable config.json with a model_type.",
             "Name a Transformers model directory.",

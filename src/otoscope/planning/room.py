@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from otoscope.errors import OptionError, OtoscopeError
-from otoscope.models.memory import free_memory
+from otoscope.machine import free_memory
 from otoscope.models.published import find_published
 from otoscope.models.sources import REGISTRY
 

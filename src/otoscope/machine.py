@@ -1,4 +1,4 @@
-"""How much memory there is."""
+"""What memory the machine has, and what is left of it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,14 @@ from pathlib import Path
 
 
 def free_memory() -> float:
-    """Bytes of memory that are free now, within the limit of a container; infinite where the system does not say."""
+    """Bytes of memory that are free now, within the limit of a container; unlimited where the system does not say."""
     return min(_of_system(), _of_container())
+
+
+def whole_memory() -> float:
+    """Bytes of memory in the machine; unlimited where the system does not say."""
+    pages = os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
+    return float(pages * os.sysconf("SC_PAGE_SIZE")) if pages else float("inf")
 
 
 def _of_system() -> float:
@@ -16,8 +22,7 @@ def _of_system() -> float:
         lines = Path("/proc/meminfo").read_text("ascii").splitlines()
         return next(float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
     except (OSError, StopIteration):
-        pages = os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
-        return float(pages * os.sysconf("SC_PAGE_SIZE")) if pages else float("inf")
+        return whole_memory()
 
 
 def _of_container() -> float:
