@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,20 +34,31 @@ MODELS = ("whisper-tiny.en", "whisper-base")
 ALONE = dict(os.environ) | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
+PREDICTING = """
+import json, sys
+from otoscope.models.loading import load_model
+from otoscope.planning.commands import plan
+from otoscope.planning.machine import measured
+for model, command, work in json.loads(sys.argv[1]):
+    print(json.dumps(plan(load_model(model, "meta"), command, measured(), **work).to_dict()))
+"""
+
+
 def run() -> dict[str, Any]:
     out: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for model in MODELS:
-            for command, (arguments, work) in _jobs(Path(folder) / model, model).items():
-                predicted = _predicted(model, command, work)
-                seconds, peak = _measured([command, *arguments, "--model", model, "--quiet"])
-                out[f"{model}, {command}"] = {
-                    "seconds": [round(predicted["seconds"], 1), round(seconds, 1)],
-                    "time_ratio": round(predicted["seconds"] / seconds, 2),
-                    "gb": [round(predicted["peak_bytes"] / 1e9, 2), round(peak / 1e9, 2)],
-                    "memory_ratio": round(predicted["peak_bytes"] / peak, 2),
-                }
-                print(f"{model}, {command}: {out[f'{model}, {command}']}", flush=True)
+        jobs = [(model, *job) for model in MODELS for job in _jobs(Path(folder) / model, model)]
+        plans = _predicted([(model, command, work) for model, command, _, work in jobs])
+        for (model, command, arguments, _), predicted in zip(jobs, plans, strict=True):
+            seconds, peak = _measured([command, *arguments(), "--model", model, "--quiet"])
+            found = {
+                "seconds": [round(predicted["seconds"], 1), round(seconds, 1)],
+                "time_ratio": round(predicted["seconds"] / seconds, 2),
+                "gb": [round(predicted["peak_bytes"] / 1e9, 2), round(peak / 1e9, 2)],
+                "memory_ratio": round(predicted["peak_bytes"] / peak, 2),
+            }
+            out[f"{model}, {command}"] = found
+            print(f"{model}, {command}: {found}", flush=True)
     times, memories = ([v[name] for v in out.values()] for name in ("time_ratio", "memory_ratio"))
     return out | {"worst_time_factor": _factor(times), "worst_memory_factor": _factor(memories)}
 
@@ -55,94 +67,75 @@ def _factor(ratios: list[float]) -> float:
     return round(max(max(r, 1 / r) for r in ratios), 2)
 
 
-def _jobs(folder: Path, model: str) -> dict[str, tuple[list[str], dict[str, Any]]]:
-    """The commands, and what a plan is told of their work."""
-    from otoscope.audio import read
+Job = tuple[str, Callable[[], list[str]], dict[str, Any]]
+
+
+def _jobs(folder: Path, model: str) -> list[Job]:
+    """The commands, their arguments when it is their turn, and what a plan is told of their work."""
+    from otoscope.audio import info
     from otoscope.audio.samples import sample
 
     folder.mkdir(parents=True)
-    clip = str(sample("jfk"))
     clips = [str(sample(name)) for name in ("jfk", "austen-0870", "austen-0880", "austen-0890")]
-    total = sum(read(each).duration for each in clips)
-    voices, lines = folder / "voices", [{"audio_filepath": each} for each in clips]
+    total = sum(info(each).duration or 0.0 for each in clips)
     manifest = folder / "clips.jsonl"
-    manifest.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    made = [
-        "corpus",
-        "make",
-        "voices",
-        "--out",
-        str(voices),
-        "--accents",
-        "en-us",
-        "--sentences",
-        "4",
-        "--quiet",
+    manifest.write_text("".join(json.dumps({"audio_filepath": each}) + "\n" for each in clips))
+    clip, one = clips[0], {"seconds": 11}
+    trained = ["train", str(manifest), "--out", str(folder / "sae"), "--store", str(folder / "vectors"), *SAE]
+    swept = ["--out", str(folder / "sweep"), "--price", str(manifest)]
+    return [
+        ("transcribe", lambda: [clip], one),
+        ("trace", lambda: [clip], one),
+        ("lens", lambda: [clip], one),
+        ("explain", lambda: [clip, "--out", str(folder / "page.html")], one),
+        ("monitor", lambda: ["run", clip], one),
+        ("features", lambda: trained, {"seconds": total, "recordings": len(clips), "units": 50}),
+        (
+            "probe",
+            lambda: [_voices(folder), "--label", "gender", "--store", str(folder / "store")],
+            {"seconds": 72, "recordings": 24},
+        ),
+        ("patch", lambda: [_loop(folder, model), *swept], {"seconds": 30}),
     ]
-    subprocess.run(
-        [sys.executable, "-m", "otoscope", *made], check=True, env=ALONE, stdout=subprocess.DEVNULL
-    )
-    count = len((voices / "manifest.jsonl").read_text().splitlines())
-    one = {"seconds": 11}
-    store = ["--store", str(folder / "store")]
-    learned = ["--point", "encoder_blocks.2.hook_resid_post", "--kind", "sae", "--steps", "50"]
-    return {
-        "transcribe": ([clip], one),
-        "explain": ([clip, "--out", str(folder / "page.html")], one),
-        "lens": ([clip], one),
-        "trace": ([clip], one),
-        "monitor": (["run", clip], one),
-        "probe": (
-            [str(voices / "manifest.jsonl"), "--label", "gender", *store],
-            {"seconds": 3 * count, "recordings": count},
-        ),
-        "features": (
-            [
-                "train",
-                str(manifest),
-                "--out",
-                str(folder / "sae"),
-                *learned,
-                *["--store", str(folder / "vectors")],
-            ],
-            {"seconds": total, "recordings": len(clips), "units": 50},
-        ),
-        "patch": (
-            [str(_loop(folder, model)), "--out", str(folder / "sweep"), "--price", str(manifest)],
-            {"seconds": 30},
-        ),
-    }
 
 
-def _loop(folder: Path, model: str) -> Path:
+SAE = ["--point", "encoder_blocks.2.hook_resid_post", "--kind", "sae", "--steps", "50"]
+
+
+def _voices(folder: Path) -> str:
+    """A corpus of 24 short recordings with known voices."""
+    voices = ["--voices", "f1,f2,f3,m1,m2,m3", "--accents", "en-us", "--sentences", "4"]
+    _otoscope(["corpus", "make", "voices", "--out", str(folder / "voices"), *voices, "--quiet"])
+    return str(folder / "voices" / "manifest.jsonl")
+
+
+LOOPING = """
+import sys
+from benchmarks.patching_generative import looping
+from otoscope.corpora import write_manifest
+from otoscope.models.loading import load_model
+write_manifest(looping(load_model(sys.argv[1]), 1, sys.argv[2])[:1], sys.argv[3])
+"""
+
+
+def _loop(folder: Path, model: str) -> str:
     """A manifest with one recording that the model writes as a loop."""
-    from benchmarks.patching_generative import looping
-    from otoscope.corpora import write_manifest
-    from otoscope.models.loading import load_model
-
-    found = looping(load_model(model), 1, str(folder / "loops"))
-    path = folder / "loop.jsonl"
-    write_manifest(found[:1], path)
+    path = str(folder / "loop.jsonl")
+    subprocess.run([sys.executable, "-c", LOOPING, model, str(folder / "loops"), path], check=True, env=ALONE)
     return path
 
 
-def _predicted(model: str, command: str, work: dict[str, Any]) -> dict[str, Any]:
-    options = [part for name, value in work.items() for part in (f"--{name}", str(value))]
-    told = [
-        sys.executable,
-        "-m",
-        "otoscope",
-        "models",
-        "check",
-        model,
-        "--plan",
-        command,
-        *options,
-        "--json",
-        "-",
-        "--quiet",
-    ]
-    return json.loads(subprocess.run(told, check=True, env=ALONE, capture_output=True, text=True).stdout)
+def _predicted(jobs: list[tuple[str, str, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Plans, made in a process of their own: what this one holds would count as its children's."""
+    command = [sys.executable, "-c", PREDICTING, json.dumps(jobs)]
+    done = subprocess.run(command, check=True, env=ALONE, stdout=subprocess.PIPE, text=True)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def _otoscope(arguments: list[str]) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "otoscope", *arguments], check=True, env=ALONE, stdout=subprocess.DEVNULL
+    )
 
 
 def _measured(arguments: list[str]) -> tuple[float, float]:

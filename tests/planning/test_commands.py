@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from tests.conftest import tiny
 
 from otoscope.errors import ModelError, OptionError
 from otoscope.models.loading import load_model
@@ -41,6 +42,13 @@ def test_an_audio_language_model_is_planned(command):
     made = plan(model, command, UNMEASURED, seconds=10)
     assert made.weight_bytes == pytest.approx(33.6e9, rel=0.01)
     assert made.flops > 1e12
+
+
+@pytest.mark.parametrize("command", ["lens", "patch", "trace", "probe", "features"])
+def test_a_language_model_is_planned(tmp_path, command):
+    tiny("llama").config.save_pretrained(tmp_path)
+    made = plan(load_model(tmp_path, "meta"), command, UNMEASURED, seconds=10)
+    assert made.peak_bytes > made.weight_bytes > 0
 
 
 def test_half_precision_takes_half_the_weights_and_is_too_coarse_to_trace():

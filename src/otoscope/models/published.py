@@ -11,7 +11,6 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from otoscope.errors import ModelError
 from otoscope.models.sources import REGISTRY
 
 if TYPE_CHECKING:
@@ -66,18 +65,3 @@ def find_published(name: str) -> Published | None:
     return known.get(wanted) or next(
         (p for hub_id, p in known.items() if hub_id.split("/")[-1] == wanted), None
     )
-
-
-def require_published(name: str) -> Published:
-    """The published configuration of a name.
-
-    Raises:
-        ModelError: There is none.
-    """
-    found = find_published(name)
-    if found is None:
-        raise ModelError(
-            f"No configuration of {name[:200]!r} is kept here.",
-            f"Name a model directory, or one of {', '.join(published())}.",
-        )
-    return found

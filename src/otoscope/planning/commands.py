@@ -224,6 +224,10 @@ def _assumptions(job: Job, command: str) -> list[str]:
         told.append(f"{job.units or _DEFAULTS[command]} {_UNITS[command]}")
     if command == "patch":
         told.append(f"every recording loops, and each patched text is written to {_LOOP} tokens; no price")
+    if command == "monitor":
+        told.append("watching takes a fifth of the time of writing")
+    if command == "probe":
+        told.append("a hundredth of a second for each probe that is fitted")
     if command == "features":
         told.append("one layer of the stack that hears, 4096 features, 2048 vectors a step")
     if command in ("trace", "explain"):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from otoscope.planning.pieces import WINDOW, Pieces
 
 TOKENS_A_SECOND = 2.6
-"""Tokens of read speech in a second, measured over the shipped recordings."""
+"""Tokens of read English in a second: an estimate, on which the time of writing hangs."""
 
 
 @dataclass(frozen=True)

@@ -75,16 +75,15 @@ class Pieces(ABC):
         """
         first = self.read(rows, self.prompt, 0, own)
         step = self.read(rows, 1, self.prompt + tokens // 2, own)
-        begun = step.peak  # what the cache takes is held at every step
-        return first + (step + self._choosing(rows)) * tokens + Cost(peak=begun)
+        return first + (step + self._choosing(rows)) * tokens
 
     def _choosing(self, rows: int) -> Cost:
         """What is done with the scores of a step to choose a token."""
-        vocabulary = int(self.points("unembed")[0].width or 0) or self.vocabulary
+        hidden = self.ids(90)  # about as many tokens are never written
 
         def choose() -> None:
-            scores = self.empty(rows, vocabulary).float()
-            logp = scores.index_fill(1, torch.zeros(90, dtype=torch.long, device="meta"), 0.0).log_softmax(-1)
+            scores = self.empty(rows, self.vocabulary).float()
+            logp = scores.index_fill(1, hidden, 0.0).log_softmax(-1)
             torch.special.entr(logp.exp()).sum(-1), scores.argmax(-1)
 
         return self.rehearsed(choose)
@@ -99,10 +98,6 @@ class Pieces(ABC):
         """Read so many residual vectors as scores of all tokens, and their probabilities."""
         x = self.empty(positions, self.width(self.writes))
         return self.rehearsed(lambda: self.model.unembed(x).float().log_softmax(-1).exp())
-
-    def points(self, text: str) -> list[HookPoint]:
-        """Hook points whose name holds a text."""
-        return [point for name, point in self.model.points.items() if text in name]
 
     def layers(self, stack: str) -> int:
         """Layers of a stack."""
@@ -131,9 +126,9 @@ class Pieces(ABC):
 
     @property
     def frames(self) -> int:
-        """Positions of the stack that hears, in a window."""
+        """Positions of the stack that hears, in a window; 0 where nothing hears."""
         config = self.model.config
-        return int(getattr(config, "audio_config", config).max_source_positions)
+        return int(getattr(getattr(config, "audio_config", config), "max_source_positions", 0))
 
     def empty(self, *shape: int) -> Tensor:
         """A tensor of the model's precision."""

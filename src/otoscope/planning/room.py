@@ -53,8 +53,10 @@ def require_room(
         return
     try:
         wanted = _plan(command, name, dtype, batch, seconds, units)
-    except OtoscopeError:
-        return  # whatever is wrong is said by the command itself, in its own words
+    except (
+        Exception
+    ):  # what cannot be planned must not be stopped: whatever is wrong, the command itself says it
+        return
     if wanted.peak_bytes <= _DOUBT * free:
         return
     raise OptionError(
