@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 
@@ -63,6 +64,7 @@ def _each_model_is_loaded_once():
 
     kept, load = {}, loading.load_model
 
+    @functools.wraps(load)
     def loaded(name=loading.DEFAULT_MODEL, device="auto", dtype="auto", **more):
         if more or name not in REGISTRY:
             return load(name, device, dtype, **more)
