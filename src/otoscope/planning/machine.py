@@ -162,7 +162,7 @@ def _calling(machine: Machine) -> float:
     feed = {"encoder_outputs": (heard,), "decoder_input_ids": tokens}
     with torch.no_grad():
         took = _least(lambda: small.forward(feed))
-        small.hf.to("meta")
+        small.hf.to(device=torch.device("meta"))  # type: ignore[call-arg]
         feed = {"encoder_outputs": (heard.to("meta"),), "decoder_input_ids": tokens.to("meta")}
         with Rehearsal(machine) as rehearsal:
             small.forward(feed)

@@ -21,6 +21,7 @@ from otoscope.outcomes import error_rates
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from otoscope.models.base import Model
     from otoscope.models.transcripts import Transcript
     from otoscope.models.whisper import SpeechModel
 
@@ -76,14 +77,14 @@ def lens_info(model: SpeechModel, encoded: Tensor, tokens: Tensor, prompt: int) 
     )
 
 
-def lens_of(model: SpeechModel, residuals: Sequence[Tensor], written: Tensor) -> LogitLens:
+def lens_of(model: Model, residuals: Sequence[Tensor], written: Tensor) -> LogitLens:
     """The logit lens of written tokens `(token,)`, from the residual stream after each layer, `(token, d_model)` each."""
     reading = logit_lens(model, residuals, written)
     tokens = [_lens_token(model, reading, i) for i in range(len(written))]
     return LogitLens(layers=len(residuals), tokens=tokens)
 
 
-def _lens_token(model: SpeechModel, reading: LensReading, token: int) -> LensToken:
+def _lens_token(model: Model, reading: LensReading, token: int) -> LensToken:
     def layer_of(layer: int) -> LensLayer:
         ids, p = reading.top_ids[layer, token].tolist(), reading.top_p[layer, token].tolist()
         return LensLayer(
