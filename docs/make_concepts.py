@@ -7,6 +7,7 @@ public-domain ones that ship with otoscope. The clips are MP3, which every brows
 from __future__ import annotations
 
 import dataclasses
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ import otoscope as oto
 from otoscope.audio import noises
 from otoscope.circuits.graph import FEATURE, FRAME, TARGET, TOKEN
 from otoscope.circuits.speech import SpeechSettings, listen, trace_speech
+from otoscope.circuits.summary import node_words
 from otoscope.dictionaries.harvesting import heard_vectors
 from otoscope.dictionaries.places import places_of
 from otoscope.figures.heat_map import lens_figure
@@ -168,13 +170,14 @@ def strongest_moments(tracks: list[np.ndarray], count: int, apart: int = 10) -> 
 
 
 def most_alike(on: list[np.ndarray], mels: list[np.ndarray]) -> int:
-    """The feature, on in 2 to 10 % of the frames, whose eight strongest moments have the most similar spectra."""
+    """The feature, on in 2 to 10 % of the frames, whose eight strongest moments are loud and have the most similar spectra."""
     share = np.mean(np.concatenate(on) > 0, axis=0)
-    best, likeness = 0, -1.0
+    best, likeness, loud = 0, -1.0, float(np.mean(np.concatenate(mels, axis=1)))
     for feature in np.flatnonzero((share > 0.02) & (share < 0.10)):
         moments = strongest_moments([dense[:, feature] for dense in on], 8)
         spectra = np.array([mels[i][:, round(100 * t) : round(100 * t) + 2].mean(axis=1) for i, t in moments])
-        if len(moments) == 8 and spectra.std(axis=1).all() and (alike := float(np.corrcoef(spectra).mean())) > likeness:
+        heard = len(moments) == 8 and bool((spectra.mean(axis=1) > loud).all())
+        if heard and (alike := float(np.corrcoef(spectra).mean())) > likeness:
             best, likeness = int(feature), alike
     return best
 
@@ -201,17 +204,19 @@ def attribution_graph(model: Any) -> None:
     """From stretches of sound and written words, through decoder features, to one word."""
     heard = listen(model, oto.sample("jfk"))
     graph = trace_speech(model, heard, "country", settings=SpeechSettings(nodes=200))
-    save_figure("attribution-graph", draw_graph, graph, 14, 60)
+    save_figure("attribution-graph", draw_graph, graph, 5, 70)
     save_clip("what-your-country", oto.read(oto.sample("jfk")).span(5.0, 6.5))
 
 
 @drawn
 def draw_graph(colours: Palette, graph: Any, features: int, edges: int) -> Figure:
     nodes, influence = graph.nodes, graph.influence()
+    layers = int(max(nodes.layer))
+    of_layer = [(nodes.kind == FEATURE) & (nodes.layer == layer) for layer in range(layers)]
+    text = (nodes.kind == TOKEN) & (nodes.pos >= 2)  # the prompt is two tokens long
     chosen = set(np.flatnonzero(nodes.kind == TARGET))
-    for kind, count in ((FEATURE, features), (FRAME, 4), (TOKEN, 4)):
-        inside = np.flatnonzero(nodes.kind == kind)
-        chosen |= set(inside[np.argsort(-influence[inside])][:count])
+    for inside, count in [*((mask, features) for mask in of_layer), (nodes.kind == FRAME, 4), (text, 3)]:
+        chosen |= set(sorted(np.flatnonzero(inside), key=lambda i: -influence[i])[:count])
     place = places(nodes, chosen)
     figure, axes = new_figure(TWO_COLUMNS, 3.8)
     strongest = [(abs(w), s, t, w) for s, t, w in edges_between(graph, chosen)]
@@ -225,7 +230,6 @@ def draw_graph(colours: Palette, graph: Any, features: int, edges: int) -> Figur
         if not feature:
             axes.text(x, y + (0.28 if nodes.kind[node] == TARGET else -0.28), label(graph, node), ha="center",
                       va="bottom" if nodes.kind[node] == TARGET else "top", fontsize=SMALL)  # fmt: skip
-    layers = int(max(nodes.layer))
     axes.set_yticks([-1, *range(layers), layers], ["sound, words", *(f"layer {i}" for i in range(layers)), "written"])
     axes.set_ylim(-1.9, layers + 0.7)
     axes.set_xticks([])
@@ -249,9 +253,12 @@ def edges_between(graph: Any, chosen: set[int]) -> list[tuple[int, int, float]]:
 
 
 def label(graph: Any, node: int) -> str:
-    from otoscope.circuits.summary import node_words
-
-    return plain_text(node_words(graph, node).removeprefix("heard "), 24)
+    """What a source is: a word and when it is heard, or a word that stood there before."""
+    words = node_words(graph, node).removeprefix("heard ")
+    heard = re.fullmatch(r"(.+ s) \((.+)\)", words)
+    if heard:
+        return f"{heard[2]}\n{heard[1]}"
+    return words if graph.nodes.kind[node] == TARGET else f"{words.partition(' (')[0]}\nwritten before"
 
 
 # Monitor -----------------------------------------------------------------------------------------------------------------
