@@ -45,10 +45,16 @@ def public_names() -> set[str]:
 
 def missing_media(site: Path) -> list[tuple[str, str]]:
     """Pages and the files of their pictures and sounds that are not there."""
-    asked = [(page, link) for page in site.rglob("*.html") for link in MEDIA.findall(page.read_text(encoding="utf-8"))]
+    asked = [
+        (page, link)
+        for page in site.rglob("*.html")
+        for link in MEDIA.findall(page.read_text(encoding="utf-8"))
+    ]
     local = [(page, link) for page, link in asked if not link.startswith(("data:", "http", "/"))]
     return [
-        (page.relative_to(site).as_posix(), link) for page, link in local if not (page.parent / unquote(link)).exists()
+        (page.relative_to(site).as_posix(), link)
+        for page, link in local
+        if not (page.parent / unquote(link)).exists()
     ]
 
 

@@ -73,7 +73,9 @@ def room_names() -> list[str]:
 def modules(room: str) -> list[str]:
     """Dotted names of a room's public modules, the room itself first where it offers names."""
     if room == NO_ROOM:
-        return [f"otoscope.{path.stem}" for path in sorted(SOURCE.glob("*.py")) if not path.stem.startswith("_")]
+        return [
+            f"otoscope.{path.stem}" for path in sorted(SOURCE.glob("*.py")) if not path.stem.startswith("_")
+        ]
     found = []
     for path in sorted((SOURCE / room).rglob("*.py")):
         parts = path.relative_to(SOURCE).with_suffix("").parts
@@ -92,16 +94,21 @@ def defines_nothing(path: Path) -> bool:
 
 
 def room_page(room: str, inside: list[str]) -> str:
-    what = "The single modules below all rooms." if room == NO_ROOM else sentence(f"otoscope.{room}")
     rows = "\n".join(f"| [`{name}`][{name}] | {about(name)} |" for name in inside)
     blocks = "\n\n".join(f"::: {name}" for name in inside)
-    return f"{GENERATED}# {room}\n\n{what}\n\n| module | what it is |\n|---|---|\n{rows}\n\n{blocks}\n"
+    return f"{GENERATED}# {room}\n\n{about_room(room)}\n\n| module | what it is |\n|---|---|\n{rows}\n\n{blocks}\n"
 
 
 def front_door(rooms: dict[str, list[str]]) -> str:
-    names = "\n".join(f"| [`{name}`][{target}] | {sentence(target)} | `{target}` |" for name, target in doors().items())
-    rows = "\n".join(f"| [`{room}`](api/{room}.md) | {'The single modules below all rooms.' if room == NO_ROOM else sentence('otoscope.' + room)} |" for room in rooms)
-    return GENERATED + FRONT_DOOR.format(names=names, rooms=rows)
+    names = [
+        f"| [`{name}`][{target}] | {sentence(target)} | `{target}` |" for name, target in doors().items()
+    ]
+    rows = [f"| [`{room}`](api/{room}.md) | {about_room(room)} |" for room in rooms]
+    return GENERATED + FRONT_DOOR.format(names="\n".join(names), rooms="\n".join(rows))
+
+
+def about_room(room: str) -> str:
+    return "The single modules below all rooms." if room == NO_ROOM else sentence(f"otoscope.{room}")
 
 
 def doors() -> dict[str, str]:

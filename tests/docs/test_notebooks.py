@@ -39,6 +39,8 @@ def test_a_notebook_runs_and_prints_what_it_shows(path):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_links_of_a_notebook_resolve(path):
-    text = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown")
+    text = "\n".join(
+        cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown"
+    )
     for link in re.findall(r"\]\(([^)#\s]+)", text):
         assert (path.parent / link).exists(), link
