@@ -23,7 +23,9 @@ def run(path: Path) -> nbformat.NotebookNode:
     """The notebook with fresh outputs; it runs in a folder of its own."""
     notebook = nbformat.read(path, as_version=4)
     with tempfile.TemporaryDirectory() as work:
-        NotebookClient(notebook, timeout=300, resources={"metadata": {"path": work}}).execute()
+        NotebookClient(
+            notebook, timeout=300, coalesce_streams=True, resources={"metadata": {"path": work}}
+        ).execute()
     for cell in notebook.cells:
         cell.metadata.clear()
         if cell.cell_type == "code":
