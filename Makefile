@@ -12,6 +12,8 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet
 # What is installed stays: later steps are held to the torch that is there.
 KEPT   := --constraint $(VENV)/.torch
+# Most processes that share the tests; each takes up to 2 GB.
+WORKERS ?= 4
 CHOICE := $(TORCH) $(TORCH_INDEX)
 ENV_FILES := pyproject.toml constraints.txt
 
@@ -19,7 +21,7 @@ ENV_FILES := pyproject.toml constraints.txt
 
 FORCE:
 
-.PHONY: FORCE help demo install dev test lint bench docs web clean
+.PHONY: FORCE help demo install dev test lint api bench docs web package release-check audit clean
 
 help:
 	@echo "make demo     explain the sample clip and say where the page is"
@@ -29,6 +31,10 @@ help:
 	@echo "make bench    benchmarks; results in benchmarks/results and docs/benchmarks.md"
 	@echo "make docs     the documentation site, in site/"
 	@echo "make web      build the page bundle again (needs Node)"
+	@echo "make api      write the list of the public interface again"
+	@echo "make package  sdist and wheel, in dist/"
+	@echo "make release-check  both, installed into a new environment and tried there"
+	@echo "make audit    bill of materials of .venv, and known vulnerabilities in it"
 
 $(VENV)/.choice: FORCE
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -61,13 +67,16 @@ demo: $(VENV)/.installed
 	@$(BIN)/otoscope explain src/otoscope/audio/samples/jfk.flac --out jfk.explain.html
 
 test: $(VENV)/.dev
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses logical --maxprocesses $(WORKERS) --dist loadgroup
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/pyright
 	@$(BIN)/lint-imports --no-cache
+
+api: $(VENV)/.dev
+	@$(BIN)/python -m tests.public_api
 
 bench: $(VENV)/.dev
 	@$(BIN)/python -m benchmarks
@@ -79,5 +88,18 @@ docs: $(VENV)/.docs
 web:
 	@cd web && npm ci && npm run build
 
+package: $(VENV)/.dev
+	@$(BIN)/python -m build --outdir dist
+
+release-check: $(VENV)/.dev
+	@$(BIN)/python -m release.check --constraint $(VENV)/.torch
+
+# The tools have an environment of their own, so that the bill names what otoscope needs and not what wrote it.
+audit: $(VENV)/.installed
+	@test -x $(VENV)-audit/bin/python || $(PYTHON) -m venv $(VENV)-audit
+	@if $(VENV)-audit/bin/python -m pip install --quiet 'cyclonedx-bom>=5' 'pip-audit>=2.8' 2>/dev/null; then \
+	  $(VENV)-audit/bin/python -m release.audit $(BIN)/python; \
+	else echo "No audit: its tools cannot be had from this package index."; fi
+
 clean:
-	rm -rf $(VENV) site build dist
+	rm -rf $(VENV) $(VENV)-audit site build dist

@@ -27,15 +27,27 @@ NAMES = (
     "hearing_checks",
     "grounding",
     "training",
+    "beside_nnsight",
+    "beside_transformer_lens",
+    "beside_transcribers",
     "harvesting",
     "monitoring",
     "serving",
     "page",
     "parity_tiny_en",
     "parity_base",
+    "planning",
+    "half_precision",
+    "checking",
 )
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+HEAD = """# Benchmarks
+
+Made by `make bench` from `benchmarks/results/*.json`. Each claim is one file in `benchmarks/`, and each peer is built in an
+environment of its own (`benchmarks/peers`). Both sides of a comparison do the same work in one run, in turns, after a warm-up; a
+ratio is the median of the ratios pair by pair, of otoscope's time over the other's, and its lowest and highest stand below it.
+"""
 
 
 def main(names: list[str]) -> int:
@@ -48,8 +60,10 @@ def main(names: list[str]) -> int:
             json.dump({"claim": module.CLAIM, "result": result, "machine": machine()}, file, indent=1)
             file.write("\n")
         print(json.dumps(result, indent=1), flush=True)
-        failed += [name] if _passed(result) is False else []
-    write_page()
+        failed += [name] if _holds(name, result) is False else []
+    print(table())
+    with atomic_write(PAGE) as file:
+        file.write(page())
     print(
         f"{len(names or NAMES) - len(failed)} passed, {len(failed)} failed"
         + (f": {', '.join(failed)}" if failed else "")
@@ -63,30 +77,45 @@ def _in_a_process_of_its_own(name: str) -> dict[str, Any]:
         return pool.submit(run_named, name).result()
 
 
-def _passed(result: dict[str, Any]) -> bool | None:
-    verdicts = [v["passed"] for v in (result, *result.values()) if isinstance(v, dict) and "passed" in v]
-    return all(verdicts) if verdicts else None
+def _holds(name: str, result: dict[str, Any]) -> bool | None:
+    """Whether all figures of a benchmark keep their limits; None where one was not measured and none fails."""
+    verdicts = [figure.holds(result) for figure in import_module(f"benchmarks.{name}").FIGURES]
+    return False if False in verdicts else None if None in verdicts else True
 
 
-def write_page() -> None:
-    """docs/benchmarks.md from the stored results."""
-    stored = [json.loads(path.read_text()) for name in NAMES if (path := RESULTS / f"{name}.json").exists()]
-    with atomic_write(PAGE) as file:
-        file.write(
-            "# Benchmarks\n\nMade by `make bench` from `benchmarks/results/*.json`; each claim is one file in `benchmarks/`.\n"
-        )
-        for entry in stored:
-            file.write(_section(entry))
+def _stored(name: str) -> dict[str, Any]:
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else {"result": {}}
 
 
-def _section(entry: dict[str, Any]) -> str:
+def table() -> str:
+    """Every figure that is claimed: its limit, what was reached, and the command that measures it."""
+    rows = [
+        f"| {' | '.join(figure.row(_stored(name)['result']))} | [`python -m benchmarks {name}`](#{name}) |"
+        for name in NAMES
+        for figure in import_module(f"benchmarks.{name}").FIGURES
+    ]
+    return "\n".join(["| claim | limit | reached | holds | command |", "|---|---|---|---|---|", *rows])
+
+
+def page() -> str:
+    """docs/benchmarks.md, from the stored results."""
+    return f"{HEAD}\n{table()}\n" + "".join(_section(name, _stored(name)) for name in NAMES)
+
+
+def _section(name: str, entry: dict[str, Any]) -> str:
+    claim = import_module(f"benchmarks.{name}").CLAIM
+    head = f"\n## {name}\n\n{claim}.\n\n"
+    if not entry["result"]:
+        return f"{head}Not measured yet.\n"
     m = entry["machine"]
-    where = f"{m['cores']} cores, {m['processor']}; torch {m['versions']['torch']}, transformers {m['versions']['transformers']}"
-    verdict = {True: "holds", False: "**does not hold**", None: "not measured"}[_passed(entry["result"])]
-    rows = "".join(
-        f"| {key} | {value} |\n" for key, value in _flat(entry["result"]) if not key.endswith("passed")
-    )
-    return f"\n## {entry['claim']}\n\nThe claim {verdict}. Measured on {where}.\n\n| figure | value |\n|---|---|\n{rows}"
+    versions = ", ".join(f"{name} {m['versions'][name]}" for name in ("torch", "transformers"))
+    where = f"{m['threads']} threads on {m['cores']} cores, {m['processor']}; {versions}"
+    verdict = {True: "holds", False: "**does not hold**", None: "was not measured as a whole"}[
+        _holds(name, entry["result"])
+    ]
+    rows = "".join(f"| {key} | {value} |\n" for key, value in _flat(entry["result"]))
+    return f"{head}The claim {verdict}. Measured on {where}.\n\n| figure | value |\n|---|---|\n{rows}"
 
 
 def _flat(value: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -6,15 +6,28 @@ from typing import Any
 
 import torch
 
+from benchmarks.figures import Figure
 from benchmarks.measure import clips, side_by_side
 
 CLAIM = "Greedy transcription of a batch of 16 (word times included) over `generate` (no word times): ratio at most 1"
-LIMIT = 1.0
 _BATCH = 16
+_MODELS = ("whisper-tiny.en", "whisper-base")
+FIGURES = tuple(
+    figure
+    for name in _MODELS
+    for figure in (
+        Figure(
+            f"{name}: transcription of 16 clips, with word times, over `generate`",
+            f"{name}/ratio_median",
+            at_most=1.0,
+        ),
+        Figure(f"{name}: clips with the same tokens as `generate`", f"{name}/same_tokens", at_least=_BATCH),
+    )
+)
 
 
 def run() -> dict[str, Any]:
-    return {name: _one(name) for name in ("whisper-tiny.en", "whisper-base")}
+    return {name: _one(name) for name in _MODELS}
 
 
 def _one(name: str) -> dict[str, Any]:
@@ -39,4 +52,4 @@ def _one(name: str) -> dict[str, Any]:
 
     pair = side_by_side(transcribe, generate, runs=3)
     same = sum(a == b for a, b in zip(ours, theirs, strict=True))
-    return pair.to_dict() | {"clips": len(heard), "same_tokens": same, "passed": pair.ratio_median <= LIMIT}
+    return pair.to_dict() | {"clips": len(heard), "same_tokens": same}

@@ -13,8 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.figures import Figure
+
 CLAIM = "Harvesting all MLPs of whisper-tiny.en over 16 windows takes at most 1.1 times as long as running the model over them"
-LIMIT = 1.1
+FIGURES = tuple(
+    Figure(f"All MLPs of the {stack} harvested over running it", f"{stack}/ratio", at_most=1.1)
+    for stack in ("encoder", "decoder")
+)
 WINDOWS, BATCH, TURNS = 16, 8, 5
 
 
@@ -59,7 +64,7 @@ def run() -> dict[str, Any]:
             "hours_of_sound_an_hour": WINDOWS * 30 / median["harvested"],
         }
     told["encoder"]["bytes_an_hour_of_sound"] = 3600 * 50 * 8 * 384 * 2
-    return told | {"passed": all(told[stack]["ratio"] <= LIMIT for stack in ("encoder", "decoder"))}
+    return told
 
 
 def _timed(work: Callable[[str], None], stack: str) -> float:

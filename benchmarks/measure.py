@@ -49,16 +49,21 @@ def seconds(work: Callable[[], Any]) -> float:
 
 
 def side_by_side(ours: Callable[[], Any], theirs: Callable[[], Any], runs: int) -> Pair:
-    """Alternate who goes first, so that drift of the machine favours neither."""
+    """Two ways of the same work in this process, each warmed up once."""
     ours(), theirs()
+    return alternately(lambda: seconds(ours), lambda: seconds(theirs), runs)
+
+
+def alternately(ours: Callable[[], float], theirs: Callable[[], float], runs: int) -> Pair:
+    """Seconds that each side tells, in turns; who goes first alternates, so that drift of the machine favours neither."""
     a, b = [], []
     for i in range(runs):
         if i % 2:
-            b.append(seconds(theirs))
-            a.append(seconds(ours))
+            b.append(theirs())
+            a.append(ours())
         else:
-            a.append(seconds(ours))
-            b.append(seconds(theirs))
+            a.append(ours())
+            b.append(theirs())
     ratios = [x / y for x, y in zip(a, b, strict=True)]
     return Pair(
         statistics.median(a), statistics.median(b), statistics.median(ratios), min(ratios), max(ratios), runs

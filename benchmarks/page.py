@@ -9,13 +9,24 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.figures import Figure
+
 CLAIM = (
     "A page with a graph of 1,500 nodes and 30,000 edges and a clip of 30 s is drawn within 2 s of being opened, and answers a "
     "pointer that moves to a node within 50 ms (95th percentile, to the next frame)"
 )
 NODES, EDGES, SECONDS = 1500, 30_000, 30.0
-OPEN, HOVER = 2000.0, 50.0  # ms
 RUNS, MOVES = 5, 60
+FIGURES = (
+    Figure(
+        "Page of 1,500 nodes and 30,000 edges: drawn, the slowest of 5",
+        "open_ms_max",
+        at_most=2000,
+        unit="ms",
+    ),
+    Figure("answer to a pointer, 95th percentile", "hover_ms_p95", at_most=50, unit="ms"),
+    Figure("pointers that met a node", "hovers_that_met_a_node", at_least=MOVES // 2),
+)
 
 _FLAGS = ["--headless", "--no-sandbox", "--disable-gpu"]
 _HOVER = """
@@ -82,7 +93,6 @@ def run() -> dict[str, Any]:
         "file_kb": round(size / 1000), "open_ms_median": round(statistics.median(opened)), "open_ms_max": round(max(opened)),
         "hover_ms_median": round(statistics.median(hovers), 1), "hover_ms_p95": round(p95, 1), "hovers_that_met_a_node": tips,
         "slider_ms_median": round(statistics.median(slides)), "slider_ms_max": round(max(slides)),
-        "passed": max(opened) <= OPEN and p95 <= HOVER and tips >= MOVES // 2,
     }  # fmt: skip
 
 

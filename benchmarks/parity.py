@@ -7,15 +7,27 @@ from typing import Any
 
 import torch
 
+from benchmarks.figures import Figure
 from benchmarks.measure import SHARED_AUDIO
 
 _BATCH = 16
 
 
+def figures(name: str) -> tuple[Figure, ...]:
+    """What a model is held to."""
+    return (
+        Figure(
+            f"{name}: recordings with the same tokens as `generate`, batched and one by one",
+            ("batched_equals_generate_batched", "single_equals_generate_single"),
+            at_least="clips",
+        ),
+    )
+
+
 def measure(name: str, wer_limit: float | None = None) -> dict[str, Any]:
-    """Compare every prepared recording; `passed` is about the tokens, `wer_limit` is reported beside it."""
+    """Compare every prepared recording; `wer_limit` is reported beside it."""
     if not (SHARED_AUDIO / "manifest.jsonl").exists():
-        return {"skipped": "the prepared recordings are not here; set OTOSCOPE_SHARED_AUDIO"}
+        return {"not_measured": "the prepared recordings are not here; set OTOSCOPE_SHARED_AUDIO"}
     import otoscope as oto
     from otoscope.corpora import read_manifest
     from otoscope.outcomes import error_rates
@@ -43,8 +55,6 @@ def measure(name: str, wer_limit: float | None = None) -> dict[str, Any]:
         "english_wer_interval": rates.wer_interval,
         "english_wer_without_errors_of_word_boundaries": rates.wer - boundaries / rates.reference_words,
         "english_wer_within_limit": None if wer_limit is None else rates.wer <= wer_limit,
-        "passed": _equal(batched, generated[_BATCH]) == len(items)
-        and _equal(single, generated[1]) == len(items),
     }
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.parity import measure
+from benchmarks.parity import figures, measure
 
 CLAIM = (
     "whisper-tiny.en: greedy token ids equal `generate` on all prepared recordings, batched and one by one"
 )
+FIGURES = figures("whisper-tiny.en")
 
 
 def run() -> dict[str, Any]:

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from benchmarks.figures import Figure
+
 CLAIM = (
     "whisper-tiny.en on jfk, decoder: 4 layers x 4 components zeroed at each text position: at least 10 times faster than "
     "the plain loop (hook, forward, next), same logits"
 )
-LEAST, SAMPLED = 10.0, 48
+SAMPLED = 48
+FIGURES = (
+    Figure(
+        "416 components zeroed by position: times faster than the plain loop", "times_faster", at_least=10
+    ),
+    Figure("its largest difference in logits from the plain loop", "largest_logit_difference", at_most=1e-3),
+)
 
 
 def run() -> dict[str, Any]:
@@ -62,7 +70,6 @@ def run() -> dict[str, Any]:
         "times_faster": round(median["plain"] / median["ours"], 1),
         "times_faster_than_sharing_the_encoder": round(median["sharing"] / median["ours"], 1),
         "largest_logit_difference": worst,
-        "passed": median["plain"] / median["ours"] >= LEAST and worst < 1e-3,
     }
 
 

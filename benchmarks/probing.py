@@ -15,11 +15,16 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.figures import Figure
+
 CLAIM = (
     "2,000 clips of 3 s (whisper-tiny.en): transcribed, all encoder and decoder layers pooled, and two labels probed within "
     "1.15 times the plain transcription; at most 1.1 times the peak memory of 500 clips"
 )
-LIMIT, MEMORY_LIMIT = 1.15, 1.1
+FIGURES = (
+    Figure("2,000 clips transcribed, pooled and probed, over transcribing them", "ratio", at_most=1.15),
+    Figure("its peak memory over that of 500 clips", "memory_ratio", at_most=1.1),
+)
 FEW, MANY = 500, 2000
 
 JOB = """
@@ -97,7 +102,6 @@ def run() -> dict[str, Any]:
         "gb_after_each_shard": pooled["by_shard"],
         "vectors_of_a_layer_mb": round(pooled["layer_mb"], 1),
         "random_weights_encoder_seconds_for_250": round(random["seconds"]["total"], 1),
-        "passed": ratio <= LIMIT and memory <= MEMORY_LIMIT,
     }
 
 

@@ -23,12 +23,23 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.figures import Figure
+
 CLAIM = (
     "`otoscope monitor serve` (whisper-tiny.en), four streams on two cores: an alarm comes at most 1.5 s (95th percentile) after "
     "the last sample that its text rests on was sent; an hour of sound grows the server by at most 50 MB after its first fifth"
 )
 STREAMS = 4
-LATENCY, GROWTH = 1.5, 50.0  # seconds, MB
+FIGURES = (
+    Figure(
+        "Alarm under four real-time streams, 95th percentile",
+        "real_time/alarm_seconds_p95",
+        at_most=1.5,
+        unit="s",
+    ),
+    Figure("alarms raised meanwhile", "real_time/alarms", at_least=1),
+    Figure("growth of the server over an hour of sound", "soak/growth_mb", at_most=50, unit="MB"),
+)
 MINUTES, SOAK_MINUTES = 10.0, 60.0
 APART = 7.0  # seconds
 PIECE = 1600  # samples a message: 100 ms
@@ -40,7 +51,7 @@ def run() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         sounds = _sounds(Path(folder))
         late, soaked = latency(sounds, MINUTES), soak(sounds, SOAK_MINUTES)
-    return {"real_time": late, "soak": soaked, "passed": late.pop("passed") and soaked.pop("passed")}
+    return {"real_time": late, "soak": soaked}
 
 
 def _sounds(folder: Path) -> list[np.ndarray]:
@@ -141,7 +152,6 @@ def latency(sounds: list[np.ndarray], minutes: float) -> dict[str, Any]:
         "alarm_seconds_median": _percentile(alarms, 50), "alarm_seconds_p95": p95,
         "alarm_seconds_max": _percentile(alarms, 100),
         "sound_waits_seconds_median": _percentile(waits, 50), "sound_waits_seconds_p95": _percentile(waits, 95),
-        "passed": bool(alarms) and p95 <= LATENCY,
     }  # fmt: skip
 
 
@@ -172,7 +182,6 @@ def soak(sounds: list[np.ndarray], minutes: float) -> dict[str, Any]:
         "alarms": sum(event["type"] == "alarm" for _, arrived in streams for _, event in arrived),
         "mb_after_warm_up": round(statistics.median(first), 1), "mb_at_the_end": round(statistics.median(last), 1),
         "mb_peak": round(max(mb for _, mb in memory), 1), "growth_mb": round(growth, 1),
-        "passed": growth <= GROWTH,
     }  # fmt: skip
 
 

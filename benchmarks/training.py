@@ -15,11 +15,17 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.figures import Figure
+
 CLAIM = (
     "A step of a TopK autoencoder (384 to 4,096, k 32, 2,048 vectors): dense products at 60 % or more of the measured matmul "
     "peak, and at least as many steps a second as EleutherAI's sparsify 1.3.3 and SAELens 6.54.12"
 )
-SHARE = 0.6
+FIGURES = (
+    Figure("TopK training: dense products, share of the matmul peak", "dense_share_of_peak", at_least=0.6),
+    Figure("a step, times faster than sparsify's", "times_faster_than/sparsify", at_least=1),
+    Figure("a step, times faster than SAELens'", "times_faster_than/sae_lens", at_least=1),
+)
 JOB = {"d": 384, "width": 4096, "k": 32, "batch": 2048, "steps": 24, "warm": 6, "lr": 1e-3, "blocks": 8}
 TURNS = 3
 
@@ -110,7 +116,6 @@ def run() -> dict[str, Any]:
         "dense_share_of_the_step": statistics.median(t["dense_seconds_a_step"] for t in ours)
         / median["otoscope"],
         "threads": ours[0]["threads"],
-        "passed": dense / peak >= SHARE and min(ratios.values()) >= 1,
     }
 
 

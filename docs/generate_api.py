@@ -63,7 +63,7 @@ def pages() -> dict[Path, str]:
 def room_names() -> list[str]:
     """The rooms as the reader meets them: from the ear up to the views, the single modules last."""
     order = ["audio", "activations", "models", "outcomes", "corpora", "runs", "lenses", "probes", "patching", "dictionaries",
-             "circuits", "monitors", "mending", "studies", "documents", "figures", "views"]  # fmt: skip
+             "circuits", "monitors", "mending", "planning", "doctor", "studies", "documents", "figures", "views"]  # fmt: skip
     there = {path.parent.name for path in SOURCE.glob("*/__init__.py")} - {COMMANDS}
     if there != set(order):
         raise SystemExit(f"name every room once in {__file__}: {sorted(there ^ set(order))}")

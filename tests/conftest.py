@@ -5,6 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+if (
+    "PYTEST_XDIST_WORKER" in os.environ
+):  # workers share the cores; before anything reads it, and for what they start
+    os.environ["OMP_NUM_THREADS"] = "1"
+
 import pytest
 import torch
 
@@ -40,6 +45,38 @@ def example_inputs(model, batch: int = 2, seed: int = 0) -> dict:
     return {"input_ids": torch.randint(3, 90, (batch, 9), generator=g)}
 
 
+def pytest_collection_modifyitems(items):
+    """Keep a file in one worker, for the sake of what its tests share; a page of the documentation is a file of its own."""
+    for item in items:
+        page = getattr(item, "callspec", None) and item.callspec.params.get("page")
+        item.add_marker(pytest.mark.xdist_group(f"{item.nodeid.partition('::')[0]} {page or ''}"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _each_model_is_loaded_once():
+    """Commands that run in this process share the registered models that they load, with each other and with `tiny_en`.
+
+    Whatever runs leaves a model as it was; `tests/models` holds that, on models of its own.
+    """
+    from otoscope.models import loading
+    from otoscope.models.sources import REGISTRY
+
+    kept, load = {}, loading.load_model
+
+    def loaded(name=loading.DEFAULT_MODEL, device="auto", dtype="auto", **more):
+        if more or name not in REGISTRY:
+            return load(name, device, dtype, **more)
+        place = (name, device, dtype, os.environ.get("OTOSCOPE_CACHE"))
+        if place not in kept:
+            kept[place] = load(name, device, dtype)
+        kept[place].reset_hooks()
+        return kept[place]
+
+    loading.load_model = loaded
+    yield
+    loading.load_model = load
+
+
 @pytest.fixture(params=FAMILIES)
 def model(request):
     return tiny(request.param)
@@ -64,6 +101,20 @@ def shared_audio() -> Path:
 @pytest.fixture(scope="session")
 def jfk() -> Path:
     return Path(__file__).parents[1] / "src" / "otoscope" / "audio" / "samples" / "jfk.flac"
+
+
+@pytest.fixture(scope="session")
+def austen(jfk) -> Path:
+    """A sentence from an audiobook, 4 s."""
+    return jfk.with_name("austen-0880.flac")
+
+
+@pytest.fixture(scope="session")
+def explained(tiny_en, austen):
+    """`austen` explained, for tests of what is done with such a document; a test of another stage explains anew."""
+    from otoscope.studies.explain import Stages, explain_clip
+
+    return explain_clip(tiny_en, austen, stages=Stages(encoder_lens=False, controls=False, circuits=0))
 
 
 @pytest.fixture(scope="session")

@@ -31,7 +31,7 @@ async function bundlePage() {
   const stamp = `Generated from web/ by \`npm run build\`; do not edit.\nsources sha256: ${await digest()}`;
   const { outputFiles } = await build({
     absWorkingDir: here,
-    entryPoints: { page: "src/main.tsx", widget: "src/widget.ts" },
+    entryPoints: { page: "src/main.tsx", widget: "src/widget.ts", live: "src/css/live.css" },
     bundle: true,
     minify: true,
     write: false,

@@ -6,31 +6,12 @@ id, nodes and batch size. Writes the graph as `.npz` and prints seconds and memo
 
 import json
 import sys
-import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
-
-
-def resident_gb():
-    """Memory of the process's own; file pages are the system's."""
-    return int(Path("/proc/self/status").read_text().split("RssAnon:")[1].split()[0]) * 1024 / 1e9
-
-
-class Watch(threading.Thread):
-    """The most that was resident while it ran, in GB."""
-
-    def __init__(self):
-        super().__init__(daemon=True)
-        self.most, self.running = resident_gb(), True
-
-    def run(self):
-        """Look every 5 ms."""
-        while self.running:
-            self.most = max(self.most, resident_gb())
-            time.sleep(0.005)
+from turns import Watch, resident_gb
 
 
 def load(job):

@@ -34,6 +34,7 @@ _DOORS = {
     "explain": "otoscope.studies.explain:explain_clip",
     "Intervention": "otoscope.documents.intervention",
     "intervene": "otoscope.studies.intervening",
+    "intervene_prompt": "otoscope.studies.intervening",
     "graph_doc": "otoscope.studies.graph_page",
     "items": "otoscope.corpora",
     "probe": "otoscope.probes.corpus:probe_corpus",
@@ -47,8 +48,9 @@ _DOORS = {
 
 __all__ = [
     "ActivationCache", "Clip", "DecodeOptions", "Edit", "HookPoint", "Intervention", "OtoscopeError", "Transcript",
-    "__version__", "explain", "graph_doc", "intervene", "items", "load_model", "mix", "probe", "read", "read_document", "sample",
-    "save_page", "silence", "trace", "trace_audio", "trace_speech", "transcribe", "transcribe_all", "white_noise",
+    "__version__", "explain", "graph_doc", "intervene", "intervene_prompt", "items", "load_model", "mix", "probe", "read",
+    "read_document", "sample", "save_page", "silence", "trace", "trace_audio", "trace_speech", "transcribe", "transcribe_all",
+    "white_noise",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -67,7 +69,7 @@ if TYPE_CHECKING:
     from otoscope.probes.corpus import probe_corpus as probe
     from otoscope.studies.explain import explain_clip as explain
     from otoscope.studies.graph_page import graph_doc
-    from otoscope.studies.intervening import intervene
+    from otoscope.studies.intervening import intervene, intervene_prompt
     from otoscope.views.page import save_page
     from otoscope.views.page_reading import read_document
 

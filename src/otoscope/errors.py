@@ -5,6 +5,8 @@ The command line turns every `OtoscopeError` into two lines and exit code 2; lib
 
 from __future__ import annotations
 
+_LONGEST = 1_000  # characters of a sentence: it may quote what a hostile file holds
+
 
 class OtoscopeError(Exception):
     """Something a person can put right.
@@ -15,9 +17,8 @@ class OtoscopeError(Exception):
     """
 
     def __init__(self, reason: str, remedy: str) -> None:
-        super().__init__(f"{reason} {remedy}")
-        self.reason = reason
-        self.remedy = remedy
+        self.reason, self.remedy = _shortened(reason), _shortened(remedy)
+        super().__init__(f"{self.reason} {self.remedy}")
 
     def __str__(self) -> str:
         return f"{self.reason} {self.remedy}"
@@ -25,6 +26,12 @@ class OtoscopeError(Exception):
     def __reduce__(self) -> tuple[type[OtoscopeError], tuple[str, str]]:
         """As two sentences, so that it comes back whole from another process."""
         return type(self), (self.reason, self.remedy)
+
+
+def _shortened(sentence: str) -> str:
+    """A sentence with its middle left out where it is too long to be read."""
+    half = _LONGEST // 2 - 1
+    return sentence if len(sentence) <= _LONGEST else f"{sentence[:half]}…{sentence[-half:]}"
 
 
 class AudioError(OtoscopeError):

@@ -338,7 +338,7 @@ def test_what_cannot_be_traced_is_refused_with_a_reason(arguments, error, words,
     model = model_of("llama")
     given = {"prompt": IDS, "targets": 4} | arguments
     if "free" in given:
-        monkeypatch.setattr("otoscope.circuits.tracer._free_memory", lambda: given["free"])
+        monkeypatch.setattr("otoscope.circuits.tracer.free_memory", lambda: given["free"])
     dictionary = given["dictionary"](model) if "dictionary" in given else None
     with pytest.raises(error, match=words):
         trace(model, given["prompt"], given["targets"], dictionary=dictionary, settings=given.get("settings"))

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import shlex
 import sys
-import time
 
 import pytest
 import typer
@@ -102,12 +102,9 @@ def test_help_of_every_command_is_quick_and_imports_nothing_heavy(otoscope):
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"
-    times = []
-    for _ in range(3):  # the quickest of three: the machine may be busy
-        began = time.perf_counter()
-        assert otoscope("--help").returncode == 0
-        times.append(time.perf_counter() - began)
-    assert min(times) < 0.5
+    before = os.times().children_user  # seconds of the processor: the machine may be busy with other tests
+    assert otoscope("--help").returncode == 0
+    assert os.times().children_user - before < 0.5
 
 
 def test_version_is_the_packages(capsys):

@@ -49,10 +49,10 @@ def test_a_fetched_model_is_whole(capsys, monkeypatch):
 
 
 def test_doctor_says_what_is_wrong_and_what_to_do(capsys, monkeypatch):
-    from otoscope.models.doctor import Check
+    from otoscope.doctor import Check
 
     checks = [Check("torch", "ok", "2"), Check("cache", "broken", "read-only", "Set OTOSCOPE_CACHE.")]
-    monkeypatch.setattr("otoscope.models.doctor.examine", lambda: checks)
+    monkeypatch.setattr("otoscope.doctor.examine", lambda: checks)
     assert main(["doctor"]) == 2
     assert capsys.readouterr().out.splitlines() == [
         "ok      torch  2",
@@ -60,5 +60,29 @@ def test_doctor_says_what_is_wrong_and_what_to_do(capsys, monkeypatch):
     ]
     assert main(["doctor", "--json", "-"]) == 2
     assert json.loads(capsys.readouterr().out)["checks"][1]["remedy"] == "Set OTOSCOPE_CACHE."
-    monkeypatch.setattr("otoscope.models.doctor.examine", lambda: checks[:1])
+    monkeypatch.setattr("otoscope.doctor.examine", lambda: checks[:1])
     assert main(["doctor"]) == 0
+
+
+def test_a_plan_needs_no_weights_and_says_what_it_assumed(capsys, monkeypatch):
+    from otoscope.planning import machine
+
+    monkeypatch.setattr(machine, "measured", lambda: machine.UNMEASURED)  # measuring takes ten seconds
+    how = ["models", "check", "openai/whisper-tiny", "--plan", "trace", "--seconds", "11", "--units", "200"]
+    assert main(how) == 0
+    out = capsys.readouterr().out
+    assert "38 M parameters in float32" in out
+    assert "Assumed: 200 features." in out
+    assert main([*how, "--dtype", "bfloat16"]) == 2
+    assert "too coarse" in capsys.readouterr().err
+    assert main([*how, "--json", "-"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["peak_bytes"] > told["weight_bytes"] == 4 * told["parameters"]
+    assert told["fits"] is (told["peak_bytes"] <= told["free_bytes"])
+
+
+def test_what_is_known_of_no_model_or_device_is_refused(capsys):
+    assert main(["models", "check", "whisper-huge", "--plan", "lens"]) == 2
+    assert "There is no model" in capsys.readouterr().err
+    assert main(["transcribe", "any.wav", "--device", "meta"]) == 2
+    assert "no weights" in capsys.readouterr().err

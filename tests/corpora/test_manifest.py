@@ -84,8 +84,8 @@ GOOD = '{"audio_filepath": "a.wav"}'
 @pytest.mark.parametrize(
     "line, reason",
     [
-        ('{"audio_filepath": ', "is not JSON"),
-        ("[" * 100_000, "is not JSON"),
+        ('{"audio_filepath": ', "is not a JSON object"),
+        ("[" * 100_000, "is not a JSON object"),
         ("[]", "is not a JSON object"),
         ('"a.wav"', "is not a JSON object"),
         ('{"text": "Hi."}', "has no audio_filepath"),
@@ -100,7 +100,7 @@ GOOD = '{"audio_filepath": "a.wav"}'
         ('{"audio_filepath": "a.wav", "duration": NaN}', "duration that is not a length"),
         ('{"audio_filepath": "a.wav", "duration": 1e999}', "duration that is not a length"),
         ('{"audio_filepath": "a.wav", "duration": 1' + "0" * 400 + "}", "duration that is not a length"),
-        ('{"audio_filepath": "a.wav", "duration": 1' + "0" * 5000 + "}", "is not JSON"),
+        ('{"audio_filepath": "a.wav", "duration": 1' + "0" * 5000 + "}", "is not a JSON object"),
         ('{"audio_filepath": "a.wav", "offset": -0.1}', "offset that is not a length"),
         ('{"audio_filepath": "a.wav", "offset": true}', "offset that is not a length"),
     ],

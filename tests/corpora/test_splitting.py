@@ -171,9 +171,9 @@ def test_ten_thousand_items_are_divided_in_a_second():
     rng = np.random.default_rng(0)
     for count in (50, 1000, 10_000):
         items = corpus(*({"speaker": int(s), "gender": "mf"[s % 2]} for s in rng.integers(0, count, 10_000)))
-        start = time.perf_counter()
+        start = time.process_time()
         parts = split(items, stratify_by="gender")
-        assert time.perf_counter() - start < 1
+        assert time.process_time() - start < 1
         assert parts.count("test") == pytest.approx(2000, abs=40)
 
 

@@ -7,13 +7,8 @@ from pathlib import Path
 import pytest
 
 import otoscope as oto
-from otoscope.documents.intervention import (
-    FeatureChange,
-    Intervention,
-    ZeroedComponent,
-    command_line,
-    python_line,
-)
+from otoscope.documents.changes import ComponentChange, FeatureChange
+from otoscope.documents.intervention import Intervention, command_line, python_line
 from otoscope.errors import OptionError
 
 KNOWN = json.loads((Path(__file__).parents[2] / "web" / "tests" / "spellings.json").read_text("utf-8"))
@@ -24,8 +19,10 @@ def test_the_lines_to_copy_are_those_that_the_page_writes(known):
     """The page says the same of the same file, web/tests/experiment.test.ts."""
     wanted = Intervention.model_validate(known["intervention"])
     how = {k: float(v) if k == "offset" else v for k, v in known["how"].items()}
-    assert python_line(known["model"], known["clip"], wanted, how) == known["python"]
-    assert command_line(known["model"], known["clip"], wanted, how) == known["command"]
+    of_prompt = "prompt" in known
+    again = (known["model"], known["prompt" if of_prompt else "clip"], wanted, how)
+    assert python_line(*again, of_prompt=of_prompt) == known["python"]
+    assert command_line(*again, of_prompt=of_prompt) == known["command"]
 
 
 @pytest.mark.parametrize("known", KNOWN, ids=range(len(KNOWN)))
@@ -58,8 +55,11 @@ def test_a_change_of_a_feature_is_read_and_spelled(text, change):
 
 
 def test_a_component_is_read_and_spelled():
-    assert ZeroedComponent.parse("decoder_blocks.2.cross_attn.3") == ("decoder", 2, "cross_attn", 3)
-    assert str(ZeroedComponent("encoder", 0, "mlp")) == "encoder_blocks.0.mlp"
+    assert ComponentChange.parse("decoder_blocks.2.cross_attn.3") == ("decoder", 2, "cross_attn", 3, 0.0)
+    assert str(ComponentChange("encoder", 0, "mlp")) == "encoder_blocks.0.mlp"
+    scaled = ComponentChange.parse_scaled("blocks.9.attn.3x-0.5")
+    assert scaled == ("text", 9, "attn", 3, -0.5)
+    assert str(scaled) == "blocks.9.attn.3x-0.5"
 
 
 def test_spans_keep_a_tenth_of_a_millisecond_so_that_every_spelling_means_the_same():
@@ -76,7 +76,10 @@ def test_spans_keep_a_tenth_of_a_millisecond_so_that_every_spelling_means_the_sa
         {"features": ["encoder:3:604"]},
         {"features": ["decoder:3:604=0@1.2-1.8"]},
         {"features": ["encoder:3:604=0@5"]},
-        {"features": ["text:3:604=0"]},
+        {"features": ["text:3:604=0@1.2-1.8"]},
+        {"features": ["audio:3:604=0"]},
+        {"scale": ["blocks.2.attn.3"]},
+        {"scale": ["blocks.2.attn.3x"]},
     ],
 )
 def test_what_is_spelled_wrongly_is_refused_with_an_example(given):

@@ -29,7 +29,9 @@ def run(*arguments):
 def test_transcribe_and_explain_apply_a_repair_and_say_so(deaf, jfk, tmp_path, capsys):
     run("transcribe", jfk, "--json", tmp_path / "plain.json")
     run("transcribe", jfk, "--mend", deaf, "--json", tmp_path / "mended.json")
-    run("explain", jfk, "--mend", deaf, "--out", tmp_path / "page.html", "--json", tmp_path / "page.json")
+    quick = ("--without", "encoder-lens", "--without", "ablation", "--circuits", "none")
+    outputs = ("--out", tmp_path / "page.html", "--json", tmp_path / "page.json")
+    run("explain", jfk, "--mend", deaf, *outputs, *quick)
     plain, mended, page = (
         json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8"))
         for name in ("plain", "mended", "page")

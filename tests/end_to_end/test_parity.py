@@ -33,8 +33,8 @@ def test_greedy_tokens_equal_generate_on_twenty_recordings(name, shared_audio, r
     clips = [item.clip() for item in items]
     ours = [t.ids for t in oto.transcribe_all(model, items, batch=8)]
     assert ours == generated(model, clips, 8)
-    assert ours[:6] == generated(model, clips[:6], 1)
-    assert ours[:6] == [oto.transcribe(model, clip).ids for clip in clips[:6]]
+    assert ours[:3] == generated(model, clips[:3], 1)
+    assert ours[:3] == [oto.transcribe(model, clip).ids for clip in clips[:3]]
 
 
 def test_features_made_one_by_one_are_those_the_extractor_makes_of_the_batch(tiny_en):

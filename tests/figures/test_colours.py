@@ -12,7 +12,7 @@ from matplotlib.colors import to_rgb
 
 from otoscope.figures.style import DARK, LIGHT, luminance
 
-CSS = Path(__file__).parents[2] / "web" / "src" / "css" / "page.css"
+CSS = Path(__file__).parents[2] / "web" / "src" / "css" / "colours.css"
 
 # Machado, Oliveira and Fernandes 2009, severity 1, in linear RGB.
 SIGHTS = {

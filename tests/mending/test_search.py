@@ -19,9 +19,11 @@ from otoscope.mending.directions import (
 from otoscope.mending.lessons import hear_items, write_heard
 from otoscope.mending.repair import Repair, load_repair
 from otoscope.mending.search import (
+    _LOG,
     Score,
     SearchOptions,
     Trial,
+    _Bench,
     pareto_front,
     pick,
     score_texts,
@@ -96,6 +98,30 @@ def test_a_search_that_was_killed_gives_the_same_first_trials(model, tmp_path):
     again = search_repair(model, mixed_corpus(), OPTIONS, tmp_path / "b")
     assert [t.params for t in whole.trials] == [t.params for t in again.trials]
     assert [t.score for t in whole.trials] == [t.score for t in again.trials]
+
+
+def test_a_search_goes_on_as_it_would_have_whatever_was_left_half_done(model, tmp_path, monkeypatch):
+    whole = search_repair(model, mixed_corpus(), OPTIONS, tmp_path / "whole")
+    objective, tries = _Bench.objective, []
+
+    def dies(self, trial):
+        tries.append(trial.number)
+        if len(tries) in (1, 4):  # in the first trial of all, and in the third that counts
+            raise KeyboardInterrupt
+        return objective(self, trial)
+
+    monkeypatch.setattr(_Bench, "objective", dies)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            search_repair(model, mixed_corpus(), OPTIONS, tmp_path / "killed")
+        with (tmp_path / "killed" / _LOG).open("a") as file:
+            file.write('{"op_code": 5, "worker')  # a line that a full disk cut off
+        # Optuna's own lock, left by a process that was killed while it wrote, would be waited for.
+        (tmp_path / "killed" / f"{_LOG}.lock").unlink(missing_ok=True)
+        (tmp_path / "killed" / f"{_LOG}.lock").symlink_to(_LOG)
+    again = search_repair(model, mixed_corpus(), OPTIONS, tmp_path / "killed")
+    assert [(t.params, t.score) for t in again.trials] == [(t.params, t.score) for t in whole.trials]
+    assert again.trials[0].score.values == (1, 1, 0)  # nothing at all, though its first attempt was killed
 
 
 def test_trials_are_added_to_a_repair_to_start_from(model, tmp_path):

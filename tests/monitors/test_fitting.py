@@ -14,9 +14,11 @@ from otoscope.corpora import Item
 from otoscope.errors import ManifestError, OptionError
 from otoscope.models.transcripts import DecodeOptions
 from otoscope.monitors.collecting import collect
-from otoscope.monitors.fitting import SHARES, FitOptions, fit, fit_monitor, origin, step_targets
+from otoscope.monitors.features import reads_of
+from otoscope.monitors.fitting import SHARES, FitOptions, fit, fit_monitor
+from otoscope.monitors.inputs import Probed, origin, step_targets
 from otoscope.monitors.judging import best_f1_threshold, f1
-from otoscope.monitors.monitor import Monitor
+from otoscope.monitors.monitor import Monitor, Watch, calibrated, inputs_of, joined_risk
 from otoscope.monitors.running import watch_all
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -82,6 +84,47 @@ def test_a_second_fit_goes_on_with_what_was_collected(fitted, model):
     assert {p: p.stat().st_mtime_ns for p in before} == before
     assert same == told
     assert again.threshold == monitor.threshold
+
+
+@pytest.fixture(scope="module")
+def with_features(model, tmp_path_factory):
+    out = tmp_path_factory.mktemp("features") / "m"
+    options = FitOptions(language="en", false_alarms=0.1, dictionary="neurons")
+    return (*fit_monitor(model, corpus(), out, options), out)
+
+
+def test_features_of_a_dictionary_are_one_more_input_and_one_more_line_of_the_report(with_features):
+    monitor, told, _ = with_features
+    assert monitor.features.chosen.shape[1] == 2
+    assert len(np.unique(monitor.features.chosen, axis=0)) == len(monitor.features.chosen)
+    names = [s["name"] for s in told["targets"]["loop"]["scorers"]]
+    assert names.count("dictionary features") == 1
+
+
+def test_features_met_while_running_are_those_that_were_fitted_on(with_features, model, tmp_path):
+    """Block by block or all at once, in memory or from disk; 5e-3, as what was collected is kept in float16."""
+    monitor, _, out = with_features
+    again, features = Monitor.load(out), monitor.features_of(model)
+    items, probed = corpus(3), Probed(monitor.probes, features, monitor.features)
+    texts = collect(model, items, tmp_path / "s", DecodeOptions(language="en"), reads=reads_of(features))
+    for every in (1, 32):
+        watched = watch_all(
+            model, items, options=DecodeOptions(language="en"), watch=Watch(again, model, every=every)
+        )
+        for text, found in zip(texts, watched, strict=True):
+            _, logits = monitor.head.advance(
+                monitor.head.start(), inputs_of(text.signals, *probed.read(text))
+            )
+            wanted = joined_risk(calibrated(logits, monitor.slope, monitor.offset))
+            np.testing.assert_allclose(found.progress[0].risks[: len(wanted)], wanted, atol=5e-3)
+
+
+def test_a_dictionary_of_the_encoder_is_refused_before_any_work(model, tmp_path):
+    options = FitOptions(language="en", dictionary="neurons", point="encoder_blocks.*.mlp")
+    with pytest.raises(OptionError, match="encoder") as refused:
+        fit_monitor(model, corpus(), tmp_path / "m", options)
+    assert "decoder_blocks" in refused.value.remedy
+    assert not (tmp_path / "m").exists()
 
 
 def test_no_sentence_is_in_two_parts(model, tmp_path):

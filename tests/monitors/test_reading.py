@@ -14,6 +14,8 @@ from otoscope.monitors.collecting import _Collector
 from otoscope.monitors.reading import followed_heads
 
 OPTIONS = DecodeOptions(language="en", max_positions=24)
+READS = {0: "decoder_blocks.0.ln3.hook_out", 1: "decoder_blocks.1.ln3.hook_out"}
+"""What a dictionary of the decoder's MLPs reads."""
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +24,7 @@ def model():
 
 
 def collected(model, items, batch):
-    collector = _Collector(model)
+    collector = _Collector(model, READS)
     blocks = {}
     take = collector._take
 
@@ -54,12 +56,15 @@ def test_each_step_is_that_of_a_teacher_forced_pass(model):
         clip = next(item.windows(model.window_seconds))
         names = [f"decoder_blocks.{n}.hook_resid_post" for n in range(model.config.decoder_layers)]
         patterns = [f"decoder_blocks.{n}.cross_attn.hook_pattern" for n in heads]
-        with torch.no_grad(), model.capturing([*names, *patterns]) as cache:
+        with torch.no_grad(), model.capturing([*names, *patterns, *READS.values()]) as cache:
             DecoderSession(model, model.encode(model.features(clip))).step(tokens)
         first, steps = len(text.prompt) - 1, len(residual)
         assert steps == len(text.ids) + text.segments[0].finished
         for n, name in enumerate(names):
             torch.testing.assert_close(residual[:, n], cache[name][0, first : first + steps])
+        for layer, name in READS.items():
+            read = torch.cat([b.read[layer] for b in blocks[0]])
+            torch.testing.assert_close(read, cache[name][0, first : first + steps])
         wanted = torch.cat(
             [cache[f"decoder_blocks.{n}.cross_attn.hook_pattern"][0, of] for n, of in heads.items()]
         ).mean(dim=0)

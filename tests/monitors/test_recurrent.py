@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from otoscope.monitors.recurrent import Recurrent, fit_recurrent
+from otoscope.monitors.recurrent import Recurrent, fit_recurrent, joined
 from otoscope.probes.scoring import auc
 
 
@@ -46,6 +46,16 @@ def test_steps_equal_those_of_pytorch():
     state, first = head.advance(head.start(), x[:4])
     _, rest = head.advance(state, x[4:])
     np.testing.assert_allclose(np.concatenate([first, rest]), wanted, atol=1e-12)
+
+
+def test_heads_that_are_joined_give_the_mean_of_their_logits():
+    rng = np.random.default_rng(0)
+    shapes = ((12, 5), (12, 4), (12,), (12,), (2, 4), (2,))
+    heads = [Recurrent(np.zeros(5), np.ones(5), *(rng.normal(size=s) for s in shapes)) for _ in range(3)]
+    x = rng.normal(size=(9, 5))
+    one = joined(heads)
+    wanted = np.mean([head.advance(head.start(), x)[1] for head in heads], axis=0)
+    np.testing.assert_allclose(one.advance(one.start(), x)[1], wanted, atol=1e-12)
 
 
 def test_it_remembers_what_it_saw():

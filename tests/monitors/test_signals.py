@@ -38,6 +38,14 @@ def test_an_echo_grows_with_a_loop_and_ends_with_it():
     assert echo.round().astype(int).tolist() == [0, 0, 0, 1, 2, 3, 4, 0, 0, 0, 0, 0]
 
 
+def test_what_was_written_before_is_stale_and_every_token_counts():
+    sure, attention, _, frames = text(steps=9)
+    signals = Track(frames).advance(sure, attention, [0, 5, 6, 7, 5, 6, 7, 5, 9])
+    stale = np.expm1(named(signals, "stale"))
+    assert stale.round().astype(int).tolist() == [0, 0, 0, 0, 0, 0, 1, 2, 2]  # 5 6 7, then 6 7 5
+    np.testing.assert_allclose(np.expm1(named(signals, "long")), range(9))
+
+
 def test_attention_that_goes_on_is_told_from_attention_that_goes_back():
     frames = 20
     onwards = np.eye(frames)[np.arange(0, 20, 2)]

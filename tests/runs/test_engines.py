@@ -136,6 +136,39 @@ def test_a_harvest_on_two_workers_is_that_of_one_process(cluster, language_model
     assert there.index.equals(here.index)
 
 
+class _Struck(OnRay):
+    """Ray with workers that are killed, each part's first when it has computed it and not yet handed it over."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(workers=2)
+        self.folder = str(folder)
+
+    def run(self, job, parts):
+        return super().run(partial(_killed_once, self.folder, job), parts)
+
+
+def _killed_once(folder: str, job, number: int):
+    result, mark = job(number), Path(folder) / f"killed-{number}"
+    if number < 2 and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return result
+
+
+def test_a_harvest_whose_workers_are_killed_holds_every_part_once(cluster, language_model, texts, tmp_path):
+    places = places_of(language_model, "blocks.*.mlp")
+    with running_on(OnRay(workers=2)):
+        whole = harvest_places(language_model, texts, places, tmp_path / "whole", batch=4)
+    with running_on(_Struck(tmp_path)):
+        struck = harvest_places(language_model, texts, places, tmp_path / "struck", batch=4)
+    assert len(list(tmp_path.glob("killed-*"))) == 2
+    assert struck.shards == whole.shards == [0, 1, 2, 3]
+    assert struck.index["item"].tolist() == list(range(len(texts)))
+    for name in whole.names:
+        np.testing.assert_array_equal(struck.read(name), whole.read(name))
+    assert not list((tmp_path / "struck").glob(".*.part"))
+
+
 def test_a_harvest_that_was_begun_here_goes_on_there(cluster, language_model, texts, tmp_path):
     places = places_of(language_model, "blocks.*.mlp")
     whole = harvest_places(language_model, texts, places, tmp_path / "whole", batch=4)

@@ -58,7 +58,7 @@ def test_a_directory_with_other_files_is_refused_and_left_alone(tmp_path):
 def test_what_a_killed_job_left_half_written_is_swept_away(tmp_path):
     with Run.opened(tmp_path, "sweep", SETTINGS):
         pass
-    (tmp_path / ".effects-00000.parquet.abc.part").write_bytes(b"half")
+    (tmp_path / ".effects-00000.parquet.abc.oto.part").write_bytes(b"half")
     with Run.opened(tmp_path, "sweep", SETTINGS):
         assert not list(tmp_path.glob("*.part"))
         assert not list(tmp_path.glob(".*.part"))

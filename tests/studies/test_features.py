@@ -22,7 +22,8 @@ from otoscope.runs.notes import Notes
 from otoscope.studies import feature_judging
 from otoscope.studies.feature_examples import collect_examples
 from otoscope.studies.feature_judging import JudgeOptions, evaluate_features
-from otoscope.studies.feature_training import divided, read_recipe, recipe_of, train_features, whole_shards
+from otoscope.studies.feature_recipes import read_recipe, recipe_of, shipped_recipes
+from otoscope.studies.feature_training import divided, train_features, whole_shards
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -138,14 +139,9 @@ def test_recipes_are_read_without_running_anything_and_unknown_options_are_refus
             read_recipe(path)
 
 
-@pytest.mark.parametrize(
-    "name", ["whisper-tiny.en-decoder", "whisper-tiny.en-encoder", "whisper-base-encoder-sae", "smollm2-135m"]
-)
-def test_the_recipes_of_the_repository_can_be_read(name):
-    from pathlib import Path
-
-    found = read_recipe(Path(__file__).parents[2] / "recipes" / f"{name}.yaml")
-    assert found.config["steps"] > 100
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_the_recipes_that_come_with_otoscope_are_read_by_name(name):
+    assert read_recipe(name).config["steps"] > 100
 
 
 def test_what_does_not_fit_is_refused(writer, texts, tmp_path):

@@ -7,7 +7,6 @@ from tests.conftest import tiny
 import otoscope as oto
 from otoscope.audio import silence
 from otoscope.errors import ModelError, OptionError
-from otoscope.studies.explain import explain_clip
 from otoscope.studies.intervening import intervene, silenced, word_changes
 
 pytestmark = pytest.mark.weights
@@ -46,17 +45,12 @@ def test_silencing_everything_is_the_silent_clip(run, tiny_en, clip):
 
 
 @pytest.mark.parametrize("label", ["DL2H3 cross-attn", "DL0 cross-attn", "EL3H1 attn", "EL1 MLP", "DL3 MLP"])
-def test_zeroing_a_component_moves_the_written_tokens_as_the_ablation_grid_says(grid, run, label):
-    row = [c.label for c in grid.ablation.components].index(label)
-    component = grid.ablation.components[row]
+def test_zeroing_a_component_moves_the_written_tokens_as_the_ablation_grid_says(explained, run, label):
+    row = [c.label for c in explained.ablation.components].index(label)
+    component = explained.ablation.components[row]
     name = component.id if component.head is None else f"{component.id}.{component.head}"
     change = run(zero=[name]).change.unpack()
-    np.testing.assert_allclose(change, grid.ablation.change.unpack()[row], atol=2e-3)
-
-
-@pytest.fixture(scope="module")
-def grid(tiny_en, clip):
-    return explain_clip(tiny_en, clip)
+    np.testing.assert_allclose(change, explained.ablation.change.unpack()[row], atol=2e-3)
 
 
 def test_a_neuron_taken_away_is_the_neuron_zeroed_by_hand(run, tiny_en):

@@ -7,7 +7,8 @@ from tests.patching.test_results import RESTORED, a_result
 from otoscope.documents.base import Array
 from otoscope.errors import OptionError
 from otoscope.studies.curve_page import study_docs
-from otoscope.studies.patch_page import ablation_doc, pair_doc, sweep_doc
+from otoscope.studies.pair_page import pair_doc
+from otoscope.studies.patch_page import ablation_doc, sweep_doc
 
 
 class Named:

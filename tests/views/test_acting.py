@@ -66,17 +66,17 @@ def test_what_is_not_offered_or_not_about_this_model_is_refused(make_doc, op, ar
 
 
 @pytest.fixture(scope="module")
-def acting(tiny_en, jfk):
-    return Acts(tiny_en), oto.explain(tiny_en, jfk.with_name("austen-0880.flac"))
+def acting(tiny_en, explained):
+    return Acts(tiny_en), explained
 
 
 @pytest.mark.weights
-def test_an_intervention_from_a_page_is_the_one_from_python(acting, jfk):
+def test_an_intervention_from_a_page_is_the_one_from_python(acting, austen):
     acts, doc = acting
     wanted = {"silence": [[0.4, 0.9]], "zero": ["decoder_blocks.2.cross_attn.3"]}
     answer = acts.run("intervene", {"intervention": wanted, "controls": 1}, doc)
     outcome = document_of(answer)
-    own = oto.intervene(acts.model, jfk.with_name("austen-0880.flac"), oto.Intervention(**wanted), controls=1)
+    own = oto.intervene(acts.model, austen, oto.Intervention(**wanted), controls=1)
     assert outcome.after == own.after
     assert outcome.words == own.words
     assert "'austen-0880.flac'" in outcome.python
@@ -117,3 +117,53 @@ def test_a_listener_that_raises_stops_the_work_and_leaves_no_hook(acting):
     with pytest.raises(StoppedError), reporting_to(Stopping()):
         acts.run("intervene", {"intervention": {"zero": ["decoder_blocks.2.mlp"]}}, doc)
     assert not acts.model.open_hooks
+
+
+@pytest.fixture(scope="module")
+def reading():
+    """A tiny language model with a tokenizer, a page of its lens and one of a graph of the same prompt."""
+    from tests.models.tokenizers import word_tokenizer
+
+    from otoscope.circuits.tracer import TraceSettings
+    from otoscope.studies.lens import Reader
+    from otoscope.studies.lens_page import lens_doc
+
+    model, prompt = tiny("llama"), "w5 w9 w11 w4 w7"
+    model.processor = word_tokenizer(97)
+    graph = oto.trace(model, prompt, settings=TraceSettings(nodes=60))
+    return (
+        Acts(model),
+        lens_doc(Reader(model).prompt(prompt)),
+        oto.graph_doc(graph, node_share=1.0, edge_share=1.0),
+    )
+
+
+def test_a_prompt_on_a_page_is_continued_as_from_python(reading):
+    acts, *docs = reading
+    wanted = oto.Intervention(zero=("blocks.1.attn.2",))
+    own = oto.intervene_prompt(acts.model, "w5 w9 w11 w4 w7", wanted, tokens=3, controls=1)
+    for doc in docs:
+        answer = acts.run("intervene", {"intervention": wanted.model_dump(), "tokens": 3, "controls": 1}, doc)
+        assert document_of(answer) == own.model_copy(update={"seconds": answer["seconds"]})
+    with pytest.raises(OptionError, match="no 'language'"):
+        acts.run("intervene", {"language": "fr"}, docs[0])
+
+
+def test_an_edge_of_a_page_is_split_by_head(reading):
+    acts, _, doc = reading
+    graph, told = doc.graph, doc.graph.splits[0]
+    ends = {"source": graph.nodes[told.source].id, "target": graph.nodes[told.target].id}
+    answer = acts.run("split", {"place": "graph"} | ends, doc)
+    assert answer["residual"] == pytest.approx(told.residual, abs=1e-5)
+    assert (answer["source"], answer["target"]) == (told.source, told.target)
+
+
+@pytest.mark.parametrize(
+    "place", ["other", "graph/nodes/0", "circuits/0/graph", "__class__", "graph/nodes/-1", ""]
+)
+def test_a_graph_that_is_not_there_is_refused(reading, place):
+    acts, _, doc = reading
+    with pytest.raises(OptionError, match="no graph at"):
+        acts.run("split", {"place": place, "source": "a", "target": "b"}, doc)
+    with pytest.raises(OptionError, match="missing or no text"):
+        acts.run("split", {"place": place, "source": 1, "target": "b"}, doc)

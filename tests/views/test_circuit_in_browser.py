@@ -84,3 +84,29 @@ def test_arrow_keys_belong_to_the_graph_while_it_has_the_focus(open_page, traced
     circuit(page).get_by_label("Influence of nodes").focus()
     page.keyboard.press("ArrowRight")
     assert page.locator("main").get_attribute("data-token") == "1"
+
+
+def test_what_is_pointed_at_under_the_sound_is_marked_in_the_circuit_and_the_other_way_round(
+    open_page, traced
+):
+    graph = traced.circuits[0].graph
+    into = [int(i) for i, to in zip(graph.edges.source.unpack(), graph.edges.target.unpack(), strict=True)
+            if to == graph.targets[0].node]  # fmt: skip
+    hearing = [i for i in into if graph.nodes[i].stream == "encoder" and graph.nodes[i].kind == "feature"]
+    heard = graph.nodes[hearing[0]]
+    own = traced.feature_rows[0].model_copy(update={"layer": heard.layer, "feature": heard.feature})
+    page = open_page(traced.model_copy(update={"feature_rows": [own]}), "#token=1")
+    row = page.locator(f"[data-row='feature {heard.layer}.{heard.feature}']")
+    row.hover(position={"x": 300, "y": 20})
+    assert heard.label in circuit(page).get_by_test_id("graph-tip").inner_text()
+
+    inputs = circuit(page).get_by_label("inputs", exact=True)
+    if inputs.get_by_role("button", name="Show all").count():
+        inputs.get_by_role("button", name="Show all").click()
+    inputs.locator(f"li[data-node='{hearing[0]}']").hover()
+    assert "meant" in row.get_attribute("class").split()
+    sound = next(i for i in into if graph.nodes[i].kind == "frame")
+    inputs.locator(f"li[data-node='{sound}']").hover()
+    assert "meant" not in row.get_attribute("class").split()
+    told = page.get_by_test_id("meant-time").get_attribute("data-time")
+    assert graph.nodes[sound].start <= float(told.removesuffix(" s")) <= graph.nodes[sound].end

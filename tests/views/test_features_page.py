@@ -70,21 +70,34 @@ def test_hostile_names_are_inert(open_page, dark):
     assert width <= 0
 
 
-@pytest.fixture
-def collected(tiny_en, tmp_path):
-    """Examples of neurons over two real recordings."""
+@pytest.fixture(scope="module")
+def collected(tiny_en, tmp_path_factory):
+    """Examples of neurons over two real recordings, one of them named by a person."""
+    folder = tmp_path_factory.mktemp("collected")
     items = [Item(f"{n}.flac", oto.sample(n), language="en") for n in ("austen-0880", "austen-0890")]
-    write_manifest(items, tmp_path / "clips.jsonl")
+    write_manifest(items, folder / "clips.jsonl")
     collect_examples(
-        tiny_en, "neurons", tmp_path / "clips.jsonl", tmp_path / "out", point="encoder_blocks.2.mlp", batch=2
+        tiny_en, "neurons", folder / "clips.jsonl", folder / "out", point="encoder_blocks.2.mlp", batch=2
     )
-    return Examples(tmp_path / "out")
+    Notes(folder / "out").write(about_feature(2, 11), "a person's <b>name</b>")
+    return Examples(folder / "out")
+
+
+@pytest.fixture(scope="module")
+def heard(collected):
+    return features_doc(collected, [(2, 11), (2, 12)])
+
+
+@pytest.fixture(scope="module")
+def not_heard(collected, heard):
+    """When `heard` was made, the recordings go away."""
+    (collected.folder.parent / "clips.jsonl").unlink()
+    return features_doc(collected, count=2)
 
 
 @pytest.mark.weights
-def test_moments_are_heard_and_a_person_s_name_comes_first(collected, open_page):
-    Notes(collected.folder).write(about_feature(2, 11), "a person's <b>name</b>")
-    doc = features_doc(collected, [(2, 11), (2, 12)])
+def test_moments_are_heard_and_a_person_s_name_comes_first(heard, open_page):
+    doc = heard
     assert doc.features[0].named == "a person's <b>name</b>"
     moment = doc.features[0].moments[0]
     assert moment.snippet_start <= moment.start < moment.end <= moment.snippet_start + moment.snippet_seconds
@@ -103,9 +116,8 @@ def test_moments_are_heard_and_a_person_s_name_comes_first(collected, open_page)
 
 
 @pytest.mark.weights
-def test_without_the_recordings_the_page_shows_words_alone(collected, open_page, tmp_path):
-    (tmp_path / "clips.jsonl").unlink()
-    doc = features_doc(collected, count=2)
+def test_without_the_recordings_the_page_shows_words_alone(not_heard, open_page):
+    doc = not_heard
     assert doc.resources == {}
     page = open_page(doc)
     assert page.locator(".moment").count() > 0

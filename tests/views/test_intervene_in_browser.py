@@ -1,10 +1,14 @@
 """Putting changes together on a page, in every host, and reading what came of them."""
 
 import pytest
+from tests.documents.samples import a_lens
+from tests.views.axe import violations
 
 from otoscope.documents.intervention import Outcome
 
 pytestmark = pytest.mark.browser
+
+PROMPT = "The capital of\nFrance is"
 
 
 def panel(page):
@@ -163,3 +167,55 @@ def test_hostile_labels_of_an_outcome_are_text(open_page, doc, label):
 def test_a_magnified_outcome_never_scrolls_sideways(open_page, doc, width):
     page = open_page(made_up_outcome(doc), viewport={"width": width, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+# Prompts
+
+
+def of_a_prompt(doc, label=PROMPT):
+    """The outcome of a prompt, from the parts of an explained clip."""
+    following = [("Paris", 0.8, 0.1), (label, 0.1, 0.7)]
+    more = {
+        "prompt": label,
+        "intervention": {"zero": ["blocks.9.attn.3"], "scale": ["blocks.2.mlpx0.5"]},
+        "next_tokens": [
+            {"id": i, "text": t, "before": b, "after": a} for i, (t, b, a) in enumerate(following)
+        ],
+    }
+    return Outcome.model_validate(made_up_outcome(doc).model_dump() | more)
+
+
+def test_an_outcome_of_a_prompt_shows_what_follows_it_on_both_sides(open_page, doc):
+    page = open_page(of_a_prompt(doc), bypass_csp=True, color_scheme="light")
+    assert page.locator("h1").inner_text() == "layer 9, self-attention head 3 zeroed; layer 2, MLP times 0.5"
+    assert page.locator(".sides .prompt").text_content() == PROMPT
+    rows = page.get_by_label("Next token after the prompt").locator("tbody tr")
+    assert [row.split("\t")[-1].strip() for row in rows.all_inner_texts()] == ["0.100", "0.700"]
+    assert violations(page) == []
+
+
+def test_hostile_prompts_are_text(open_page, doc, label):
+    page = open_page(of_a_prompt(doc, label), viewport={"width": 420, "height": 800})
+    assert page.locator("img").count() == 0
+    assert page.evaluate("document.documentElement.scrollWidth") <= 420
+
+
+def test_a_prompt_on_a_page_is_changed_by_what_is_offered_or_written(open_page):
+    lens = a_lens().model_copy(
+        update={"is_prompt": True, "text": PROMPT, "encoder_lens": [], "model": "smollm2-135m"}
+    )
+    page = open_page(lens)
+    panel(page).get_by_role("button", name="Zero the MLP of layer 1").click()
+    panel(page).get_by_label("Or write one").fill("blocks.9.attn.3x0.5")
+    page.keyboard.press("Enter")
+    told = panel(page).locator(".pending").inner_text()
+    assert "layer 1, MLP zeroed" in told
+    assert "layer 9, self-attention head 3 times 0.5" in told
+    python, command = lines(page)
+    assert "oto.intervene_prompt(oto.load_model('smollm2-135m'), 'The capital of\\nFrance is'," in python
+    assert "oto.Intervention(zero=['blocks.1.mlp'], scale=['blocks.9.attn.3x0.5'])" in python
+    assert command.endswith("--model smollm2-135m --zero blocks.1.mlp --scale blocks.9.attn.3x0.5")
+
+
+def test_a_recordings_lens_alone_offers_no_change(open_page):
+    assert panel(open_page(a_lens())).count() == 0

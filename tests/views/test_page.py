@@ -98,7 +98,7 @@ def sources_digest():
     return digest.hexdigest()
 
 
-@pytest.mark.parametrize("name", ["page.js", "page.css", "widget.js"])
+@pytest.mark.parametrize("name", ["page.js", "page.css", "widget.js", "live.css"])
 def test_the_bundle_was_built_from_these_sources(name):
     stamp = re.search(r"sources sha256: (\w{64})", (STATIC / name).read_text(encoding="utf-8"))
     assert stamp

@@ -314,6 +314,62 @@ def test_a_note_that_is_in_the_file_is_listed_replaced_and_taken_away(client, fo
     assert id == runs(client)["copy.html"]["id"]
 
 
+def test_what_is_written_on_a_page_is_never_filed_under_another_that_took_its_place(client, folder, make_doc):
+    save_page(make_doc(), folder / "a.html")
+    runs(client)
+    at = f"/api/runs/{id_of('a.html')}"
+    shown = client.get(f"{at}/document").headers["etag"]
+    assert client.put(f"{at}/note", json={"text": "mine"}, headers={"If-Match": shown}).status_code == 204
+    save_page(make_doc(seed=1), folder / "a.html")
+    writing = {
+        "note": {"text": "late"},
+        "annotations": {"place": "circuits/0/graph", "annotations": {}},
+    }
+    for what, told in writing.items():
+        answer = client.put(f"{at}/{what}", json=told, headers={"If-Match": shown})
+        assert "was written again since this page was opened" in refused(answer, 412)
+    act = {"run": id_of("a.html"), "op": "intervene", "args": {}}
+    refused(client.post("/api/act", json=act, headers={"If-Match": shown}), 412)
+    assert "note" not in client.get(f"{at}/document").json()
+    now = client.get(f"{at}/document").headers["etag"]
+    assert client.put(f"{at}/note", json={"text": "new"}, headers={"If-Match": now}).status_code == 204
+
+
+def test_monitors_of_the_folder_and_those_named_at_the_start_may_be_chosen_by_their_ids_alone(tmp_path):
+    from pathlib import Path
+    from shutil import copytree
+
+    from otoscope.errors import OptionError
+    from otoscope.monitors import monitor
+    from otoscope.views.server_choices import Monitors
+
+    shipped = Path(monitor.__file__).with_name("shipped")
+    copytree(shipped / "whisper-base", tmp_path / "given")
+    copytree(shipped / "whisper-tiny.en", tmp_path / "runs" / "fits" / "mine")
+    (tmp_path / "runs" / "broken").mkdir()
+    (tmp_path / "runs" / "broken" / "monitor.json").write_text("[]")
+    (tmp_path / "runs" / "link").symlink_to(tmp_path / "given")
+    choices = Monitors(tmp_path / "runs", [tmp_path / "given"])
+    given, found = choices.offered()
+    assert (given["name"], given["model"], given["given"]) == ("given", "whisper-base", True)
+    assert (found["name"], found["model"], found["given"]) == ("fits/mine", "whisper-tiny.en", False)
+    assert choices.monitor(found["id"]).model["name"] == "whisper-tiny.en"
+    assert choices.monitor("shipped") == "shipped"
+    assert choices.monitor("none") is None
+    for id in ("fits/mine", str(tmp_path / "given"), "../given", ""):
+        with pytest.raises(OptionError, match="not, or no longer"):
+            choices.monitor(id)
+    with pytest.raises(OptionError, match="holds no monitor"):
+        Monitors(tmp_path, [tmp_path / "nowhere"])
+
+
+def test_languages_are_offered_where_a_model_has_several(client):
+    known = {one["name"]: one for one in client.get("/api/about").json()["models"]}
+    assert known["whisper-tiny.en"]["languages"] == []
+    assert len(known["whisper-base"]["languages"]) == 99
+    assert {"en", "fr", "ru"} < set(known["whisper-base"]["languages"])
+
+
 def graph_doc():
     from otoscope.documents.base import Array
     from otoscope.documents.graph import GraphData, GraphDoc
@@ -642,9 +698,8 @@ def test_a_recording_that_is_called_off_leaves_nothing(client, folder, jfk):
 
 @pytest.mark.weights
 @pytest.mark.slow
-def test_an_act_streams_its_progress_and_its_answer(client, folder, tiny_en, shorter, tmp_path):
-    (tmp_path / "a.wav").write_bytes(shorter)
-    save_page(oto.explain(tiny_en, tmp_path / "a.wav"), folder / "a.html")
+def test_an_act_streams_its_progress_and_its_answer(client, folder, explained):
+    save_page(explained, folder / "a.html")
     runs(client)
     intervention = {"silence": [[0.5, 1.5]]}
     asked = {"run": id_of("a.html"), "op": "intervene", "args": {"intervention": intervention, "controls": 1}}

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from shutil import copytree
+
 import pytest
 from tests.views import graphs
+from tests.views.axe import violations
 from tests.views.conftest import HOSTILE, made_up
 from tests.views.served import serving
 
 import otoscope as oto
+from otoscope.monitors import monitor
 from otoscope.views.page import save_page
 from otoscope.views.server_entries import id_of
 
@@ -330,12 +336,57 @@ def test_what_is_no_recording_is_told_with_a_remedy(open_served, tmp_path_factor
 
 @pytest.mark.weights
 @pytest.mark.slow
-def test_a_silenced_span_changes_the_text_beside_the_original(
-    open_served, served, tiny_en, jfk, tmp_path_factory
-):
-    save_page(oto.explain(tiny_en, oto.read(jfk, duration=4.0)), served.folder / "short.html")
+def test_a_silenced_span_changes_the_text_beside_the_original(open_served, served, explained):
+    save_page(explained, served.folder / "short.html")
     page = open_served(f"/run/{id_of('short.html')}")
     panel = page.get_by_test_id("intervene")
     panel.locator(".offers button").first.click()
     panel.get_by_role("button", name="Write again").click()
     panel.get_by_test_id("outcome").wait_for(timeout=300_000)
+
+
+def test_axe_finds_nothing_on_the_servers_own_pages(open_served, three):
+    run = {"description": "study", "settings": {}, "versions": {}}
+    (three.folder / "job").mkdir()
+    (three.folder / "job" / "run.json").write_text(json.dumps(run))
+    page = open_served(color_scheme="light", bypass_csp=True)
+    page.get_by_text("More options").click()
+    assert violations(page) == []
+    page = open_served(
+        f"/compare/{id_of('jfk.html')}/{id_of('base.html')}", color_scheme="light", bypass_csp=True
+    )
+    assert violations(page) == []
+
+
+def test_what_a_model_and_a_folder_offer_may_be_chosen_for_a_recording(open_served, served):
+    monitors = Path(monitor.__file__).with_name("shipped")
+    copytree(monitors / "whisper-base", served.folder / "fits" / "calls")
+    page = open_served()
+    bring = page.get_by_test_id("bring")
+    assert bring.get_by_label("Language").count() == 0  # whisper-tiny.en writes English alone
+    watching = bring.get_by_label("Monitor")
+    assert watching.locator("option").all_inner_texts() == ["the one that comes with otoscope", "none"]
+    bring.get_by_label("Model").select_option("whisper-base")
+    bring.get_by_label("Language").select_option(label="French")
+    assert bring.get_by_label("Language").input_value() == "fr"
+    assert watching.locator("option").all_inner_texts()[1] == "fits/calls"
+
+
+def test_a_note_on_a_page_whose_file_was_replaced_is_refused_with_a_remedy(
+    open_served, served, doc, make_doc, visit
+):
+    save_page(doc, served.folder / "a.html")
+    page = open_served(f"/run/{id_of('a.html')}")
+    save_page(make_doc(seed=1), served.folder / "a.html")
+    page.get_by_role("button", name="Add a note").click()
+    page.get_by_label("Note", exact=True).fill("about the first")
+    visit.expect("412")
+    page.get_by_role("button", name="Keep the note").click()
+    trouble = page.get_by_role("alert")
+    trouble.wait_for()
+    assert "was written again since this page was opened" in trouble.inner_text()
+    assert "reload the page" in trouble.inner_text()
+    assert page.get_by_label("Note", exact=True).input_value() == "about the first"
+    page.reload()
+    page.locator("main").wait_for()
+    assert page.get_by_test_id("note").count() == 0

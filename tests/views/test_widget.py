@@ -172,11 +172,8 @@ def test_a_message_from_elsewhere_is_not_taken_for_the_pages(cell, doc):
 
 @pytest.mark.browser
 @pytest.mark.weights
-def test_the_page_runs_the_model_in_the_kernel(cell, tiny_en, jfk):
-    import otoscope as oto
-
-    doc = oto.explain(tiny_en, jfk.with_name("austen-0880.flac"))
-    widget = page_widget(doc, tiny_en)
+def test_the_page_runs_the_model_in_the_kernel(cell, tiny_en, explained):
+    widget = page_widget(explained, tiny_en)
     page, frame, deliver = cell(widget)
     frame.locator(".offer").first.click()
     frame.get_by_role("button", name="Write again").click()

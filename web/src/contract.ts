@@ -676,9 +676,11 @@ export interface ControlRun {
  *
  * Attributes:
  *     silence: Spans of the sound that are silenced, before the spectrogram is made.
- *     zero: Attention blocks, single heads and MLPs whose output is set to zero: `decoder_blocks.2.cross_attn.3`.
+ *     zero: Attention blocks, single heads and MLPs whose output is set to zero: `decoder_blocks.2.cross_attn.3`, of a language
+ *         model `blocks.9.attn.3`.
+ *     scale: The same, multiplied by a factor: `blocks.9.attn.3x0.5`.
  *     features: Features that are set or scaled: `encoder:3:604=0`; several of one concept are a supernode.
- *     dictionary: What features of the decoder are: a folder, or `neurons`, the model's own.
+ *     dictionary: What features of the stack that writes are: a folder, or `neurons`, the model's own.
  *     encoder_dictionary: The same of the encoder.
  *
  * Raises:
@@ -687,9 +689,18 @@ export interface ControlRun {
 export interface Intervention {
   silence: Array<[number, number]>;
   zero: Array<string>;
+  scale: Array<string>;
   features: Array<string>;
   dictionary: string;
   encoder_dictionary: string;
+}
+
+/** A token that may follow a prompt: its probability as the model is, and changed. */
+export interface NextToken {
+  id: number;
+  text: string;
+  before: number;
+  after: number;
 }
 
 /** What a monitor said of a text: the risk at each written token, and of the whole, its end included. */
@@ -718,7 +729,8 @@ export interface Written {
  * A text before and after an intervention, beside the same done elsewhere at random.
  *
  * `change` is (tokens): log p(token | changed) - log p(token) in nats, of the tokens that were written before, given to the
- * decoder. `python` and `command` do the same again.
+ * stack that writes. `python` and `command` do the same again. What a language model continues is a `prompt`; then there is no
+ * recording, and `next_tokens` are the most probable ones after it on either side, the likeliest before first.
  */
 export interface Outcome {
   note?: string;
@@ -728,6 +740,8 @@ export interface Outcome {
   file: string;
   offset: number;
   duration: number;
+  prompt?: string;
+  next_tokens: Array<NextToken>;
   model: ModelInfo;
   intervention: Intervention;
   before: Written;

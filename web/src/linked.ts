@@ -27,9 +27,9 @@ export class Linked {
     return () => this.followers.delete(follower);
   }
 
-  /** A time means the token that is heard there, too. */
-  at(time: number): void {
-    this.mean({ time, token: this.tokenAt(time) });
+  /** A time means the token that is heard there, too; and a feature, where it is one's own row or node. */
+  at(time: number, feature?: string): void {
+    this.mean({ time, token: this.tokenAt(time), feature });
   }
 
   mean(meant: Meant): void {
@@ -50,7 +50,7 @@ export class Linked {
   watch(root: HTMLElement): () => void {
     const over = (event: Event) => {
       const target = event.target as HTMLElement;
-      if (target.closest("[data-timed]")) return; // what lies on the time axis tells the time itself
+      if (target.closest("[data-timed], [data-linking]")) return; // the time axis and the graph say themselves what is meant
       const token = target.closest<HTMLElement>("main [data-token]")?.dataset.token;
       const feature = target.closest<HTMLElement>("[data-feature]")?.dataset.feature;
       this.mean({ token: token === undefined ? undefined : Number(token), feature });

@@ -5,19 +5,16 @@ import type { ExplainDoc, Intervention } from "../src/contract.ts";
 import {
   type Change,
   changesOf,
-  commandLine,
-  explainLine,
-  howOf,
   inWords,
   mayJoin,
   NOTHING,
   parametersOf,
-  pythonLine,
   readChange,
   wantedInHash,
   withChange,
   without,
 } from "../src/model/experiment.ts";
+import { commandLine, explainLine, type Given, howOf, pythonLine } from "../src/model/lines.ts";
 import { partners } from "../src/model/pairing.ts";
 import { addressWith } from "../src/model/address.ts";
 
@@ -26,8 +23,9 @@ const zeroed = (text: string): Change => ({ kind: "zero", text });
 test("the lines to copy are those that Python writes", () => {
   for (const known of JSON.parse(readFileSync("tests/spellings.json", "utf8"))) {
     const wanted: Intervention = { ...NOTHING, ...known.intervention };
-    assert.equal(pythonLine(known.model, known.clip, wanted, known.how), known.python);
-    assert.equal(commandLine(known.model, known.clip, wanted, known.how), known.command);
+    const given: Given = known.prompt === undefined ? { of: "recording", text: known.clip } : { of: "prompt", text: known.prompt };
+    assert.equal(pythonLine(known.model, given, wanted, known.how), known.python);
+    assert.equal(commandLine(known.model, given, wanted, known.how), known.command);
   }
 });
 
@@ -45,13 +43,17 @@ test("a change is listed once, and of a feature the last word counts", () => {
   }
   assert.deepEqual(wanted.features, ["encoder:3:604x2", "encoder:3:604=1@1-2"]);
   assert.deepEqual(changesOf(without(wanted, zeroed("decoder_blocks.0.mlp"))).length, 2);
+  wanted = withChange(wanted, { kind: "scale", text: "decoder_blocks.0.mlpx0.5" });
+  assert.deepEqual([wanted.zero, wanted.scale], [[], ["decoder_blocks.0.mlpx0.5"]]);
 });
 
 test("what a person types is read, or refused", () => {
   assert.deepEqual(readChange(" 1.20–1.8 s "), { kind: "silence", text: "1.2-1.8" });
   assert.deepEqual(readChange("zero decoder_blocks.2.cross_attn.3"), zeroed("decoder_blocks.2.cross_attn.3"));
+  assert.deepEqual(readChange("blocks.9.attn.3x0.5"), { kind: "scale", text: "blocks.9.attn.3x0.5" });
+  assert.deepEqual(readChange("text:9:17=0@3"), { kind: "feature", text: "text:9:17=0@3" });
   assert.deepEqual(readChange("decoder:2:17x-0.5@5,6"), { kind: "feature", text: "decoder:2:17x-0.5@5,6" });
-  for (const text of ["", "2-1", "decoder_blocks.2.mlp.3", "encoder:3", "text:1:2=0", "<img>"]) {
+  for (const text of ["", "2-1", "decoder_blocks.2.mlp.3", "encoder:3", "audio:1:2=0", "blocks.2.attn.3x", "<img>"]) {
     assert.equal(readChange(text), undefined);
   }
 });

@@ -85,6 +85,17 @@ def available() -> bool:
     return _found() is not None
 
 
+def version() -> str:
+    """The version of espeak-ng, with the date that some builds add.
+
+    Raises:
+        OtoscopeError: espeak-ng is not installed.
+    """
+    with _library() as (lib, _):
+        lib.espeak_Info.restype = ctypes.c_char_p
+        return (lib.espeak_Info(None) or b"").decode("utf-8", "replace").strip()
+
+
 def speak(text: str, *, accent: str = "en-us", variant: str = "m1", rate: int = 175, pitch: int = 50) -> Clip:
     """Speech from text; the same samples for the same arguments, whatever was spoken before and in every process.
 

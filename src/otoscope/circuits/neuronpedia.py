@@ -32,8 +32,10 @@ from otoscope.circuits.graph import (
     TargetInfo,
 )
 from otoscope.circuits.pruning import keep_nodes
+from otoscope.circuits.whole import require_whole
 from otoscope.errors import GraphError, OptionError
 from otoscope.files import atomic_write
+from otoscope.text_values import object_in
 
 TYPES = {
     FEATURE: "cross layer transcoder",
@@ -266,8 +268,8 @@ def from_neuronpedia(told: Mapping[str, Any]) -> AttributionGraph:
         GraphError: It is no such graph.
     """
     try:
-        return _read(told)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        return require_whole(_read(told))
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
         raise GraphError(
             f"This is no Neuronpedia graph: {error!r}.", "Check that the file is whole."
         ) from error
@@ -280,7 +282,7 @@ def read_neuronpedia(path: Path | str) -> AttributionGraph:
         GraphError: It cannot be read.
     """
     try:
-        told = json.loads(Path(path).read_text("utf-8"))
+        told = object_in(path)
     except (OSError, ValueError) as error:
         raise GraphError(f"{path} cannot be read: {error}.", "Check that the file is whole.") from error
     return from_neuronpedia(told)
@@ -321,7 +323,7 @@ def _read(told: Mapping[str, Any]) -> AttributionGraph:
         np.array(extra.get("values", sums)),
         targets,
         tokens,
-        extra.get("record") or {"prompt": metadata["prompt"], "model": {"name": metadata["scan"]}},
+        extra.get("record") or {"prompt": str(metadata["prompt"]), "model": {"name": str(metadata["scan"])}},
     )
 
 

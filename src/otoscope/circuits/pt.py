@@ -7,6 +7,7 @@ graph needs become empty stand-ins; anything else in the file is refused.
 from __future__ import annotations
 
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 
 from otoscope.circuits.graph import ERROR, FEATURE, NONE, TARGET, TOKEN, AttributionGraph, Nodes, TargetInfo
+from otoscope.circuits.whole import require_whole
 from otoscope.errors import GraphError
 
 
@@ -55,28 +57,58 @@ def read_pt(path: Path | str) -> AttributionGraph:
         GraphError: It cannot be read, or holds more than a graph.
     """
     try:
+        _require_stored(Path(path))
         with torch.serialization.safe_globals(_ALLOWED):
             told = torch.load(path, map_location="cpu", weights_only=True)
-        return _graph(told)
+        return require_whole(_graph(_plain(told)))
     except pickle.UnpicklingError as error:
         reason = str(error).splitlines()[0][:200]
         raise GraphError(
             f"{path} holds more than a graph, or is no graph: {reason}", "Get it from whom you trust."
         ) from error
-    except (
-        OSError,
-        RuntimeError,
-        EOFError,
-        KeyError,
-        TypeError,
-        ValueError,
-        IndexError,
-        AttributeError,
-    ) as error:
+    except Exception as error:  # a damaged pickle surfaces as whatever its instructions stumbled over
+        if isinstance(error, MemoryError):
+            raise
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise GraphError(
             f"{path} is no graph of circuit-tracer: {reason}.", "Check that the file is whole."
         ) from error
+
+
+def _require_stored(path: Path) -> None:
+    """Refuse what PyTorch does not write, an archive that is packed among it: a few bytes may unpack to any number.
+
+    Raises:
+        ValueError: It is such a file.
+        zipfile.BadZipFile: It is no archive.
+    """
+    with zipfile.ZipFile(path) as archive:
+        packed = any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist())
+        size = sum(member.file_size for member in archive.infolist())
+    if packed or size > path.stat().st_size:
+        raise ValueError("its archive is packed, and PyTorch's never is")
+
+
+def _plain(told: Any) -> dict[str, Any]:
+    """What the file holds, if it is a table whose tensors have all their numbers in the file.
+
+    Raises:
+        ValueError: It is none, or a tensor repeats a few numbers over a shape without end.
+    """
+    if not isinstance(told, dict):
+        raise ValueError("it holds no table")
+    for name, value in told.items():
+        if isinstance(value, torch.Tensor) and (
+            value.layout != torch.strided
+            or value.numel() * value.element_size() > value.untyped_storage().nbytes()
+        ):
+            raise ValueError(f"{str(name)[:40]} has a shape that its numbers do not fill")
+    return told
+
+
+def _text(value: Any, usual: str = "") -> str:
+    """A text of the file; what else stands there is not spelled, as it may be of any size."""
+    return value if isinstance(value, str) else usual
 
 
 def _graph(told: dict[str, Any]) -> AttributionGraph:
@@ -99,12 +131,13 @@ def _graph(told: dict[str, Any]) -> AttributionGraph:
         for (text, token), p in zip(logits, probabilities, strict=True)
     )
     name = getattr(told.get("cfg"), "model_name", None)
+    scans = (told.get("scan"), told.get("scan_name"))
     zeros = np.zeros(len(rows))
     record = {
-        "prompt": str(told.get("input_string", "")),
+        "prompt": _text(told.get("input_string")),
         "ids": ids,
-        "model": {"name": str(name or told.get("scan") or told.get("scan_name") or "unknown")},
-        "dictionary": {"kind": str(told.get("scan_name") or told.get("scan") or "unknown")},
+        "model": {"name": next(filter(None, map(_text, (name, *scans))), "unknown")},
+        "dictionary": {"kind": next(filter(None, map(_text, reversed(scans))), "unknown")},
         "settings": {"conventions": "circuit-tracer"},
     }
     tokens = tuple(f"<{i}>" for i in ids)  # the file holds no texts of single tokens
@@ -119,7 +152,7 @@ def _logits(found: Any) -> list[tuple[str, int]]:
     for each in found:
         if isinstance(each, _StandIn):
             each = each.args or (each.__dict__["token_str"], each.__dict__["vocab_idx"])
-        pairs.append((str(each[0]), int(each[1])))
+        pairs.append((_text(each[0]), int(each[1])))
     return pairs
 
 

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from otoscope.circuits.graph import KINDS, AttributionGraph, Nodes, TargetInfo
+from otoscope.circuits.whole import require_whole
 from otoscope.errors import GraphError
 from otoscope.files import atomic_write
+from otoscope.text_values import object_in
 
 FORMAT = "otoscope.attribution-graph"
 VERSION = 1
@@ -58,15 +60,15 @@ def load_graph(folder: Path | str) -> AttributionGraph:
 
     folder = Path(folder)
     try:
-        told = json.loads((folder / "graph.json").read_text("utf-8"))
+        told = object_in(folder / "graph.json")
         arrays = load_file(folder / "graph.safetensors")
         if told["format"] != FORMAT or told["version"] > VERSION:
             raise ValueError(f"it is {told['format']} version {told['version']}")
         graph = _graph(told, arrays)
     except Exception as error:  # JSON, safetensors and missing keys all mean the same to a person
-        if not isinstance(error, (OSError, ValueError, KeyError, TypeError, IndexError)) and not _damaged(
-            error
-        ):
+        if not isinstance(
+            error, (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError)
+        ) and not _damaged(error):
             raise
         raise GraphError(
             f"{folder} holds no graph that can be read: {error}.", "Trace and save it again."
@@ -79,7 +81,7 @@ def _damaged(error: Exception) -> bool:
 
 
 def _graph(told: dict[str, Any], arrays: dict[str, np.ndarray]) -> AttributionGraph:
-    stream = tuple(told["streams"][i] for i in arrays["nodes.stream"])
+    stream = tuple(str(told["streams"][i]) for i in arrays["nodes.stream"])
     there = {name: arrays[f"nodes.{name}"] for name in _NODE_ARRAYS if f"nodes.{name}" in arrays}
     nodes = Nodes(**there, stream=stream)
     graph = AttributionGraph(
@@ -94,9 +96,4 @@ def _graph(told: dict[str, Any], arrays: dict[str, np.ndarray]) -> AttributionGr
         tokens=tuple(told["tokens"]),
         record=told["record"],
     )
-    rows = len(graph.row_nodes)
-    lengths = {len(graph.rest), len(graph.rest_mass), len(graph.values), len(graph.indptr) - 1}
-    outside = len(graph.indices) and not 0 <= graph.indices.min() <= graph.indices.max() < len(nodes)
-    if lengths != {rows} or outside or graph.indptr[-1] != len(graph.indices):
-        raise ValueError("its arrays do not fit together")
-    return graph
+    return require_whole(graph)

@@ -469,8 +469,46 @@ def trace_speech(
         ModelError: This kind of model cannot be traced.
         DictionaryError: A dictionary is of another model.
     """
-    settings = settings or SpeechSettings()
     heard = source if isinstance(source, Heard) else listen(model, source, options, offset)
+    tracer = speech_tracer(
+        model,
+        heard,
+        token,
+        against,
+        dictionary=dictionary,
+        encoder_dictionary=encoder_dictionary,
+        settings=settings,
+    )
+    return tracer.graph(tracer.targets)
+
+
+def speech_tracer(
+    model: SpeechModel,
+    heard: Heard,
+    token: int | str | Sequence[int | str] | None = None,
+    against: str | int | None = None,
+    *,
+    dictionary: Dictionary | None = None,
+    encoder_dictionary: Dictionary | None = None,
+    settings: SpeechSettings | None = None,
+) -> SpeechTracer:
+    """What `trace_speech` traces with, before it traces: its `targets` are set, and no row is computed.
+
+    Args:
+        model: A Whisper model in float32 or float64.
+        heard: What was listened to.
+        token: See `trace_speech`.
+        against: See `trace_speech`.
+        dictionary: Decoder features; None: the model's own neurons.
+        encoder_dictionary: Encoder features; None: the model's own neurons.
+        settings: How to trace.
+
+    Raises:
+        OptionError: There is no such token or word.
+        ModelError: This kind of model cannot be traced.
+        DictionaryError: A dictionary is of another model.
+    """
+    settings = settings or SpeechSettings()
     several: list[int | str | None] = (
         [token] if token is None or isinstance(token, (int, str)) else list(token)
     )
@@ -506,12 +544,11 @@ def trace_speech(
         model, heard.features, ids, segments, dictionary, encoder_dictionary, settings, about, heard.encoded
     )
     written = [*heard.transcript.ids, model.end_token]
-    return tracer.graph(
-        [
-            contrast_target(model, tracer.tape, written[index], other, len(heard.prompt) + index - 1)
-            for index, other in pairs
-        ]
+    tracer.targets = tuple(
+        contrast_target(model, tracer.tape, written[index], other, len(heard.prompt) + index - 1)
+        for index, other in pairs
     )
+    return tracer
 
 
 @dataclass(frozen=True)

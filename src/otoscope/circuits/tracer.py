@@ -6,7 +6,6 @@ then, again and again, the rows of the features with most influence so far (Amei
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import asdict, dataclass
@@ -34,6 +33,7 @@ from otoscope.circuits.tape import Tape, record
 from otoscope.circuits.targets import Target, choose_targets, target_seeds
 from otoscope.dictionaries.neurons import NeuronBasis
 from otoscope.errors import ModelError, OptionError
+from otoscope.machine import free_memory
 from otoscope.models.causal_lm import LanguageModel
 from otoscope.progress import track
 from otoscope.versions import versions
@@ -91,12 +91,15 @@ class Tracer:
         sources: What writes into the stream.
         sweep: Makes rows.
         targets: What the last graph was made for.
+        text: The prompt, where it was given as text: its tokens, one by one, need not spell it again.
 
     Raises:
         OptionError: The prompt is empty or longer than the context.
         ModelError: This kind of model cannot be traced, or its weights are not finite.
         DictionaryError: The dictionary is of another model.
     """
+
+    text: str | None = None
 
     def __init__(
         self,
@@ -106,6 +109,7 @@ class Tracer:
         settings: TraceSettings | None = None,
     ) -> None:
         self.model, self.settings = model, settings or TraceSettings()
+        self.text = prompt if isinstance(prompt, str) else None
         ids = prompt_ids(model, prompt)
         self.dictionary = dictionary or NeuronBasis(model)
         self.dictionary.check(model)
@@ -213,7 +217,7 @@ class Tracer:
         nodes = min(self.settings.nodes, features)
         edges = nodes * (nodes + positions * (self.dictionary.layers + 2)) * (itemsize + 4)
         needed = min(edges, _STORE + edges) + features * itemsize
-        free = _free_memory()
+        free = free_memory()
         if needed > free:
             raise OptionError(
                 f"A graph of {nodes} features of {positions} positions takes about {needed / 1e9:.1f} GB, "
@@ -299,7 +303,7 @@ class Tracer:
 
     def _record(self, store: Store) -> dict[str, Any]:
         return {
-            "prompt": "".join(self._token_texts()),
+            "prompt": "".join(self._token_texts()) if self.text is None else self.text,
             "ids": self.ids.tolist(),
             "model": self.model.describe()
             | {"layers": self.tape.layers, "vocab": self.tape.logits.shape[-1]},
@@ -498,13 +502,3 @@ def trace(
         DictionaryError: The dictionary is of another model.
     """
     return Tracer(model, prompt, dictionary, settings).graph(targets)
-
-
-def _free_memory() -> float:
-    """Bytes of memory that are free now; unlimited where the system does not say."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:  # noqa: PTH123 - not a file of anybody's
-            return next(float(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        pages = os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
-        return float(pages * os.sysconf("SC_PAGE_SIZE")) if pages else float("inf")

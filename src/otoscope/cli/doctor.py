@@ -20,7 +20,7 @@ def doctor(*, common: Common) -> None:
     """
     from dataclasses import asdict
 
-    from otoscope.models.doctor import examine
+    from otoscope.doctor import examine
 
     checks = examine()
     if common.json:

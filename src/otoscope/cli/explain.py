@@ -77,14 +77,14 @@ def explain(
 
     info(clip)  # refuses what is no recording before a model is fetched for it
 
+    from otoscope.cli.loading import load_for
     from otoscope.dictionaries.loading import load_dictionary
-    from otoscope.models.loading import load_model
     from otoscope.monitors.monitor import Monitor
     from otoscope.studies.explain import Stages, explain_clip
     from otoscope.views.page import save_page
 
     watching = None if Without.RISK in out_of else Monitor.load(monitor) if monitor else "shipped"
-    loaded = load_model(model, common.device, common.dtype)
+    loaded = load_for("explain", model, common)
     with mended(loaded, mend) as watch:
         if watch is not None:
             raise OptionError(

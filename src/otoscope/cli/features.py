@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 features = typer.Typer(
     name="features",
     help="Learn dictionaries of features, judge and show them.\n\n"
-    "Example: otoscope features train manifest.jsonl --recipe recipes/whisper-tiny.en-decoder.yaml --out features",
+    "Example: otoscope features train manifest.jsonl --recipe whisper-tiny.en-decoder --out features",
 )
 
 
@@ -61,7 +61,12 @@ def train_command(
     *,
     out: Annotated[Path, typer.Option(metavar="DIR", help="The dictionary's folder; a begun one goes on.")],
     recipe: Annotated[
-        Path | None, typer.Option(help="A YAML file with all that follows; options here go before it.")
+        Path | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="A YAML file with all that follows, or a recipe of otoscope's such as whisper-tiny.en-decoder; "
+            "options here go before it.",
+        ),
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="An alias, a hub id or a directory; whisper-tiny.en.")
@@ -116,7 +121,8 @@ def train_command(
     Example: otoscope features train prompts/manifest.jsonl --point "decoder_blocks.*.mlp" --kind skip --out features
     """
     from otoscope.models.loading import load_model
-    from otoscope.studies.feature_training import read_recipe, recipe_of, train_features
+    from otoscope.studies.feature_recipes import read_recipe, recipe_of
+    from otoscope.studies.feature_training import train_features
 
     asked = {
         "model": model, "point": point, "kind": kind and kind.value, "width": width, "steps": steps, "k": k, "lr": lr,

@@ -93,9 +93,9 @@ def lens(
     if target:
         require_readable(recordings)  # before a model is fetched for them
 
-    from otoscope.models.loading import load_model
+    from otoscope.cli.loading import load_for
 
-    patient = load_model(model, common.device, common.dtype)
+    patient = load_for("lens", model, common, recordings)
     if fit_tuned:
         _fit(patient, recordings, fit_tuned, language, common)
         return

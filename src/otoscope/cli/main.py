@@ -13,8 +13,8 @@ import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
-DONE, BUG, REFUSED, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
-"""Exit codes: the last two are what a shell reports for SIGINT and SIGPIPE."""
+DONE, BUG, REFUSED, SIGNALLED, PIPE_CLOSED = 0, 1, 2, 128, 141
+"""Exit codes; a signal's number is added to `SIGNALLED`, as a shell reports it (Ctrl-C: 130)."""
 
 _OUTPUT_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
@@ -24,6 +24,7 @@ def run() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal that lacks a letter shows its number
             stream.reconfigure(errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue]
+    _heed_signals()
     sys.exit(main(sys.argv[1:]))
 
 
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str]) -> int:
         arguments: As on the command line, without the program's name.
 
     Returns:
-        The exit code: 0 done, 1 a bug, 2 something a person can put right, 130 interrupted.
+        The exit code: 0 done, 1 a bug, 2 something a person can put right, 130 interrupted, 143 or 129 told to end.
     """
     debug = "--debug" in arguments
     try:
@@ -44,6 +45,8 @@ def main(arguments: Sequence[str]) -> int:
             code = _invoke(arguments)
             sys.stdout.flush()
         return code
+    except _Stopped as stopped:
+        return _interrupted(debug, stopped.number)
     except KeyboardInterrupt:
         return _interrupted(debug)
     except BrokenPipeError:
@@ -92,13 +95,35 @@ def _quieten() -> None:
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
 
 
-def _interrupted(debug: bool) -> int:
+class _Stopped(KeyboardInterrupt):
+    """A signal that asks the process to end, on which it cleans up as after Ctrl-C."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+def _heed_signals() -> None:
+    """End in good order when a scheduler, a service manager or a closing terminal asks for it."""
+    if sys.platform == "win32":
+        return
+
+    def stop(number: int, _frame: object) -> NoReturn:
+        raise _Stopped(number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # `nohup` ignores SIGHUP, and it stays ignored
+            signal.signal(number, stop)
+
+
+def _interrupted(debug: bool, number: int = signal.SIGINT) -> int:
     if debug:
         _show_traceback()
     if sys.platform != "win32":
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not break the way out
+        for further in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(further, signal.SIG_IGN)  # a second one must not break the way out
     print("Interrupted; no half-written file was left behind.", file=sys.stderr)
-    return INTERRUPTED
+    return SIGNALLED + number
 
 
 def _drop_unwritten() -> None:

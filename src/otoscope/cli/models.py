@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from enum import StrEnum
+from typing import Annotated, Any
 
 import typer
 
@@ -87,13 +88,54 @@ def get_model(
         say(f"{local.name} is at {local.path}", f"from {local.source}", f"sha256 {local.sha256}")
 
 
+class Planned(StrEnum):
+    """Commands that can be planned."""
+
+    TRANSCRIBE = "transcribe"
+    EXPLAIN = "explain"
+    LENS = "lens"
+    PATCH = "patch"
+    TRACE = "trace"
+    PROBE = "probe"
+    FEATURES = "features"
+    MONITOR = "monitor"
+    MEND = "mend"
+
+
 @models.command("check")
 @with_common
-def check_model(name: Name, *, common: Common) -> None:
-    """Verify every file of a model against its SHA-256.
+def check_model(
+    name: Name,
+    *,
+    plan: Annotated[
+        Planned | None,
+        typer.Option(help="Say what this command takes with the model, whose weights need not be here."),
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="With --plan: seconds of sound, in all.")] = 30.0,
+    units: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="With --plan: features of a trace, steps of `features train`, trials of `mend search`; their defaults.",
+        ),
+    ] = None,
+    recordings: Annotated[
+        int,
+        typer.Option(
+            min=1, help="With --plan: recordings that the sound is in, each with windows of its own."
+        ),
+    ] = 1,
+    common: Common,
+) -> None:
+    """Verify every file of a model against its SHA-256; with --plan: predict the time and memory of a command.
 
     Example: otoscope models check whisper-tiny.en
+
+    Example: otoscope models check openai/whisper-large-v3 --plan trace --seconds 30
     """
+    if plan is not None:
+        _say_plan(name, plan.value, {"seconds": seconds, "units": units, "recordings": recordings}, common)
+        return
     from otoscope.models.sources import REGISTRY, locate, verify
 
     problems = verify(name if name in REGISTRY else locate(name))
@@ -105,3 +147,31 @@ def check_model(name: Name, *, common: Common) -> None:
         raise ModelError(" ".join(problems), f"Fetch it again: `otoscope models get {name} --force`.")
     if not common.json_on_stdout:
         say(f"{name} is whole.")
+
+
+def _say_plan(name: str, command: str, work: dict[str, Any], common: Common) -> None:
+    from otoscope.machine import free_memory
+    from otoscope.models.loading import load_model
+    from otoscope.planning.commands import plan
+    from otoscope.planning.machine import measured
+
+    model = load_model(name, "meta", common.dtype)
+    made = plan(model, command, measured(), batch=common.batch, **work)
+    free = free_memory()
+    if common.json:
+        write_json(made.to_dict() | {"free_bytes": free, "fits": made.peak_bytes <= free}, common.json)
+    if common.json_on_stdout:
+        return
+    rows = [
+        (s.name, f"{s.seconds:.1f} s", f"{s.flops / 1e9:.0f} GFLOP", f"{s.bytes / 1e9:.2f} GB")
+        for s in made.stages
+    ]
+    say(
+        f"{made.model}, {made.parameters / 1e6:.0f} M parameters in {made.dtype}: {made.weight_bytes / 1e9:.2f} GB of weights",
+        "",
+        *table([("stage", "time", "computing", "memory beside"), *rows]),
+        "",
+        f"`otoscope {made.command}` takes about {made.seconds:.0f} s and {made.peak_bytes / 1e9:.1f} GB at most; "
+        f"{free / 1e9:.1f} GB are free{'' if made.peak_bytes <= free else ', so it does not fit'}.",
+        *(f"Assumed: {each}." for each in made.assumptions),
+    )

@@ -47,6 +47,17 @@ def fit(
         Path | None,
         typer.Option(metavar="MANIFEST", help="Recordings to judge by later: none with their texts is used."),
     ] = None,
+    dictionary: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR|neurons",
+            help="Look at a dictionary's features, too: one of the decoder's, or the model's own neurons. The monitor needs it "
+            "wherever it runs.",
+        ),
+    ] = None,
+    point: Annotated[
+        str, typer.Option(help="Where the dictionary reads, a place of the decoder.")
+    ] = "decoder_blocks.*.mlp",
     common: Common,
 ) -> None:
     """Fit a monitor to a model, and say how good it is beside what needs no look inside.
@@ -62,7 +73,8 @@ def fit(
     from otoscope.studies.monitors import monitor_corpora
 
     recordings = [item for path in data or () for item in items(path)]
-    options = FitOptions(false_alarms, common.seed, language, None if exclude is None else str(exclude))
+    excluded = None if exclude is None else str(exclude)
+    options = FitOptions(false_alarms, common.seed, language, excluded, dictionary, point)
     loaded = require_speech(load_model(model, common.device, common.dtype))
     if not recordings:
         recordings = monitor_corpora(loaded, out.parent / f"{out.name}-data", common.seed)
@@ -124,16 +136,16 @@ def run(
 
     Example: otoscope monitor run jfk.flac --json jfk.json
     """
+    from otoscope.cli.loading import load_for
     from otoscope.corpora import items
     from otoscope.errors import AudioError
-    from otoscope.models.loading import load_model
     from otoscope.models.transcripts import DecodeOptions
     from otoscope.models.whisper import require_speech
     from otoscope.monitors.monitor import Monitor
     from otoscope.monitors.running import watch_all
 
     recordings = items(target)
-    loaded = require_speech(load_model(model, common.device, common.dtype))
+    loaded = require_speech(load_for("monitor", model, common, recordings))
     used = Monitor.shipped(loaded) if folder is None else Monitor.load(folder)
     if false_alarms is not None:
         used = used.at(false_alarms)

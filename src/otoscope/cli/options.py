@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from otoscope.cli.reporter import reporting
-from otoscope.errors import OutputError
+from otoscope.errors import OptionError, OutputError
 from otoscope.files import require_regular, require_writable
 from otoscope.progress import Silence, reporting_to
 
@@ -46,7 +46,14 @@ ZeroedComponents = Annotated[
     typer.Option(
         "--zero",
         metavar="COMPONENT",
-        help="Zero a block, or a head of it: decoder_blocks.2.mlp, decoder_blocks.2.cross_attn.3; several times.",
+        help="Zero a block, or a head of it: decoder_blocks.2.mlp, decoder_blocks.2.cross_attn.3, of a language model "
+        "blocks.9.attn.3; several times.",
+    ),
+]
+ScaledComponents = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--scale", metavar="COMPONENTxF", help="Multiply one by a factor: blocks.9.attn.3x0.5; several times."
     ),
 ]
 ChangedFeatures = Annotated[
@@ -132,6 +139,11 @@ def with_common(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def run(**values: Any) -> None:
         common = Common(**{field.name: values.pop(field.name) for field in fields(Common)})
+        if common.device == "meta":
+            raise OptionError(
+                "On the device meta there are no weights, and nothing is computed.",
+                "Leave --device out; `otoscope models check NAME --plan` tells what a command takes.",
+            )
         if common.json_path:
             require_writable(common.json_path)
         with reporting_to(Silence()) if common.quiet else reporting():

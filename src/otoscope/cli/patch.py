@@ -173,9 +173,9 @@ def patch(
         seed=common.seed,
     )
 
-    from otoscope.models.loading import load_model
+    from otoscope.cli.loading import load_for
 
-    loaded = load_model(model, common.device, common.dtype)
+    loaded = load_for("patch", model, common)
     if outcome is OutcomeName.TOKEN:
         from otoscope.patching.tokens import sweep_tokens
 

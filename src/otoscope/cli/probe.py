@@ -99,7 +99,7 @@ def probe(
     """
     require_different(common.json_path, save, figure, page, source=target)
 
-    from otoscope.corpora import items_or_texts
+    from otoscope.corpora import Item, items_or_texts
     from otoscope.figures.style import require_figure
     from otoscope.files import require_writable
     from otoscope.probes.probing import ProbeOptions, check_labels
@@ -120,11 +120,11 @@ def probe(
     }
     check_labels(recordings, label, ProbeOptions(**asked))  # before a model is fetched for them
 
-    from otoscope.models.loading import load_model
+    from otoscope.cli.loading import load_for
     from otoscope.models.transcripts import DecodeOptions
     from otoscope.probes.corpus import default_options, probe_corpus
 
-    loaded = load_model(model, common.device, common.dtype)
+    loaded = load_for("probe", model, common, [item for item in recordings if isinstance(item, Item)])
     options = default_options(
         loaded, site.value if site else None, pool=pool.value if pool else None, **asked
     )

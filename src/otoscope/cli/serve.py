@@ -29,6 +29,13 @@ def serve(
     model: Annotated[
         str, typer.Option(help="Explains what is brought in; an alias, a hub id or a directory.")
     ] = "whisper-tiny.en",
+    monitor: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="DIR",
+            help="A monitor that pages may choose, as `monitor fit` wrote it; several times, beside those in the folder.",
+        ),
+    ] = None,
     host: Host = "127.0.0.1",
     port: Port = 0,
     allow_remote: AllowRemote = False,
@@ -50,7 +57,7 @@ def serve(
 
     from otoscope.views.server_work import Setup
 
-    setup = Setup(model, common.device, common.dtype, common.batch, common.seed)
+    setup = Setup(model, common.device, common.dtype, common.batch, common.seed, tuple(monitor or ()))
     with listening(host, port) as at:
         _run(folder, setup, at, show, common)
 
@@ -64,8 +71,8 @@ def _run(folder: Path, setup: Setup, at: Listening, show: bool, common: Common) 
     from otoscope.views.server_work import Workshop
 
     token, shelf, limits = secrets.token_urlsafe(16), Shelf(folder), Limits()
+    workshop = Workshop(shelf.folder, setup)
     with Queue(limits.waiting) as queue:
-        workshop = Workshop(shelf.folder, setup)
         server = uvicorn_server(Server(shelf, workshop, queue, Gate.at(token, at.origin), limits).app)
         page = f"http://{at.address}/#key={token}"
         if common.json:

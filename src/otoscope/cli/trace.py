@@ -156,11 +156,11 @@ def trace(
 
     from otoscope.circuits.neuronpedia import write_neuronpedia
     from otoscope.circuits.tracer import Tracer, TraceSettings
+    from otoscope.cli.loading import load_for
     from otoscope.dictionaries.loading import load_dictionary
-    from otoscope.models.loading import load_model
 
-    patient = load_model(
-        model or ("smollm2-135m" if clip is None else "whisper-tiny.en"), common.device, common.dtype
+    patient = load_for(
+        "trace", model or ("smollm2-135m" if clip is None else "whisper-tiny.en"), common, units=nodes
     )
     if clip is None:
         settings = TraceSettings(nodes=nodes or 1000, batch=common.batch)

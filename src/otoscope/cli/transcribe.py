@@ -78,13 +78,13 @@ def transcribe(
         require_subtitles(out, len(recordings))
     require_readable(recordings)  # before a model is fetched for them
 
-    from otoscope.models.loading import load_model
+    from otoscope.cli.loading import load_for
     from otoscope.models.transcripts import DecodeOptions
 
     options = DecodeOptions(
         language, task.value, timestamps, previous, temperature, common.seed, max_positions, suppress
     )
-    loaded = load_model(model, common.device, common.dtype)
+    loaded = load_for("transcribe", model, common, recordings)
     with mended(loaded, mend) as watch:
         if watch is not None and timestamps:
             raise OptionError(

@@ -11,6 +11,7 @@ from pathlib import Path
 from otoscope.corpora.item import FIELDS, Item
 from otoscope.errors import ManifestError, OutputError
 from otoscope.files import atomic_write
+from otoscope.text_values import object_of
 
 MANIFEST_SUFFIXES = frozenset({".jsonl", ".json", ".ndjson"})
 
@@ -183,13 +184,12 @@ def _written(values: dict[str, object], where: str) -> Item:
 
 def _object(line: str, where: str) -> dict[str, object]:
     try:
-        values = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        return object_of(line)
+    except ValueError as error:
         why = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-        raise ManifestError(f"{where} is not JSON ({why}).", "Write one JSON object a line.") from error
-    if not isinstance(values, dict):
-        raise ManifestError(f"{where} is not a JSON object.", "Write one JSON object a line.")
-    return values
+        raise ManifestError(
+            f"{where} is not a JSON object ({why}).", "Write one JSON object a line."
+        ) from error
 
 
 def _seconds(values: dict[str, object], key: str, where: str) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from otoscope.audio import SUFFIXES
@@ -12,6 +11,7 @@ from otoscope.corpora.item import Item
 from otoscope.corpora.kaldi import read_kaldi
 from otoscope.corpora.manifest import MANIFEST_SUFFIXES, read_manifest, read_texts
 from otoscope.errors import ManifestError
+from otoscope.text_values import object_of
 
 MANIFEST = "manifest.jsonl"
 """The manifest of a folder that has one."""
@@ -65,10 +65,10 @@ def _holds_texts(target: Path) -> bool:
     with target.open("rb") as file:
         first = next((line for line in file if line.strip()), b"")
     try:
-        values = json.loads(first)
-    except (ValueError, RecursionError):
+        values = object_of(first)
+    except ValueError:
         return False  # read_manifest tells what is wrong with it
-    return isinstance(values, dict) and "text" in values and "audio_filepath" not in values
+    return "text" in values and "audio_filepath" not in values
 
 
 def _in_folder(folder: Path) -> list[Item]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from fnmatch import fnmatch
@@ -14,6 +13,7 @@ from otoscope.errors import DictionaryError, OutputError
 from otoscope.files import atomic_write
 from otoscope.models.hub import is_hub_id
 from otoscope.progress import notice
+from otoscope.text_values import object_in
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -135,10 +135,9 @@ def _plain(text: str) -> str:
 
 def _json(path: Path) -> dict[str, Any] | None:
     try:
-        told = json.loads(path.read_text("utf-8"))
+        return object_in(path)
     except (OSError, ValueError):
         return None
-    return told if isinstance(told, dict) else None
 
 
 def push(folder: Path | str, repo: str, *, private: bool = True, api: HfApi | None = None) -> str:

@@ -5,142 +5,14 @@ Layers, heads, features and positions are 0-based. Times are seconds from the st
 
 from __future__ import annotations
 
-import re
 import shlex
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
-from otoscope.documents.base import Array, Document, Part, Probability, Seconds, Text
+from otoscope.documents.base import Array, Document, Index, Part, Probability, Seconds, Text
+from otoscope.documents.changes import ComponentChange, FeatureChange, Span, spell_span
 from otoscope.documents.explain import LogitLens, ModelInfo, TranscriptInfo
-from otoscope.errors import OptionError
-
-_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
-_TIME = r"\d+(?:\.\d+)?"
-_FEATURE = re.compile(rf"(encoder|decoder):(\d+):(\d+)([=x])({_NUMBER})(?:@([\d.,-]+))?")
-_SPAN = re.compile(rf"({_TIME})-({_TIME})")
-_COMPONENT = re.compile(r"(encoder|decoder)_blocks\.(\d+)\.(self_attn|cross_attn|attn|mlp)(?:\.(\d+))?")
-
-
-class FeatureChange(NamedTuple):
-    """One feature and what becomes of it; spelled `encoder:3:604=0`, `decoder:2:17x2`, `encoder:3:604=0@1.2-1.8`.
-
-    Attributes:
-        stack: `encoder` or `decoder`.
-        layer: Layer that it reads at.
-        feature: Its number.
-        op: `set` to a value (`=`), or `scale` by a factor (`x`).
-        value: The value or factor.
-        spans: Of the encoder, where in the sound; empty: everywhere.
-        positions: Of the decoder, positions with the prompt included; empty: all, and those still to be written.
-    """
-
-    stack: Literal["encoder", "decoder"]
-    layer: int
-    feature: int
-    op: Literal["set", "scale"]
-    value: float
-    spans: tuple[tuple[float, float], ...] = ()
-    positions: tuple[int, ...] = ()
-
-    @classmethod
-    def parse(cls, text: str) -> FeatureChange:
-        """Read the spelling.
-
-        Raises:
-            OptionError: It is none.
-        """
-        found = _FEATURE.fullmatch(text)
-        if not found:
-            raise OptionError(
-                f"{text!r} names no change of a feature.",
-                "Write STACK:LAYER:FEATURE=VALUE, or xFACTOR, such as encoder:3:604=0 or decoder:2:17x2@5.",
-            )
-        stack, layer, feature, op, value, place = found.groups()
-        where: dict[str, tuple] = {}
-        if place and stack == "encoder":
-            where["spans"] = tuple(parse_span(part) for part in place.split(","))
-        elif place:
-            where["positions"] = _positions(text, place)
-        how = "set" if op == "=" else "scale"
-        return cls(stack, int(layer), int(feature), how, float(value), **where)  # type: ignore[arg-type]
-
-    def __str__(self) -> str:
-        """The spelling."""
-        place = ",".join([*map(spell_span, self.spans), *map(str, self.positions)])
-        sign = "=" if self.op == "set" else "x"
-        return f"{self.stack}:{self.layer}:{self.feature}{sign}{self.value:.10g}" + (
-            f"@{place}" if place else ""
-        )
-
-
-class ZeroedComponent(NamedTuple):
-    """An attention block, one of its heads, or an MLP; spelled `decoder_blocks.2.cross_attn.3`, the head last."""
-
-    stack: Literal["encoder", "decoder"]
-    layer: int
-    part: str
-    head: int | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> ZeroedComponent:
-        """Read the spelling.
-
-        Raises:
-            OptionError: It is none.
-        """
-        found = _COMPONENT.fullmatch(text)
-        if not found or (found[4] is not None and found[3] == "mlp"):
-            raise OptionError(
-                f"{text!r} names no component.",
-                "Name a block or a head of it, such as decoder_blocks.2.mlp or decoder_blocks.2.cross_attn.3.",
-            )
-        return cls(found[1], int(found[2]), found[3], None if found[4] is None else int(found[4]))  # type: ignore[arg-type]
-
-    def __str__(self) -> str:
-        """The spelling."""
-        return f"{self.stack}_blocks.{self.layer}.{self.part}" + (
-            "" if self.head is None else f".{self.head}"
-        )
-
-
-def parse_span(text: str) -> tuple[float, float]:
-    """`1.2-1.8`, in seconds.
-
-    Raises:
-        OptionError: It is no span, or an empty one.
-    """
-    found = _SPAN.fullmatch(text)
-    if not found or float(found[1]) >= float(found[2]):
-        raise OptionError(f"{text!r} is no span of time.", "Write begin and end in seconds, such as 1.2-1.8.")
-    return float(found[1]), float(found[2])
-
-
-def spell_span(span: tuple[float, float]) -> str:
-    """`1.2-1.8`, to a tenth of a millisecond."""
-    return "-".join(f"{round(t, 4):.4f}".rstrip("0").rstrip(".") for t in span)
-
-
-def _positions(text: str, place: str) -> tuple[int, ...]:
-    parts = place.split(",")
-    if not all(part.isdigit() for part in parts):
-        raise OptionError(
-            f"{text!r} names a place that the decoder does not have.",
-            "Name positions of its text, the prompt included, such as @5 or @5,6.",
-        )
-    return tuple(map(int, parts))
-
-
-def _span_of(given: object) -> object:
-    return parse_span(given) if isinstance(given, str) else given
-
-
-def _spelled_span(span: tuple[float, float]) -> tuple[float, float]:
-    return parse_span(spell_span(span))  # what is run is what the command line says
-
-
-Span = Annotated[tuple[Seconds, Seconds], BeforeValidator(_span_of), AfterValidator(_spelled_span)]
-"""Begin and end in seconds, to a tenth of a millisecond."""
 
 
 class Intervention(Part):
@@ -148,9 +20,11 @@ class Intervention(Part):
 
     Attributes:
         silence: Spans of the sound that are silenced, before the spectrogram is made.
-        zero: Attention blocks, single heads and MLPs whose output is set to zero: `decoder_blocks.2.cross_attn.3`.
+        zero: Attention blocks, single heads and MLPs whose output is set to zero: `decoder_blocks.2.cross_attn.3`, of a language
+            model `blocks.9.attn.3`.
+        scale: The same, multiplied by a factor: `blocks.9.attn.3x0.5`.
         features: Features that are set or scaled: `encoder:3:604=0`; several of one concept are a supernode.
-        dictionary: What features of the decoder are: a folder, or `neurons`, the model's own.
+        dictionary: What features of the stack that writes are: a folder, or `neurons`, the model's own.
         encoder_dictionary: The same of the encoder.
 
     Raises:
@@ -161,6 +35,7 @@ class Intervention(Part):
 
     silence: tuple[Span, ...] = ()
     zero: tuple[Text, ...] = ()
+    scale: tuple[Text, ...] = ()
     features: tuple[Text, ...] = ()
     dictionary: Text = "neurons"
     encoder_dictionary: Text = "neurons"
@@ -173,11 +48,11 @@ class Intervention(Part):
 
     def __bool__(self) -> bool:
         """Whether anything is changed."""
-        return bool(self.silence or self.zero or self.features)
+        return bool(self.silence or self.zero or self.scale or self.features)
 
-    def components(self) -> list[ZeroedComponent]:
-        """What is zeroed."""
-        return [ZeroedComponent.parse(text) for text in self.zero]
+    def components(self) -> list[ComponentChange]:
+        """What is zeroed and scaled."""
+        return [*map(ComponentChange.parse, self.zero), *map(ComponentChange.parse_scaled, self.scale)]
 
     def changes(self) -> list[FeatureChange]:
         """Changes of features."""
@@ -200,6 +75,7 @@ class Intervention(Part):
         for name, values in (
             ("--silence", map(spell_span, self.silence)),
             ("--zero", self.zero),
+            ("--scale", self.scale),
             ("--feature", self.features),
         ):
             for value in values:
@@ -229,6 +105,15 @@ class Written(Part):
     risk: RiskInfo | None = None  # where a monitor is known for the model
 
 
+class NextToken(Part):
+    """A token that may follow a prompt: its probability as the model is, and changed."""
+
+    id: Index
+    text: Text
+    before: Probability
+    after: Probability
+
+
 class WordChange(Part):
     """A run of words that stayed, or were replaced, added or taken away."""
 
@@ -252,15 +137,18 @@ class Outcome(Document):
     """A text before and after an intervention, beside the same done elsewhere at random.
 
     `change` is (tokens): log p(token | changed) - log p(token) in nats, of the tokens that were written before, given to the
-    decoder. `python` and `command` do the same again.
+    stack that writes. `python` and `command` do the same again. What a language model continues is a `prompt`; then there is no
+    recording, and `next_tokens` are the most probable ones after it on either side, the likeliest before first.
     """
 
     kind: Literal["intervention"] = "intervention"
     version: Literal[1] = 1
     title: Text
-    file: Text
+    file: Text = ""
     offset: Seconds = 0.0
-    duration: Seconds
+    duration: Seconds = 0.0
+    prompt: Text | None = None
+    next_tokens: list[NextToken] = Field(default_factory=list)
     model: ModelInfo
     intervention: Intervention
     before: Written
@@ -288,8 +176,9 @@ class Outcome(Document):
     def summary(self) -> str:
         """A few lines of plain text: before, after, risk and control."""
         before, after = self.before, self.after
+        wrote = "wrote" if self.prompt is None else "continued"
         lines = [
-            f"{self.model.name} wrote: {before.transcript.text.strip() or '(nothing)'}",
+            f"{self.model.name} {wrote}: {before.transcript.text.strip() or '(nothing)'}",
             f"changed: {after.transcript.text.strip() or '(nothing)'}"
             if self.changed
             else "changed: the same text",
@@ -298,6 +187,11 @@ class Outcome(Document):
         if before.risk and after.risk:
             lines.append(
                 f"Risk {before.risk.text:.2f} before, {after.risk.text:.2f} after (alarm from {before.risk.threshold:.2f})."
+            )
+        if self.next_tokens:
+            first = self.next_tokens[0]
+            lines.append(
+                f"After the prompt p({first.text!r}) goes from {first.before:.3f} to {first.after:.3f}."
             )
         return "\n".join([*lines, self.control_line()])
 
@@ -313,22 +207,29 @@ class Outcome(Document):
         )
 
 
-def python_line(model: str, clip: str, intervention: Intervention, how: dict[str, object]) -> str:
+def python_line(
+    model: str, source: str, intervention: Intervention, how: dict[str, object], *, of_prompt: bool = False
+) -> str:
     """Python that does it again.
 
     Args:
         model: Name that `load_model` takes.
-        clip: The recording's path.
+        source: The recording's path, or the prompt.
         intervention: What is changed.
-        how: Further arguments of `intervene` that are not their default.
+        how: Further arguments that are not their default.
+        of_prompt: Whether `source` is a prompt.
     """
+    door = "intervene_prompt" if of_prompt else "intervene"
     more = "".join(f", {name}={value!r}" for name, value in how.items())
-    return f"import otoscope as oto; outcome = oto.intervene(oto.load_model({model!r}), {clip!r}, oto.{intervention!r}{more})"
+    return f"import otoscope as oto; outcome = oto.{door}(oto.load_model({model!r}), {source!r}, oto.{intervention!r}{more})"
 
 
-def command_line(model: str, clip: str, intervention: Intervention, how: dict[str, object]) -> str:
+def command_line(
+    model: str, source: str, intervention: Intervention, how: dict[str, object], *, of_prompt: bool = False
+) -> str:
     """The command that does it again; see `python_line`."""
-    words = ["otoscope", "intervene", clip, "--model", model, *intervention.options()]
+    what = ["--prompt", source] if of_prompt else [source]
+    words = ["otoscope", "intervene", *what, "--model", model, *intervention.options()]
     for name, value in how.items():
         words += [f"--{name.replace('_', '-')}", str(value)]
     return shlex.join(words)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pkgutil
 from functools import cache
 from importlib import import_module
@@ -13,6 +12,7 @@ from pydantic import ValidationError
 import otoscope.documents
 from otoscope.documents.base import Document
 from otoscope.errors import DocumentError
+from otoscope.text_values import object_of
 
 _NEWER = "Make it again, or use the version of otoscope that made it."
 
@@ -48,12 +48,9 @@ def parse_values(text: str | bytes) -> dict[str, Any]:
         DocumentError: It is no JSON object.
     """
     try:
-        data = json.loads(text)
-    except (ValueError, RecursionError):
-        data = None
-    if not isinstance(data, dict):
-        raise DocumentError("The document is no JSON object.", "Make it again.")
-    return data
+        return object_of(text)
+    except ValueError:
+        raise DocumentError("The document is no JSON object.", "Make it again.") from None
 
 
 def document_of(data: Any) -> Document:

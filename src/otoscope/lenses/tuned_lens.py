@@ -25,13 +25,14 @@ import torch
 from otoscope.audio import Clip
 from otoscope.corpora import Item
 from otoscope.errors import AudioError, ModelError, OptionError
-from otoscope.files import atomic_write, output_error
+from otoscope.files import atomic_folder, atomic_write
 from otoscope.lenses.listening import first_window, read_again, write
 from otoscope.models.causal_lm import LanguageModel
 from otoscope.models.hearing import listen
 from otoscope.models.transcripts import DecodeOptions
 from otoscope.models.whisper import SpeechModel
 from otoscope.progress import notice, track
+from otoscope.text_values import object_in
 from otoscope.versions import versions
 
 if TYPE_CHECKING:
@@ -82,6 +83,11 @@ class Translators:
     change: Tensor
     bias: Tensor
 
+    def __post_init__(self) -> None:
+        layers, width = self.bias.shape
+        if tuple(self.change.shape) != (layers, width, width):
+            raise ValueError(f"translators of shapes {tuple(self.change.shape)} and {layers, width}")
+
     def __call__(self, layer: int, residual: Tensor) -> Tensor:
         """The stream `(..., d_model)` of a layer, translated; same precision and device."""
         change, bias = (x[layer].to(residual) for x in (self.change, self.bias))
@@ -110,12 +116,17 @@ class TunedLens:
         """Translate one residual stream a layer, `(..., d_model)`; what it gives goes where the plain streams would.
 
         Raises:
-            OptionError: The lens has no such stack.
+            OptionError: The lens has no such stack, or is for one of other layers.
         """
         if stack not in self.stacks:
             raise OptionError(
                 f"This tuned lens has no translators for the {stack}.",
                 f"It has some for: {', '.join(self.stacks)}.",
+            )
+        layers, width = self.stacks[stack].bias.shape
+        if len(residuals) != layers or any(residual.shape[-1] != width for residual in residuals):
+            raise OptionError(
+                f"This tuned lens is for {layers} layers of {width} dimensions.", "Train one for this model."
             )
         return [self.stacks[stack](layer, residual) for layer, residual in enumerate(residuals)]
 
@@ -138,11 +149,6 @@ class TunedLens:
         """
         from safetensors.torch import save
 
-        folder = Path(folder)
-        try:
-            folder.mkdir(exist_ok=True)
-        except OSError as error:
-            raise output_error(folder, error) from error
         tensors = {
             f"{stack}.{name}": getattr(maps, name).contiguous()
             for stack, maps in self.stacks.items()
@@ -150,10 +156,11 @@ class TunedLens:
         }
         data = save(tensors)
         header = self.header() | {"sha256": hashlib.sha256(data).hexdigest()}
-        with atomic_write(folder / _TENSORS, "wb") as file:
-            file.write(data)
-        with atomic_write(folder / _HEADER) as file:
-            json.dump(header, file, indent=1, allow_nan=False)
+        with atomic_folder(folder, last=_HEADER) as begun:
+            with atomic_write(begun / _TENSORS, "wb") as file:
+                file.write(data)
+            with atomic_write(begun / _HEADER) as file:
+                json.dump(header, file, indent=1, allow_nan=False)
 
     @classmethod
     def load(cls, folder: Path | str, model: Model) -> TunedLens:
@@ -162,36 +169,34 @@ class TunedLens:
         Raises:
             ModelError: It cannot be read, is damaged, or belongs to another model.
         """
-        header, tensors = _read_files(Path(folder))
+        lens = _read(Path(folder))
         own = fingerprint(model)
-        if header["model"]["sha256"] != own["sha256"]:
+        if lens.model["sha256"] != own["sha256"]:
             raise ModelError(
-                f"The tuned lens in {folder} belongs to {header['model']['name']}, not to {own['name']}.",
+                f"The tuned lens in {folder} belongs to {lens.model['name']}, not to {own['name']}.",
                 "Train one for this model with `otoscope lens MANIFEST --fit-tuned DIR`.",
             )
-        stacks = {
-            stack: Translators(tensors[f"{stack}.change"], tensors[f"{stack}.bias"])
-            for stack in header["stacks"]
-        }
-        return cls(
-            stacks,
-            header["model"],
-            TunedSettings(**header["settings"]),
-            header["measured"],
-            header["versions"],
-        )
+        return lens
 
 
-def _read_files(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read(folder: Path) -> TunedLens:
+    from safetensors import SafetensorError
     from safetensors.torch import load
 
     try:
-        header = json.loads((folder / _HEADER).read_text("utf-8"))
+        header = object_in(folder / _HEADER)
         data = (folder / _TENSORS).read_bytes()
         if header["format"] != FORMAT or hashlib.sha256(data).hexdigest() != header["sha256"]:
             raise ValueError("its two files do not go together, or are of another version")
-        return header, load(data)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        tensors = load(data)
+        stacks = {
+            str(stack): Translators(tensors[f"{stack}.change"], tensors[f"{stack}.bias"])
+            for stack in dict(header["stacks"])
+        }
+        settings = TunedSettings(**header["settings"])
+        model = {name: str(header["model"][name]) for name in ("name", "sha256")}
+        return TunedLens(stacks, model, settings, dict(header["measured"]), dict(header["versions"]))
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         why = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise ModelError(
             f"There is no usable tuned lens in {folder}: {why}.",

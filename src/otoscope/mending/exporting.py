@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +15,7 @@ import torch
 from otoscope.activations import Edit
 from otoscope.audio import Clip
 from otoscope.errors import ModelError, OptionError
-from otoscope.files import atomic_write, output_error
+from otoscope.files import atomic_folder, atomic_write
 from otoscope.mending.applying import emptiable, repaired, swapped
 from otoscope.mending.baking import Baked, bake
 from otoscope.mending.repair import Repair, facts_of, require_empty
@@ -110,7 +108,7 @@ def export_transformers(model: SpeechModel, repair: Repair, folder: Path | str) 
             "Export a repair that always acts; use this one with --mend, or with HallucinationMonitor.",
         )
     baked = bake(model, repair)
-    with _new_folder(folder) as place:
+    with atomic_folder(require_empty(folder)) as place:
         with swapped(model, baked.weights), emptiable(model) if repair.may_be_empty else nullcontext():
             model.hf.save_pretrained(place)
         model.processor.save_pretrained(place)
@@ -136,28 +134,6 @@ def _save_rest(place: Path, repair: Repair, baked: Baked) -> tuple[str, ...]:
     with atomic_write(place / PROCESSOR) as file:
         file.write(text)
     return tuple(told)
-
-
-@contextmanager
-def _new_folder(folder: Path | str) -> Iterator[Path]:
-    """A temporary neighbour that takes the folder's name when the block succeeds."""
-    folder = require_empty(folder)
-    try:
-        temporary = Path(
-            tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.resolve().parent)
-        )
-    except OSError as error:
-        raise output_error(folder, error) from error
-    try:
-        yield temporary
-        temporary.chmod(0o755)
-        if folder.exists():
-            folder.rmdir()
-        temporary.replace(folder)
-    except OSError as error:
-        raise output_error(folder, error) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 # CTranslate2 ------------------------------------------------------------------------------------------------------------
@@ -205,7 +181,7 @@ def export_ctranslate2(checkpoint: Path | str, folder: Path | str, precision: st
     checkpoint = Path(checkpoint)
     if precision not in PRECISIONS:
         raise OptionError(f"There is no precision {precision!r}.", f"Choose one of: {', '.join(PRECISIONS)}.")
-    with _new_folder(folder) as place:
+    with atomic_folder(require_empty(folder)) as place:
         converter = converters.TransformersConverter(str(checkpoint), copy_files=list(_COPIED))
         converter.convert(str(place), quantization=precision, force=True)
     return Path(folder)

@@ -1,7 +1,8 @@
 """What a model is taught by: recordings that the encoder has heard once, and the text that ought to be written.
 
 After Calm-Whisper (arXiv 2505.12969): nothing for sounds without speech. Beyond it: for speech what the model writes itself where
-that is right, so that nothing new is learnt there; and for what makes it loop its own text up to the loop.
+that is about right, so that nothing new is learnt there, the small mistakes included: a repair that corrects them in one language
+pays in another. And for what makes it loop its own text up to the loop.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from otoscope.models.whisper import SpeechModel
 
 Kind = Literal["sound", "speech", "repeat", "untold"]
+
+ABOUT_RIGHT = 0.34
+"""Word error rate up to which speech teaches the model to go on as it does."""
 
 MEMORY = 4.0
 """Gigabytes that encoder outputs may take in memory."""
@@ -173,7 +177,8 @@ def lessons_of(
     breaker: Breaker | None = None,
     batch: int | None = None,
 ) -> list[Lesson]:
-    """What ought to be written for each recording; speech that the untouched model gets wrong teaches nothing and is left out.
+    """What ought to be written for each recording; speech that the untouched model gets wrong teaches nothing
+    and is left out.
 
     Args:
         model: The untouched recogniser.
@@ -205,7 +210,8 @@ def _target(
             return until_loop(decoded.ids, breaker)
         return decoded.ids if decoded.finished else None  # a cut text would teach to stop mid-sentence
     rates = error_rates([heard.item.text or ""], [text], heard.language)
-    return decoded.ids if rates.wer == 0 and decoded.finished else None
+    right = rates.wer is not None and rates.wer <= ABOUT_RIGHT and not is_loop(text, language=heard.language)
+    return decoded.ids if right and decoded.finished else None
 
 
 def until_loop(ids: Sequence[int], breaker: Breaker) -> list[int]:

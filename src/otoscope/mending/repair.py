@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from otoscope.activations import Edit, load_edits, save_edits
 from otoscope.errors import EditError, OptionError, OutputError
-from otoscope.files import atomic_write, output_error
+from otoscope.files import atomic_folder, atomic_write
 from otoscope.mending.breaker import Breaker
 from otoscope.mending.features import FeatureGate
 from otoscope.showing import Shows
+from otoscope.text_values import object_in
 from otoscope.versions import versions
 
 if TYPE_CHECKING:
@@ -153,16 +154,13 @@ class Repair(Shows):
         from safetensors.torch import save
 
         folder = Path(folder)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise output_error(folder, error) from error
-        save_edits(self.edits, folder / _EDITS)
-        with atomic_write(folder / _WEIGHTS, "wb") as file:
-            file.write(save({name: value.contiguous() for name, value in self.weights.items()}))
         told = {"format": _FORMAT, **self.to_dict(), "versions": versions()}
-        with atomic_write(folder / DESCRIPTION) as file:  # last: a folder that has it is whole
-            json.dump(told, file, indent=1, allow_nan=False)
+        with atomic_folder(folder, last=DESCRIPTION) as begun:
+            save_edits(self.edits, begun / _EDITS)
+            with atomic_write(begun / _WEIGHTS, "wb") as file:
+                file.write(save({name: value.contiguous() for name, value in self.weights.items()}))
+            with atomic_write(begun / DESCRIPTION) as file:
+                json.dump(told, file, indent=1, allow_nan=False)
         return folder
 
 
@@ -183,7 +181,7 @@ def load_repair(folder: Path | str) -> Repair:
 
     folder = Path(folder)
     try:
-        told = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        told = object_in(folder / DESCRIPTION)
         if told["format"] != _FORMAT:
             raise OptionError(
                 f"{folder} holds a repair of format {told['format']}, this otoscope reads {_FORMAT}.",

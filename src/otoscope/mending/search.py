@@ -197,7 +197,7 @@ def search_repair(
     }
     with Run.opened(out, KIND, settings) as run:
         bench = _Bench.of(model, corpus, options, start, batch)
-        study = _study(optuna, run.path / _LOG, options)
+        study = _study(optuna, run.path / _LOG)
         _run_trials(optuna, study, bench, options)
         trials = _trials(study)
         front = pareto_front([trial for trial in trials if trial.whole])
@@ -249,21 +249,41 @@ def _optuna() -> Any:
     return optuna
 
 
-def _study(optuna: Any, log: Path, options: SearchOptions) -> Any:
-    """The search in its journal, a text of JSON lines."""
+class _HeldByRun:
+    """The journal's lock. Its own would outlive a killed process; a run lets no second process into its directory anyway."""
+
+    def acquire(self) -> bool:
+        return True
+
+    def release(self) -> None:
+        pass
+
+
+def _study(optuna: Any, log: Path) -> Any:
+    """The search in its journal, a text of JSON lines; what a killed process left half-done is put right."""
+    _cut_half_line(log)
     journal = importlib.import_module("optuna.storages.journal")
-    storage = optuna.storages.JournalStorage(journal.JournalFileBackend(str(log)))
+    storage = optuna.storages.JournalStorage(journal.JournalFileBackend(str(log), _HeldByRun()))
     study = optuna.create_study(
         storage=storage, study_name="repair", directions=["minimize"] * 3, load_if_exists=True
     )
-    # A sampler that goes on must not propose again what it proposed first.
-    study.sampler = optuna.samplers.TPESampler(seed=options.seed + len(study.trials))
+    for begun in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
+        study.tell(begun.number, state=optuna.trial.TrialState.FAIL)
     return study
+
+
+def _cut_half_line(log: Path) -> None:
+    """Take away the end of a journal that a full disk or a crash cut off: one line more after it, and it could not be read."""
+    text = log.read_bytes() if log.exists() else b""
+    whole = text.rfind(b"\n") + 1
+    if whole < len(text):
+        with log.open("r+b") as file:
+            file.truncate(whole)
 
 
 def _run_trials(optuna: Any, study: Any, bench: _Bench, options: SearchOptions) -> None:
     done = len(_finished(study))
-    if not study.trials:
+    if not done and not study.get_trials(states=(optuna.trial.TrialState.WAITING,)):
         study.enqueue_trial(_nothing(options))  # so that the front begins with what costs nothing
     notice(
         f"{options.trials} trials ({done} done) of {len(bench.heard)} recordings: {', '.join(options.parts)}; "
@@ -271,7 +291,9 @@ def _run_trials(optuna: Any, study: Any, bench: _Bench, options: SearchOptions) 
     )
     with track("Searching", options.trials, "trials") as task:
         task.advance(min(done, options.trials))
-        for _ in range(max(0, options.trials - done)):
+        for number in range(done, options.trials):
+            # By the trial's number: a search that goes on proposes what it would have proposed without a stop.
+            study.sampler = optuna.samplers.TPESampler(seed=options.seed + number)
             study.optimize(bench.objective, n_trials=1)
             task.advance()
 

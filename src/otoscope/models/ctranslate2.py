@@ -8,7 +8,6 @@ serialisation code of CTranslate2 4 (`ctranslate2/specs/model_spec.py`).
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import struct
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from otoscope.errors import ModelError
+from otoscope.text_values import object_in
 
 if TYPE_CHECKING:
     import torch
@@ -363,12 +363,10 @@ def _take_stacked(
 
 def _read_settings(path: Path) -> dict[str, Any]:
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(settings, dict):
-            raise ValueError("it is no JSON object")
+        settings = object_in(path)
         for key in ("suppress_ids", "suppress_ids_begin", "alignment_heads"):
             _require_integers(key, settings.get(key))
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise ModelError(
             f"{path} cannot be used: {str(error)[:200]}.",
             "Put the config.json that ct2-transformers-converter wrote beside model.bin.",
@@ -377,8 +375,8 @@ def _read_settings(path: Path) -> dict[str, Any]:
 
 
 def _require_integers(key: str, values: Any) -> None:
-    flat = values if key != "alignment_heads" else [number for pair in values or [] for number in pair]
-    if flat is not None and not (isinstance(flat, list) and all(type(number) is int for number in flat)):
+    rows = values if key == "alignment_heads" and isinstance(values, list) else [values or []]
+    if not all(isinstance(row, list) and all(type(number) is int for number in row) for row in rows):
         raise ValueError(f"{key} is no list of whole numbers")
 
 

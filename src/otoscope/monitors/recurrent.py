@@ -11,6 +11,9 @@ import torch
 HIDDEN = 24
 """Units."""
 
+MEMBERS = 3
+"""Groups of units that are fitted from different starts; their logits are averaged, which varies less than one of them."""
+
 EPOCHS, BATCH, RATE, DECAY, DROPOUT = 60, 32, 3e-3, 1e-3, 0.2
 
 
@@ -108,14 +111,42 @@ def fit_recurrent(
         y[i, : len(steps)] = torch.from_numpy(wanted).float()
     told = ~y.isnan()
     share = told / told.sum(dim=1, keepdim=True).clamp_min(1) * torch.from_numpy(weights).float()[:, None]
+    members = []
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        unit = torch.nn.GRU(every.shape[1], HIDDEN, batch_first=True)
-        out = torch.nn.Linear(HIDDEN, y.shape[2])
-        _train(unit, out, x, torch.nan_to_num(y), share)
-    parameters = (*unit.parameters(), *out.parameters())  # in the order of the attributes
-    arrays = [parameter.detach().double().numpy() for parameter in parameters]
-    return Recurrent(mean, scale, *arrays)
+        for member in range(MEMBERS):
+            torch.manual_seed(MEMBERS * seed + member)
+            unit = torch.nn.GRU(every.shape[1], HIDDEN, batch_first=True)
+            out = torch.nn.Linear(HIDDEN, y.shape[2])
+            _train(unit, out, x, torch.nan_to_num(y), share)
+            parameters = (*unit.parameters(), *out.parameters())  # in the order of the attributes
+            arrays = [parameter.detach().double().numpy() for parameter in parameters]
+            members.append(Recurrent(mean, scale, *arrays))
+    return joined(members)
+
+
+def joined(members: Sequence[Recurrent]) -> Recurrent:
+    """Several heads of the same inputs as one, whose logits are the mean of theirs."""
+    count, n = len(members), members[0].hidden
+
+    def by_gate(name: str) -> np.ndarray:
+        """Rows (gate, member, unit), as the gates of all members lie side by side: `(3 * count * n, ...)`."""
+        stacked = np.stack([getattr(member, name) for member in members])
+        split = stacked.reshape(count, 3, n, *stacked.shape[2:])
+        return split.swapaxes(0, 1).reshape(3 * count * n, *stacked.shape[2:])
+
+    w_hidden = np.zeros((3, count, n, count, n))
+    for i, member in enumerate(members):
+        w_hidden[:, i, :, i] = member.w_hidden.reshape(3, n, n)
+    return Recurrent(
+        members[0].mean,
+        members[0].scale,
+        by_gate("w_in"),
+        w_hidden.reshape(3 * count * n, count * n),
+        by_gate("b_in"),
+        by_gate("b_hidden"),
+        np.concatenate([member.w_out for member in members], axis=1) / count,
+        np.mean([member.b_out for member in members], axis=0),
+    )
 
 
 def _train(

@@ -7,7 +7,8 @@ A step is one choice of a token, the end token included. Steps may come one by o
 - `rate`: tokens so far against seconds of sound; `silence`: log-odds of the no-speech token, the same at every step.
 - `echo`: how many of the last tokens repeat, one by one, those a fixed distance before them; `copies`: how often that distance
   goes into them; `rounds`: the longest echo so far among those of at least four rounds (five copies); `fresh`: different tokens
-  among the last 32. All but `fresh` are logarithms, of one more.
+  among the last 32; `long`: tokens so far; `stale`: how many of their trigrams stood in the text before. All but `fresh` are
+  logarithms, of one more.
 - Cross-attention of the alignment heads, averaged over them: `spread`, its entropy; `peak`, its largest weight; `reach`, its
   centre, as a share of the sound; `step`, how far that moved; `behind`, how far it lies behind the furthest so far;
   `again`, the share that falls on frames which were attended to before; `beyond`, the share beyond the sound, on the padding.
@@ -23,7 +24,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from otoscope.outcomes import MANY_REPEATS
 
 TOKEN_SIGNALS = ("sure", "sure_mean", "sure_least", "rate", "silence")
-TEXT_SIGNALS = ("echo", "copies", "rounds", "fresh")
+TEXT_SIGNALS = ("echo", "copies", "rounds", "fresh", "long", "stale")
 ATTENTION_SIGNALS = ("spread", "peak", "reach", "step", "behind", "again", "beyond")
 SIGNALS = (*TOKEN_SIGNALS, *TEXT_SIGNALS, *ATTENTION_SIGNALS)
 """Names of the columns that `Track.advance` gives, in order."""
@@ -36,6 +37,7 @@ _ROUNDS = MANY_REPEATS - 1
 _RECENT = 8  # steps
 _PERIODS = np.arange(1, LONGEST_PERIOD + 1)
 _WINDOW = 32  # tokens
+_NOTHING = (0.0, 0.0, 0.0, 1.0, 0.0, 0.0)  # of an empty text nothing repeats, and all is fresh
 
 
 @dataclass(eq=False)
@@ -57,6 +59,8 @@ class Track:
     _recent: list[float] = field(default_factory=list)
     _echoes: np.ndarray = field(default_factory=lambda: np.zeros(LONGEST_PERIOD, dtype=np.int64))
     _rounds: int = 0
+    _trigrams: set[tuple[int, ...]] = field(default_factory=set)
+    _stale: int = 0
     _centre: float = 0.0
     _furthest: float = 0.0
     _attended: np.ndarray | None = None
@@ -95,9 +99,7 @@ class Track:
 
         Over each distance, an echo is how many tokens up to a step equal the one so far before them.
         """
-        start = np.tile(
-            np.array([[0.0], [0.0], [0.0], [1.0]]), count - len(written)
-        )  # nothing repeats, all is fresh
+        start = np.tile(np.array(_NOTHING)[:, None], count - len(written))
         if not written:
             return list(start)
         unknown = [-1] * (LONGEST_PERIOD - len(self.tokens))  # equal to no token
@@ -118,10 +120,19 @@ class Track:
                 np.log1p((echoes / _PERIODS).max(axis=1)),
                 np.log1p(rounds),
                 np.array([len(set(tokens)) / len(tokens) for tokens in recent]),
+                np.log1p(np.array(ends)),
+                np.log1p([self._stale_by(end) for end in ends]),
             ]
         )
         self._echoes, self._rounds = echoes[-1], int(rounds[-1])
         return list(np.concatenate([start, told], axis=1))
+
+    def _stale_by(self, end: int) -> int:
+        """Trigrams that had been written before, once the token before `end` is; to be called for each end in turn."""
+        trigram = tuple(self.tokens[max(end - 3, 0) : end])
+        self._stale += trigram in self._trigrams
+        self._trigrams.add(trigram)
+        return self._stale
 
     def _attention(self, attention: np.ndarray) -> np.ndarray:
         """`(step, 7)` of attention `(step, frame)`."""

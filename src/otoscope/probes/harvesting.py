@@ -272,23 +272,19 @@ def _say_size(
     if not missing:
         notice(f"The activations are there already: {path}.")
         return
-    size = len(items) * _bytes(
-        model, replace(pools, encoder=tuple(p for p in pools.encoder if p != "frames"))
-    )
+    size = len(items) * _bytes(model, sum(pool != "frames" for pool in pools.encoder), len(pools.decoder))
     if "frames" in pools.encoder:
         seconds = sum(item.duration or 30.0 for item in items)
-        size += 50 * seconds * _bytes(model, Pools(("frames",)))
+        size += 50 * seconds * _bytes(model, 1, 0)
     where = "; name a place with --store to choose another" if default else ""
     notice(f"Activations take about {max(1, round(size / 2**20))} MiB in {path}{where}.")
 
 
-def _bytes(model: Model, pools: Pools) -> int:
-    """Bytes of one vector in every layer for each pool."""
-    counts = {"encoder": len(pools.encoder), "audio_encoder": len(pools.encoder)}
+def _bytes(model: Model, encoder: int, decoder: int) -> int:
+    """Bytes of so many vectors in every layer of the stacks that hear and of those that write."""
+    counts = {"encoder": encoder, "audio_encoder": encoder}
     names = ((stack, name) for stack in model.points.stacks for name in stack_points(model, stack))
-    return 4 * sum(
-        counts.get(stack, len(pools.decoder)) * (model.points[name].width or 0) for stack, name in names
-    )
+    return 4 * sum(counts.get(stack, decoder) * (model.points[name].width or 0) for stack, name in names)
 
 
 # The pass ---------------------------------------------------------------------------------------------------------------

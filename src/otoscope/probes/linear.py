@@ -13,6 +13,7 @@ import numpy as np
 
 from otoscope.errors import OptionError
 from otoscope.files import atomic_write
+from otoscope.text_values import object_of
 
 Kind = Literal["categorical", "numeric"]
 
@@ -23,7 +24,7 @@ _RIDGE = 0.01  # penalty of the ridge regression, an item
 
 _LARGEST = 1e100  # its square is still a number
 
-_NEWTON_LIMIT = 3000  # weights up to which a Newton step is cheaper than many of L-BFGS
+_TOLERANCE = 1e-6  # of the gradient, at which probabilities are those of the optimum to four digits
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,9 +77,7 @@ def fit_probe(
     scale = np.where(scale > 1e-8 * max(1.0, float(np.abs(mean).max(initial=0))), scale, np.inf)  # dead units
     z = (x - mean) / scale
     if classes:
-        weights = x.shape[1] * (len(classes) if len(classes) > 2 else 1)
-        solver = "newton-cholesky" if weights <= _NEWTON_LIMIT else "lbfgs"
-        model: Any = LogisticRegression(C=strength, class_weight="balanced", solver=solver, max_iter=300)
+        model: Any = LogisticRegression(C=strength, class_weight="balanced", tol=_TOLERANCE, max_iter=300)
     else:
         model = Ridge(alpha=_RIDGE * len(z))
     with warnings.catch_warnings():
@@ -145,11 +144,14 @@ def load_probes(path: Path | str) -> tuple[dict[int, LinearProbe], dict[str, Any
 
     try:
         with safe_open(path, "np") as file:
-            facts = json.loads(file.metadata()["otoscope.probes"])
+            facts = object_of(file.metadata()["otoscope.probes"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         layers = sorted(int(name.removeprefix("weight.")) for name in tensors if name.startswith("weight."))
         classes = tuple(map(str, facts.pop("classes")))
         probes = {i: LinearProbe(tensors[f"weight.{i}"], tensors[f"bias.{i}"], classes) for i in layers}
+        rows = len(classes) if len(classes) > 2 else 1
+        if any(p.weight.ndim != 2 or not len(p.weight) == p.bias.size == rows for p in probes.values()):
+            raise ValueError("its tensors do not fit its classes")
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise OptionError(
             f"{path} holds no probes.", "Name a file that `otoscope probe --save` wrote."

@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from otoscope.errors import OptionError
+from otoscope.errors import OptionError, OutputError
 from otoscope.runs.notes import FILE, opened
+from otoscope.text_values import object_of
 
 LONGEST = 2**20
 """Bytes of what is written onto one graph, as JSON."""
@@ -65,4 +66,9 @@ class AnnotationStore:
             rows = database.execute(
                 "select place, value from annotations where about = ?", (about,)
             ).fetchall()
-        return {place: json.loads(value) for place, value in rows}
+        try:
+            return {str(place): object_of(value) for place, value in rows}
+        except (ValueError, TypeError) as error:
+            raise OutputError(
+                f"{self.path} holds annotations that are no JSON.", "Move the file away."
+            ) from error

@@ -92,7 +92,7 @@ class Notes:
             rows = database.execute(
                 "select about, text, author, written from notes order by about"
             ).fetchall()
-        return {row[0]: Note(*row) for row in rows}
+        return {str(row[0]): Note(*map(str, row)) for row in rows}
 
 
 @contextmanager
@@ -108,12 +108,24 @@ def opened(path: Path, table: str) -> Iterator[sqlite3.Connection]:
     """
     try:
         with closing(sqlite3.connect(path, timeout=10)) as database, database:
+            _require_plain(database)
             database.execute(table)
             yield database
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         raise OutputError(
             f"{path} cannot be used: {error}.", "Check the folder, or move the file away."
         ) from error
+
+
+def _require_plain(database: sqlite3.Connection) -> None:
+    """Refuse what would be run by reading or writing: a file from elsewhere may hold a view without end under a table's name.
+
+    Raises:
+        sqlite3.DatabaseError: It holds something else than tables and their indices.
+    """
+    kinds = {kind for (kind,) in database.execute("select distinct type from sqlite_master")}
+    if kinds - {"table", "index"}:
+        raise sqlite3.DatabaseError("it holds more than tables")
 
 
 def _plain(note: Note) -> tuple[str, str, str]:

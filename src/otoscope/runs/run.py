@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from otoscope.errors import OptionError, OutputError
-from otoscope.files import atomic_write, output_error
+from otoscope.files import atomic_write, output_error, remove_abandoned
 from otoscope.progress import notice
+from otoscope.text_values import object_in
 from otoscope.versions import versions
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class Run:
         try:
             run = cls(path, kind, settings)
             run._describe()
-            run._sweep()
+            remove_abandoned(path)
             yield run
         finally:
             lock.release()
@@ -93,6 +94,17 @@ class Run:
             )
         return cls(path, described["kind"], described["settings"])
 
+    @staticmethod
+    def is_free(path: Path | str) -> bool:
+        """Whether no process works in a directory."""
+        from filelock import FileLock, Timeout
+
+        try:
+            with FileLock(Path(path) / _LOCK, timeout=0):
+                return True
+        except (Timeout, OSError):
+            return False
+
     def _describe(self) -> None:
         """Write `run.json`, or compare with the one that is there."""
         there = _description(self.path)
@@ -102,11 +114,6 @@ class Run:
         made_with = {"kind": self.kind, "settings": self.settings, "versions": versions()}
         with atomic_write(self.path / DESCRIPTION) as file:
             json.dump(made_with, file, indent=1)
-
-    def _sweep(self) -> None:
-        """Remove what a killed job left half-written; nobody else writes here now."""
-        for path in self.path.glob(".*.part"):
-            path.unlink(missing_ok=True)
 
     def _compare(self, there: Mapping[str, Any]) -> None:
         if there["kind"] != self.kind:
@@ -180,7 +187,7 @@ def _refuse_foreign(path: Path) -> None:
 
 def _description(path: Path) -> dict[str, Any] | None:
     try:
-        described = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
+        described = object_in(path / DESCRIPTION)
         return {**described, "kind": str(described["kind"]), "settings": dict(described["settings"])}
     except (FileNotFoundError, NotADirectoryError):
         return None

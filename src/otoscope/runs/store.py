@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from otoscope.errors import OptionError, OutputError
+from otoscope.errors import OptionError
 from otoscope.files import atomic_write
 from otoscope.runs.run import Run
 
@@ -66,17 +66,11 @@ class ActivationStore:
         Raises:
             OutputError: The shard cannot be written.
         """
-        from safetensors import SafetensorError
         from safetensors.numpy import save_file
 
         with atomic_write(self._vectors(shard), "wb") as file:
-            try:  # not through `save`, which makes a copy of them all
-                save_file({name: _contiguous(x) for name, x in vectors.items()}, file.name)
-            except SafetensorError as error:
-                raise OutputError(
-                    f"{self._vectors(shard)} cannot be written: {error}.",
-                    "Free some space, or write to another disk.",
-                ) from error
+            # Not through `save`, which makes a copy of them all.
+            save_file({name: _contiguous(x) for name, x in vectors.items()}, file.name)
         self.run.write_part(_INDEX, shard, index)
 
     @cached_property

@@ -7,7 +7,6 @@ without the others.
 from __future__ import annotations
 
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from otoscope.dictionaries.harvesting import SHARD, digest_of_items, positions_o
 from otoscope.dictionaries.loading import load_dictionary
 from otoscope.dictionaries.places import Places
 from otoscope.errors import OptionError, OutputError
-from otoscope.files import atomic_write
+from otoscope.files import atomic_folder, atomic_write, remove_folder
 from otoscope.models.transcripts import DecodeOptions
 from otoscope.models.whisper import SpeechModel
 from otoscope.progress import track
@@ -32,6 +31,7 @@ from otoscope.runs import ActivationStore, Run, computed
 from otoscope.runs.notes import Notes
 from otoscope.studies.feature_judging import dictionary_places
 from otoscope.studies.feature_labels import label_values, plain
+from otoscope.text_values import object_in
 from otoscope.versions import versions
 
 if TYPE_CHECKING:
@@ -137,8 +137,9 @@ def collect_examples(
                 store.append(number, *shard)
                 task.advance(len(corpus[number * SHARD : (number + 1) * SHARD]))
     found = _Found(ActivationStore.read_from(out / _UNDER_WAY), places.layers, corpus)
-    about = _write(model, dictionary, places, found, out, data, stamps)
-    shutil.rmtree(out / _UNDER_WAY)
+    with atomic_folder(out, last=ABOUT) as begun:
+        about = _write(model, dictionary, places, found, begun, data, stamps)
+    remove_folder(out / _UNDER_WAY)
     return about
 
 
@@ -466,7 +467,7 @@ class Examples:
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
         try:
-            self.about = json.loads((self.folder / ABOUT).read_text("utf-8"))
+            self.about = object_in(self.folder / ABOUT)
             self._table = np.load(self.folder / OFFSETS, allow_pickle=False)
         except (OSError, ValueError) as error:
             raise OptionError(

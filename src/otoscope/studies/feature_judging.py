@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -47,7 +46,7 @@ from otoscope.dictionaries.splicing import (
     zeroing,
 )
 from otoscope.errors import DictionaryError, ManifestError, OptionError
-from otoscope.files import atomic_write
+from otoscope.files import atomic_write, remove_abandoned, remove_folder
 from otoscope.models.cache import cache_dir
 from otoscope.models.causal_lm import LanguageModel
 from otoscope.models.decoding import DecoderSession, batches, prompts_for
@@ -67,6 +66,7 @@ from otoscope.studies.feature_labels import (
     told_apart,
 )
 from otoscope.studies.feature_training import SCORES, group_of, whole_shards
+from otoscope.text_values import object_in
 from otoscope.versions import versions
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ def dictionary_places(model: Model, folder: Path, point: str | None) -> Places:
     """
     if point is None:
         try:
-            point = json.loads((folder / SCORES).read_text("utf-8"))["recipe"]["point"]
+            point = object_in(folder / SCORES)["recipe"]["point"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DictionaryError(
                 f"{folder} does not say where it reads.",
@@ -253,13 +253,13 @@ class _UnderWay:
         _sweep(place.parent)
         with Run.opened(place / "parts", "judging", {"of": digest}):
             yield cls(place)
-            shutil.rmtree(place, ignore_errors=True)
+            remove_folder(place)
 
     def once(self, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """What the work gives, now or when it was done before."""
         path = self.folder / "parts" / f"{name}.json"
         if path.is_file():
-            return json.loads(path.read_text("utf-8"))
+            return object_in(path)
         found = work()
         with atomic_write(path, "wb") as file:
             file.write(json.dumps(found).encode("utf-8", "backslashreplace"))
@@ -268,9 +268,11 @@ class _UnderWay:
 
 def _sweep(folder: Path) -> None:
     """Remove judgements that nobody went on with for three days: their vectors are large."""
+    remove_abandoned(folder)
     for old in folder.glob("*/parts/run.json"):
-        if time.time() - old.stat().st_mtime > _KEPT:
-            shutil.rmtree(old.parents[1], ignore_errors=True)
+        # The clock may have been set, and a judgement may take long: none that is under way is touched.
+        if time.time() - old.stat().st_mtime > _KEPT and Run.is_free(old.parent):
+            remove_folder(old.parents[1])
 
 
 def _stability(
@@ -290,7 +292,7 @@ def _stability(
 def _group_by(folder: Path) -> str:
     """Labels by which the dictionary's corpus was divided; "" where nobody said."""
     try:
-        return str(json.loads((folder / SCORES).read_text("utf-8"))["recipe"]["group_by"] or "")
+        return str(object_in(folder / SCORES)["recipe"]["group_by"] or "")
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 

@@ -1,4 +1,4 @@
-"""What is known about the nodes and edges of a graph besides numbers: labels, promoted tokens, examples, heads and scores."""
+"""What is known about the nodes and edges of a graph besides numbers: labels, promoted tokens and examples."""
 
 from __future__ import annotations
 
@@ -11,41 +11,28 @@ import torch
 
 from otoscope.circuits.graph import (
     BIAS,
-    ERROR,
     FEATURE,
-    FRAME,
     HEARING,
-    POSITION,
-    PROJECTOR,
     TARGET,
     TOKEN,
     AttributionGraph,
 )
-from otoscope.circuits.heads import split_by_head
-from otoscope.circuits.pruning import edge_influence
-from otoscope.circuits.qk import qk_attribution
 from otoscope.circuits.summary import node_words, written_vector
 from otoscope.documents.features import FeatureInfo, TokenWeight
-from otoscope.documents.graph import AttentionScore, EdgeSplit, GraphFeature, HeadPart, ScorePair
+from otoscope.documents.graph import EdgeSplit, GraphFeature
 from otoscope.errors import OptionError
-from otoscope.progress import track
 from otoscope.runs.notes import Notes
 from otoscope.studies.feature_page import about_feature, feature_info, recordings_of
+from otoscope.studies.graph_edges import splits_of
 
 if TYPE_CHECKING:
-    from otoscope.circuits.heads import HeadSplit
     from otoscope.circuits.tracer import Tracer
     from otoscope.documents.base import Resource
     from otoscope.studies.feature_examples import Examples
 
-SPLITS, SCORES = 96, 16
-"""Edges that are split by head, and those of them of whose head the score is taken apart: the ones that carry most."""
-
-_TOKENS, _HEADS, _PAIRS = 6, 6, 6
+_TOKENS = 6
 _DESCRIBED = 160
 """Features with most influence of which examples are carried."""
-
-_SPLIT_KINDS = (FEATURE, ERROR, TOKEN, POSITION, PROJECTOR, FRAME)
 
 Place = tuple[str, int, int]
 """Stream, layer and feature."""
@@ -106,7 +93,7 @@ def details_of(
     Raises:
         OptionError: Examples are of another dictionary.
     """
-    return Details(_features(graph, part, influence, examples, resources), _splits(graph, part))
+    return Details(_features(graph, part, influence, examples, resources), splits_of(graph, part))
 
 
 # Features ----------------------------------------------------------------------------------------------------------------
@@ -200,73 +187,3 @@ def _require_the_same(graph: AttributionGraph, examples: Examples, stack: str) -
             f"{examples.folder} is about features of another dictionary ({mine.get('kind')}, {stack}).",
             "Name the examples of the dictionary that is traced with.",
         )
-
-
-# Edges -------------------------------------------------------------------------------------------------------------------
-
-
-def _splits(graph: AttributionGraph, part: AttributionGraph) -> list[EdgeSplit]:
-    tracer = graph.tracer
-    if tracer is None:
-        return []
-    n, rows = part.nodes, np.repeat(np.arange(len(part.rest)), np.diff(part.indptr))
-    targets = part.row_nodes[rows]
-    writing = np.array([stream not in HEARING for stream in n.stream])
-    can = writing[part.indices] & writing[targets] & np.isin(n.kind[part.indices], _SPLIT_KINDS)
-    if tracer.tape.positions is None:
-        can &= n.kind[part.indices] != POSITION
-    order = np.argsort(-edge_influence(part) * can, kind="stable")[: min(SPLITS, int(can.sum()))]
-    scores, found = SCORES, []
-    with track("Splitting edges by head", len(order), "edges") as task, torch.no_grad():
-        for edge in order.tolist():
-            source, target = int(part.indices[edge]), int(targets[edge])
-            split = split_by_head(graph, part.names[source], part.names[target])
-            looked = _scores(tracer, part, split, source, target) if scores > 0 else []
-            scores -= len(looked)
-            found.append(_split(split, source, target, looked))
-            task.advance(1)
-    return found
-
-
-def _split(split: HeadSplit, source: int, target: int, scores: list[AttentionScore]) -> EdgeSplit:
-    width = split.heads.shape[1]
-    parts = [
-        HeadPart(layer=i // width, head=i % width, cross=cross, part=float(value))
-        for table, cross in ((split.heads, False), (split.cross, True))
-        for i, value in enumerate(table.flatten())
-        if value
-    ]
-    parts.sort(key=lambda part: -abs(part.part))
-    return EdgeSplit(
-        source=source,
-        target=target,
-        heads=parts[:_HEADS],
-        others=sum(part.part for part in parts[_HEADS:]),
-        residual=float(split.residual),
-        skip=float(split.skip.sum()),
-        scores=scores,
-    )
-
-
-def _scores(
-    tracer: Tracer, graph: AttributionGraph, split: HeadSplit, source: int, target: int
-) -> list[AttentionScore]:
-    """Why the edge's strongest head looked from the target's token at the source's, where the two are apart."""
-    n = graph.nodes
-    key, query = int(n.pos[source]), int(n.pos[target])
-    if n.kind[source] == FRAME or not 0 <= key < query or not split.heads.any():
-        return []
-    at = int(split.heads.abs().argmax())
-    layer, head = divmod(at, split.heads.shape[1])
-    found = qk_attribution(tracer, layer, head, query, key)
-    pairs = found.strongest(_PAIRS, among=64)
-    return [
-        AttentionScore(
-            layer=layer,
-            head=head,
-            query=query,
-            key=key,
-            score=found.score,
-            pairs=[ScorePair(query=q, key=k, part=part) for q, k, part in pairs],
-        )
-    ]

@@ -7,28 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from otoscope.circuits.graph import FRAME, HEARING, KINDS, NONE, TARGET, AttributionGraph
-from otoscope.circuits.influence import normalisers
+from otoscope.circuits.graph import AttributionGraph
 from otoscope.circuits.pruning import keep_strongest
-from otoscope.circuits.segments import PADDING, SILENCE
 from otoscope.circuits.summary import summary_lines
-from otoscope.documents.base import Array, Resource
-from otoscope.documents.graph import (
-    Account,
-    CheckLine,
-    Edges,
-    GraphData,
-    GraphDoc,
-    GraphNode,
-    GraphSegment,
-    GraphStream,
-    GraphTarget,
-    GraphToken,
-    Inputs,
-    LeftOut,
+from otoscope.documents.base import Resource
+from otoscope.documents.graph import GraphData, GraphDoc
+from otoscope.studies.graph_details import details_of
+from otoscope.studies.graph_making import folder_of, how_made, language_of
+from otoscope.studies.graph_parts import (
+    checks_of,
+    edges_of,
+    left_out_of,
+    nodes_of,
+    segments_of,
+    streams_of,
+    targets_of,
+    tokens_of,
 )
-from otoscope.studies.graph_details import Details, details_of
-from otoscope.studies.graph_making import compared_with, folder_of, how_made, language_of
 from otoscope.studies.graph_sound import sound_of
 from otoscope.versions import versions
 
@@ -48,13 +43,6 @@ NOTES = (
     "Influence counts every path from a node to the targets, each as the product of its shares.",
     "Times of words come from cross-attention, which can be off by a tenth of a second and more.",
 )
-
-_CHECKED = {
-    "decoder_features": "features of the decoder",
-    "encoder_features": "features of the encoder",
-    "supernodes": "features of one layer and place together",
-    "sound": "segments of sound, silenced",
-}
 
 
 def graph_data(
@@ -99,16 +87,16 @@ def graph_data(
         encoder_dictionary=_dictionary(told["encoder_dictionary"]) if told.get("encoder_features") else None,
         encoder_dictionary_folder=folder_of(graph, "encoder_dictionary", folders),
         text=str(told.get("transcript", told.get("prompt", ""))),
-        streams=_streams(part),
-        tokens=_tokens(part),
-        segments=_segments(part),
-        targets=_targets(part),
-        nodes=_nodes(part, influence[kept] / total, details),
-        edges=_edges(part),
+        streams=streams_of(part),
+        tokens=tokens_of(part),
+        segments=segments_of(part),
+        targets=targets_of(part),
+        nodes=nodes_of(part, influence[kept] / total, details),
+        edges=edges_of(part),
         splits=details.splits,
         features=details.features,
-        left_out=_left_out(graph, part, node_share, edge_share),
-        checks=_checks(check),
+        left_out=left_out_of(graph, part, node_share, edge_share),
+        checks=checks_of(check),
         summary=summary_lines(graph),
         made=how_made(graph, folders),
     )
@@ -159,163 +147,3 @@ def graph_doc(
 
 def _dictionary(told: Any) -> str:
     return str((told or {}).get("name") or (told or {}).get("kind") or "unknown")
-
-
-# Parts -------------------------------------------------------------------------------------------------------------------
-
-
-def _streams(graph: AttributionGraph) -> list[GraphStream]:
-    layers = int(graph.record.get("model", {}).get("layers") or max(int(graph.nodes.layer.max()), 0))
-    names = list(dict.fromkeys(graph.nodes.stream))
-    return [
-        GraphStream(
-            name=name,
-            layers=int(graph.record.get("encoder_layers", 0)) if name in HEARING else layers,
-            hears=name in HEARING,
-        )
-        for name in names
-    ]
-
-
-def _tokens(graph: AttributionGraph) -> list[GraphToken]:
-    first = int(graph.record.get("prompt_tokens", 0))
-    when = _word_times(graph)
-    return [
-        GraphToken(text=text, prompt=i < first, **when.get(i - first, {}))
-        for i, text in enumerate(graph.tokens)
-    ]
-
-
-def _word_times(graph: AttributionGraph) -> dict[int, dict[str, float]]:
-    """Begin and end of the word of each written token that has one."""
-    return {
-        token: {"start": max(word["start"], 0.0), "end": max(word["end"], 0.0)}
-        for word in graph.record.get("words", [])
-        for token in range(word["first_token"], word["last_token"] + 1)
-    }
-
-
-def _segments(graph: AttributionGraph) -> list[GraphSegment]:
-    told = graph.record.get("segments")
-    if not told:
-        return []
-    kinds = {PADDING: "padding", SILENCE: "pause", "": "piece"}
-    return [
-        GraphSegment(label=label, start=start, end=end, kind=kinds.get(label, "word"))  # type: ignore[arg-type]
-        for label, (start, end) in zip(told["labels"], told["spans"], strict=True)
-    ]
-
-
-def _targets(graph: AttributionGraph) -> list[GraphTarget]:
-    written, accounts = graph.record.get("token_indices", []), graph.record.get("totals", [])
-    first = len(graph.nodes) - len(graph.targets)
-    return [
-        GraphTarget(
-            node=first + i,
-            text=target.label,
-            p=target.probability,
-            weight=target.weight,
-            position=target.pos,
-            written=written[i] if i < len(written) else None,
-            against=compared_with(target),
-            account=_account(accounts[i]) if i < len(accounts) else None,
-        )
-        for i, target in enumerate(graph.targets)
-    ]
-
-
-def _account(told: dict[str, Any]) -> Account:
-    parts = ("value", "sound", "tokens", "positions", "biases", "errors")
-    return Account(heads=[tuple(head) for head in told["heads"]], **{name: told[name] for name in parts})
-
-
-def _nodes(graph: AttributionGraph, influence: np.ndarray, details: Details) -> list[GraphNode]:
-    n, mass = graph.nodes, normalisers(graph)
-    row_of = {int(node): row for row, node in enumerate(graph.row_nodes)}
-    when, written = _word_times(graph), graph.record.get("token_indices", [])
-    found = []
-    for i in range(len(n)):
-        kind, heard = int(n.kind[i]), n.stream[i] in HEARING or n.kind[i] == FRAME
-        span = n.span[i]
-        if kind == TARGET:
-            order = i - (len(n) - len(graph.targets))
-            time = when.get(written[order], {}) if order < len(written) else {}
-        else:
-            time = {} if np.isnan(span).any() else {"start": float(span[0]), "end": float(span[1])}
-        place = int(n.pos[i]) if n.pos[i] >= 0 else None
-        row = row_of.get(i)
-        found.append(
-            GraphNode(
-                id=graph.names[i],
-                kind=KINDS[kind],  # type: ignore[arg-type]
-                stream=n.stream[i],
-                layer=int(n.layer[i]),
-                position=None if heard else place,
-                segment=place if heard else None,
-                feature=None if n.feature[i] == NONE else int(n.feature[i]),
-                activation=None if np.isnan(n.activation[i]) else float(n.activation[i]),
-                label=details.label(graph, i),
-                influence=float(influence[i]),
-                inputs=None if row is None else _inputs(graph, row, float(mass[row])),
-                **time,
-            )
-        )
-    return found
-
-
-def _inputs(graph: AttributionGraph, row: int, mass: float) -> Inputs:
-    return Inputs(
-        value=float(graph.values[row]),
-        rest=float(graph.rest[row]),
-        rest_mass=float(graph.rest_mass[row]),
-        mass=mass,
-    )
-
-
-def _edges(graph: AttributionGraph) -> Edges:
-    rows = np.repeat(np.arange(len(graph.rest)), np.diff(graph.indptr))
-    return Edges(
-        source=Array.pack(graph.indices),
-        target=Array.pack(graph.row_nodes[rows]),
-        weight=Array.pack(graph.weights),
-    )
-
-
-def _left_out(
-    graph: AttributionGraph, part: AttributionGraph, node_share: float, edge_share: float
-) -> LeftOut:
-    scores, told = part.scores(), graph.record
-    features = [int((one.nodes.kind == KINDS.index("feature")).sum()) for one in (graph, part)]
-    active = int(told.get("active_features", 0)) + int(told.get("encoder_features") or 0)
-    return LeftOut(
-        active_features=max(active, features[0]),
-        traced_features=features[0],
-        shown_features=features[1],
-        traced_edges=len(graph.weights),
-        shown_edges=len(part.weights),
-        node_share=node_share,
-        edge_share=edge_share,
-        rest=scores.rest,
-        errors=max(0.0, 1.0 - scores.replacement_with_rest - scores.rest),
-    )
-
-
-def _checks(check: Check | None) -> list[CheckLine]:
-    if check is None:
-        return []
-    lines = []
-    for kind, each in (check.kinds or {"": check}).items():
-        told = each.to_dict()
-        free = told["free"]
-        lines.append(
-            CheckLine(
-                what=_CHECKED.get(kind, "features"),
-                n=free["n"],
-                direct=told["direct"]["correlation"],
-                free=free["correlation"],
-                low=free.get("ci_low"),
-                high=free.get("ci_high"),
-                baselines={k.replace("_", " "): v for k, v in free.get("baselines", {}).items()},
-            )
-        )
-    return lines

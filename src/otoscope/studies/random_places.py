@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from otoscope.documents.intervention import FeatureChange, Intervention, ZeroedComponent
+from otoscope.documents.changes import ComponentChange, FeatureChange
+from otoscope.documents.intervention import Intervention
 from otoscope.patching.components import components
+from otoscope.studies.lab import spelled
 
 if TYPE_CHECKING:
-    from otoscope.models.whisper import SpeechModel
-    from otoscope.studies.intervening import Lab, Run
+    from otoscope.models.base import Model
+    from otoscope.studies.lab import Lab, Run
 
 _TRIES = 200
 
@@ -20,7 +22,7 @@ def elsewhere(lab: Lab, intervention: Intervention, clean: Run, count: int, seed
     """Interventions of the same size at other places, all different.
 
     Args:
-        lab: The model and the clip.
+        lab: The model, and what it is given.
         intervention: What they are compared with.
         clean: The undisturbed run, whose active features are drawn from.
         count: At most so many; fewer, or none, where there are no other places.
@@ -32,12 +34,14 @@ def elsewhere(lab: Lab, intervention: Intervention, clean: Run, count: int, seed
     for _ in range(_TRIES if intervention else 0):
         if len(found) >= count:
             break
-        silence = _spans(rng, intervention.silence, lab.clip.duration)
-        zero = _components(rng, intervention.components(), lab.model)
+        silence = _spans(rng, intervention.silence, lab.duration)
+        drawn = _components(rng, intervention.components(), lab.model)
         features = _features(rng, intervention.changes(), active)
-        if silence is None or zero is None or features is None:
+        if silence is None or drawn is None or features is None:
             continue
-        found[intervention.model_copy(update={"silence": silence, "zero": zero, "features": features})] = None
+        zero, scale = (tuple(str(c) for c in drawn if bool(c.factor) is scaled) for scaled in (False, True))
+        other = {"silence": silence, "zero": zero, "scale": scale, "features": features}
+        found[intervention.model_copy(update=other)] = None
     return list(found)
 
 
@@ -60,24 +64,24 @@ def _spans(
 
 
 def _components(
-    rng: np.random.Generator, zeroed: list[ZeroedComponent], model: SpeechModel
-) -> tuple[str, ...] | None:
+    rng: np.random.Generator, changed: list[ComponentChange], model: Model
+) -> list[ComponentChange] | None:
     """As many others of the same kind: heads of the same stack's attention for heads, blocks of the stack for blocks."""
-    taken = {str(one) for one in zeroed}
+    taken = {one.place for one in changed}
     drawn = []
-    for one in zeroed:
+    for one in changed:
         pool = [
-            name
+            c
             for c in components(model, one.stack)
             if (c.head is None) == (one.head is None) and (one.head is None or c.part == one.part)
-            for name in [c.id if c.head is None else f"{c.id}.{c.head}"]
-            if name not in taken
+            if spelled(c) not in taken
         ]
         if not pool:
             return None
-        drawn.append(pool[int(rng.integers(len(pool)))])
-        taken.add(drawn[-1])
-    return tuple(sorted(drawn))
+        found = pool[int(rng.integers(len(pool)))]
+        drawn.append(one._replace(layer=found.layer, part=found.part, head=found.head))
+        taken.add(drawn[-1].place)
+    return sorted(drawn, key=str)
 
 
 def _features(

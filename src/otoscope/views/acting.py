@@ -8,18 +8,24 @@ from __future__ import annotations
 
 import base64
 import io
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from otoscope.documents.graph import GraphData, GraphDoc
 from otoscope.errors import OptionError
+from otoscope.progress import track
 
 if TYPE_CHECKING:
     from otoscope.audio import Clip
     from otoscope.documents.base import Document
+    from otoscope.documents.intervention import Intervention
     from otoscope.models.base import Model
+    from otoscope.studies.graph_edges import EdgeSplitter
 
 _MOST_CONTROLS = 50
+_MOST_TOKENS = 200
 _WINDOW = 30.0  # s, of models that do not say
 _SPARE = 1.0  # s by which a page's sound may be longer than a window
 _MOST_VALUES = 2 * 48_000  # a second, of all channels
@@ -32,14 +38,17 @@ class Acts:
         model: The model that the documents were made with.
 
     Attributes:
-        ops: Names of the operations: `intervene` takes `intervention` (the fields of an `Intervention`), and optionally
-            `controls`, `seed` and `language`; it answers with an `Outcome`.
+        ops: Names of the operations. `intervene` takes `intervention` (the fields of an `Intervention`), and optionally
+            `controls`, `seed` and, of a recording, `language` or, of a prompt, `tokens`; it answers with an `Outcome`. `split`
+            takes `place` (of a graph in the document, such as `graph` or `circuits/0/graph`) and the ids of the ends of an edge,
+            `source` and `target`; it answers with an `EdgeSplit`.
     """
 
-    ops: tuple[str, ...] = ("intervene",)
+    ops: tuple[str, ...] = ("intervene", "split")
 
     def __init__(self, model: Model) -> None:
         self.model = model
+        self._splitting: tuple[str, EdgeSplitter] | None = None  # of the graph that was asked about last
 
     def run(self, op: str, args: dict[str, Any], doc: Document) -> dict[str, Any]:
         """Run one operation.
@@ -77,31 +86,106 @@ class Acts:
             )
 
     def _intervene(self, args: dict[str, Any], doc: Document) -> dict[str, Any]:
-        from otoscope.documents.intervention import Intervention
-        from otoscope.studies.intervening import intervene
+        from otoscope.studies.intervening import TOKENS, intervene, intervene_prompt
 
-        known = {"intervention", "controls", "seed", "language"}
+        prompt = prompt_of(doc)
+        known = {"intervention", "controls", "seed", "language" if prompt is None else "tokens"}
         if set(args) - known:
             raise OptionError(
-                f"intervene takes no {sorted(set(args) - known)[0]!r}.", f"It takes {sorted(known)}."
+                f"intervene takes no {sorted(set(args) - known)[0]!r} here.", f"It takes {sorted(known)}."
             )
-        try:
-            intervention = Intervention.model_validate(args.get("intervention", {}))
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"])) or "intervention"
-            raise OptionError(
-                f"The intervention cannot be read: {place}: {first['msg']}.", "Send its fields."
-            ) from error
-        outcome = intervene(
-            self.model,
-            clip_of(doc, getattr(self.model, "window_seconds", _WINDOW)),
-            intervention,
-            language=_language(args, doc),
-            controls=_whole(args, "controls", 5, _MOST_CONTROLS),
-            seed=_whole(args, "seed", 0, 2**32 - 1),
-        )
+        intervention = _intervention(args)
+        how = {
+            "controls": _whole(args, "controls", 5, _MOST_CONTROLS),
+            "seed": _whole(args, "seed", 0, 2**32 - 1),
+        }
+        if prompt is not None:
+            how["tokens"] = _whole(args, "tokens", TOKENS, _MOST_TOKENS)
+            outcome = intervene_prompt(self.model, prompt, intervention, **how)
+        else:
+            clip = clip_of(doc, getattr(self.model, "window_seconds", _WINDOW))
+            outcome = intervene(self.model, clip, intervention, language=_language(args, doc), **how)
         return outcome.model_dump(mode="json", exclude_none=True)
+
+    def _split(self, args: dict[str, Any], doc: Document) -> dict[str, Any]:
+        for name in ("place", "source", "target"):
+            if not isinstance(args.get(name), str) or set(args) - {"place", "source", "target"}:
+                raise OptionError(
+                    f"{name} is missing or no text.", "Send place, source and target, and nothing else."
+                )
+        graph, known = (
+            graph_at(doc, args["place"]),
+            sha256(f"{args['place']} {doc.dumps()}".encode()).hexdigest(),
+        )
+        if self._splitting is None or self._splitting[0] != known:
+            with track("Reading what the graph is of"):
+                self._splitting = None
+                self._splitting = known, self._splitter(doc, graph)
+        return (
+            self._splitting[1]
+            .split(args["source"], args["target"])
+            .model_dump(mode="json", exclude_none=True)
+        )
+
+    def _splitter(self, doc: Document, graph: GraphData) -> EdgeSplitter:
+        from otoscope.circuits.speech import listen
+        from otoscope.models.transcripts import DecodeOptions
+        from otoscope.models.whisper import require_speech
+        from otoscope.studies.graph_edges import EdgeSplitter
+
+        heard = None
+        if graph.segments:
+            speech = require_speech(self.model)
+            options = DecodeOptions(language=speech.check_language(_language({}, doc)))
+            heard = listen(speech, clip_of(doc, speech.window_seconds), options)
+        settings = doc.settings if isinstance(doc, GraphDoc) else {}
+        return EdgeSplitter(self.model, graph, heard, settings)
+
+
+def graph_at(doc: Document, place: str) -> GraphData:
+    """The graph at a place of a document.
+
+    Raises:
+        OptionError: There is none.
+    """
+    found: Any = doc
+    for step in place.split("/"):
+        if isinstance(found, list):
+            found = found[int(step)] if step.isdecimal() and int(step) < len(found) else None
+        else:
+            found = getattr(found, step, None) if step in type(found).model_fields else None
+        if found is None:
+            break
+    if not isinstance(found, GraphData):
+        raise OptionError(f"The document has no graph at {place[:80]!r}.", "Name one of its graphs.")
+    return found
+
+
+def _intervention(args: dict[str, Any]) -> Intervention:
+    """The intervention that a page asks for.
+
+    Raises:
+        OptionError: It is none.
+    """
+    from otoscope.documents.intervention import Intervention
+
+    try:
+        return Intervention.model_validate(args.get("intervention", {}))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "intervention"
+        raise OptionError(
+            f"The intervention cannot be read: {place}: {first['msg']}.", "Send its fields."
+        ) from error
+
+
+def prompt_of(doc: Document) -> str | None:
+    """The prompt that a document is about; None: it is about a recording, or neither."""
+    from otoscope.documents.lens import LensDoc
+
+    if isinstance(doc, GraphDoc):
+        return doc.graph.text if doc.sound is None and not doc.graph.segments else None
+    return doc.text if isinstance(doc, LensDoc) and doc.is_prompt else None
 
 
 def clip_of(doc: Document, seconds: float = _WINDOW) -> Clip:

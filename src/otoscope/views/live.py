@@ -23,6 +23,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from otoscope.audio import Pcm
 from otoscope.errors import OptionError, OtoscopeError
+from otoscope.text_values import object_of
 from otoscope.views.gate import HEADERS, UNKNOWN_NAME, Gate
 from otoscope.views.live_page import render_live
 
@@ -105,12 +106,9 @@ class RefusalError(Exception):
 
 def _message(text: str) -> dict[str, Any]:
     try:
-        told = json.loads(text)
-    except (ValueError, RecursionError):
-        raise RefusalError(BAD_DATA, "A text message is no JSON.") from None
-    if not isinstance(told, dict):
-        raise RefusalError(BAD_DATA, "A text message is no JSON object.")
-    return told
+        return object_of(text)
+    except ValueError:
+        raise RefusalError(BAD_DATA, "A text message is no JSON object.") from None
 
 
 class Live:

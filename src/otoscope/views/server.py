@@ -23,9 +23,11 @@ from starlette.routing import Route
 
 from otoscope import __version__
 from otoscope.errors import OtoscopeError
+from otoscope.text_values import object_of
 from otoscope.views.acting import Acts
 from otoscope.views.gate import HEADERS, UNKNOWN_NAME, Gate
 from otoscope.views.page import render_page, static
+from otoscope.views.server_choices import models_offered
 from otoscope.views.server_entries import id_of
 from otoscope.views.server_jobs import Job, Queue
 from otoscope.views.server_requests import (
@@ -36,6 +38,7 @@ from otoscope.views.server_requests import (
     pieces_of,
     refused,
     status_of,
+    version_in,
 )
 from otoscope.views.server_runs import Shelf, UnknownRunError
 from otoscope.views.server_shell import FILES, render_shell
@@ -156,7 +159,8 @@ class Server:
             "folder": self.shelf.folder.name or "/",
             "path": str(self.shelf.folder),
             "version": __version__,
-            "models": await run_in_threadpool(self.workshop.models),
+            "models": await run_in_threadpool(models_offered, self.workshop.setup.model),
+            "monitors": await run_in_threadpool(self.workshop.monitors.offered),
             "ops": list(Acts.ops),
             "upload": self.limits.upload,
         }
@@ -175,8 +179,15 @@ class Server:
         return json_answer(await run_in_threadpool(look))
 
     async def _document(self, request: Request) -> Response:
-        text = await run_in_threadpool(lambda: self._opened(request).dumps())
-        return Response(text, media_type="application/json")
+        """The document, with what tells it from one that takes its place: later requests name it in `If-Match`."""
+
+        def read() -> tuple[str, str]:
+            id = self._known(request)
+            digest = self.shelf.entry(id).digest
+            return self.shelf.document(id, digest).dumps(), digest
+
+        text, digest = await run_in_threadpool(read)
+        return Response(text, media_type="application/json", headers={"ETag": f'"{digest}"'})
 
     async def _description(self, request: Request) -> Response:
         return json_answer(await run_in_threadpool(lambda: self.shelf.description(self._known(request))))
@@ -189,7 +200,9 @@ class Server:
         text = (await json_body(request, self.limits.body, self.limits.idle)).get("text")
         if not isinstance(text, str):
             raise RefusalError(400, "The note is no text.", 'Send {"text": "..."}.')
-        await run_in_threadpool(lambda: self.shelf.write_note(self._known(request), text))
+        await run_in_threadpool(
+            lambda: self.shelf.write_note(self._known(request), text, version_in(request))
+        )
         return Response(status_code=204)
 
     async def _annotate(self, request: Request) -> Response:
@@ -197,7 +210,9 @@ class Server:
         place, value = told.get("place"), told.get("annotations")
         if not isinstance(place, str) or not isinstance(value, dict):
             raise RefusalError(400, "place or annotations are missing.", "Send both.")
-        await run_in_threadpool(lambda: self.shelf.annotate(self._known(request), place, value))
+        await run_in_threadpool(
+            lambda: self.shelf.annotate(self._known(request), place, value, version_in(request))
+        )
         return Response(status_code=204)
 
     def _known(self, request: Request) -> str:
@@ -210,7 +225,7 @@ class Server:
         return id
 
     def _opened(self, request: Request) -> Any:
-        return self.shelf.document(self._known(request))
+        return self.shelf.document(self._known(request), version_in(request))
 
     # Work ----------------------------------------------------------------------------------------------------------------
 
@@ -218,9 +233,11 @@ class Server:
         """Take a recording; answers with the job that explains it."""
         self.queue.require_room()
         try:
-            options = checked_options(json.loads(request.query_params.get("options", "{}")))
-        except (ValueError, RecursionError):
-            raise RefusalError(400, "The options are no JSON.", "Send an object, such as {}.") from None
+            options = checked_options(object_of(request.query_params.get("options", "{}")))
+        except ValueError:
+            raise RefusalError(
+                400, "The options are no JSON object.", "Send an object, such as {}."
+            ) from None
         parcel = Parcel(request.query_params.get("name", ""))
         try:
             with parcel.path.open("wb") as file:
@@ -259,7 +276,7 @@ class Server:
         run, op, args = told.get("run"), told.get("op"), told.get("args", {})
         if not (isinstance(run, str) and isinstance(op, str) and isinstance(args, dict)):
             raise RefusalError(400, "run, op or args are missing.", "Send all three.")
-        doc = await run_in_threadpool(self.shelf.document, run)
+        doc = await run_in_threadpool(self.shelf.document, run, version_in(request))
         job = self.queue.add(Job("act", op[:80], lambda job: self.workshop.act(job, op, args, doc)))
         return StreamingResponse(self._lines(job), media_type="application/x-ndjson")
 

@@ -11,8 +11,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from otoscope.errors import AudioError, DocumentError, OptionError, OtoscopeError
+from otoscope.text_values import object_of
 from otoscope.views.server_jobs import FullError
-from otoscope.views.server_runs import UnknownRunError
+from otoscope.views.server_runs import ReplacedError, UnknownRunError
 
 
 class RefusalError(Exception):
@@ -61,18 +62,20 @@ async def json_body(request: Request, most: int, idle: float) -> dict[str, Any]:
     """
     text = b"".join([piece async for piece in pieces_of(request, most, idle)])
     try:
-        told = json.loads(text)
-    except (ValueError, RecursionError):
-        told = None
-    if not isinstance(told, dict):
-        raise RefusalError(400, "The request is no JSON object.", "Send one.")
-    return told
+        return object_of(text)
+    except ValueError:
+        raise RefusalError(400, "The request is no JSON object.", "Send one.") from None
 
 
 def key_in(request: Request) -> str:
     """The key that a request shows, "" if it shows none."""
     kind, _, token = request.headers.get("authorization", "").partition(" ")
     return token if kind.lower() == "bearer" else ""
+
+
+def version_in(request: Request) -> str | None:
+    """Which version of a document a page was made of, by the digest that it was given; None: it does not say."""
+    return request.headers.get("if-match", "").strip('"') or None
 
 
 def json_answer(value: Any, status: int = 200) -> Response:
@@ -89,6 +92,7 @@ def status_of(error: OtoscopeError) -> int:
     """The status of HTTP that says what sort of refusal an error is."""
     statuses = (
         (UnknownRunError, 404),
+        (ReplacedError, 412),
         (FullError, 429),
         ((AudioError, DocumentError), 422),
         (OptionError, 400),

@@ -33,6 +33,16 @@ class UnknownRunError(DocumentError):
         super().__init__("That run is not in this folder, or no longer.", "Go back to the list of runs.")
 
 
+class ReplacedError(DocumentError):
+    """A page shows what its file does not hold any more: what is written there belongs to what was shown."""
+
+    def __init__(self, entry: Entry) -> None:
+        super().__init__(
+            f"{entry.path} was written again since this page was opened, and now holds something else.",
+            "Copy what you wrote, reload the page, and write it there if it still fits.",
+        )
+
+
 class Shelf:
     """The runs of one folder and its subfolders.
 
@@ -91,15 +101,20 @@ class Shelf:
             raise UnknownRunError
         return self._read_again(entry)
 
-    def document(self, id: str) -> Document:
+    def document(self, id: str, digest: str | None = None) -> Document:
         """The document of a page, with all that people wrote onto it; not to be changed, for others are given the same.
 
         Annotations that fit it no longer are left out.
 
+        Args:
+            id: The run.
+            digest: That of the document which is meant; None: whichever is there.
+
         Raises:
             DocumentError: There is no such run, or it cannot be opened.
+            ReplacedError: It is another document now.
         """
-        entry = self._page(id)
+        entry = _still(self._page(id), digest)
         written = self.notes.read().get(_about(entry))
         note = None if written is None else written.text
         annotations = self.annotations.read(entry.digest)
@@ -131,18 +146,34 @@ class Shelf:
             "files": [{"name": name, "size": size} for name, size in files if not name.startswith(".")][:500],
         }
 
-    def write_note(self, id: str, text: str) -> None:
-        """Keep a note on a run; an empty text takes it away, also the one that the document itself has."""
-        entry = self.entry(id)
+    def write_note(self, id: str, text: str, digest: str | None = None) -> None:
+        """Keep a note on a run; an empty text takes it away, also the one that the document itself has.
+
+        Args:
+            id: The run.
+            text: The note.
+            digest: That of the document which was shown; None: whichever is there.
+
+        Raises:
+            ReplacedError: It is another document now.
+        """
+        entry = _still(self.entry(id), digest)
         self.notes.write(_about(entry), text, keep_empty=bool(entry.note))
 
-    def annotate(self, id: str, place: str, value: dict[str, Any]) -> None:
+    def annotate(self, id: str, place: str, value: dict[str, Any], digest: str | None = None) -> None:
         """Keep what was written onto a graph of a run.
+
+        Args:
+            id: The run.
+            place: Where the graph is in the document.
+            value: The annotations.
+            digest: That of the document which was shown; None: whichever is there.
 
         Raises:
             DocumentError: There is no such graph, or it does not take that.
+            ReplacedError: It is another document now.
         """
-        entry = self._page(id)
+        entry = _still(self._page(id), digest)
         self._written_onto(entry, None, {place: value})
         self.annotations.write(entry.digest, place, value)
 
@@ -203,6 +234,13 @@ class Shelf:
         """Whether a run still lies in the folder itself: no part of its path has become a link since it was found."""
         path = self.folder / entry.path
         return path.resolve() == path and path.is_file()
+
+
+def _still(entry: Entry, digest: str | None) -> Entry:
+    """An entry, refused where it holds another document than the one that is meant."""
+    if digest not in (None, entry.digest):
+        raise ReplacedError(entry)
+    return entry
 
 
 def _about(entry: Entry) -> str:

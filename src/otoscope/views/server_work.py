@@ -16,12 +16,13 @@ from otoscope.audio import info
 from otoscope.documents.base import Document
 from otoscope.errors import AudioError, OptionError
 from otoscope.models.loading import load_model
-from otoscope.models.sources import REGISTRY, status
+from otoscope.models.sources import REGISTRY
 from otoscope.models.whisper import require_speech
 from otoscope.progress import track
 from otoscope.studies.explain import Stages, explain_clip
 from otoscope.views.acting import Acts
 from otoscope.views.page import save_page
+from otoscope.views.server_choices import SHIPPED, Monitors
 from otoscope.views.server_jobs import Job
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ LONGEST_SOUND = 3600.0
 _STEM = 60  # characters of a page's name
 _KINDS: dict[str, type | tuple[type, ...]] = {
     "model": str, "language": str, "offset": (int, float), "token": int, "reference": str, "batch": int,
-    "circuits": int,
+    "circuits": int, "monitor": str,
 }  # fmt: skip
 _BOUNDS = {"offset": (0, 2**31 - 1), "token": (0, 2**31 - 1), "batch": (1, 2**31 - 1), "circuits": (0, 5)}
 
@@ -48,6 +49,7 @@ class Setup:
         dtype: See `load_model`.
         batch: Rows at once; None: the model's own.
         seed: Of everything random.
+        monitors: Folders of monitors that pages may choose, beside those in the served folder.
     """
 
     model: str = "whisper-tiny.en"
@@ -55,6 +57,7 @@ class Setup:
     dtype: str = "auto"
     batch: int | None = None
     seed: int = 0
+    monitors: tuple[Path, ...] = ()
 
 
 class Workshop:
@@ -63,23 +66,17 @@ class Workshop:
     Args:
         folder: Where new pages go.
         setup: How models are loaded.
+
+    Raises:
+        OptionError: A folder of the setup holds no monitor.
     """
 
     def __init__(self, folder: Path, setup: Setup) -> None:
         self.folder, self.setup = folder, setup
+        self.monitors = Monitors(folder, setup.monitors)
         self._name: str | None = None
         self._model: Model | None = None
         self._acts: Acts | None = None
-
-    def models(self) -> list[dict[str, Any]]:
-        """Recognisers that a page may choose, ready for JSON: those known by a short name, and the one of this start."""
-        known = [s for s in status() if s.entry.family == "whisper"]
-        listed = [
-            {"name": s.entry.alias, "here": s.cached, "megabytes": round(s.size_bytes / 1e6)} for s in known
-        ]
-        if self.setup.model not in {one["name"] for one in listed}:
-            listed.insert(0, {"name": self.setup.model, "here": True, "megabytes": 0})
-        return [one | {"chosen": one["name"] == self.setup.model} for one in listed]
 
     def explain(self, job: Job, sound: Path, options: Mapping[str, Any]) -> dict[str, Any]:
         """Explain a recording; the page is whole or not there, and nothing that was there is lost.
@@ -88,6 +85,7 @@ class Workshop:
             `path`, the page's name in the folder.
         """
         options = dict(options)
+        options["monitor"] = self.monitors.monitor(options.get("monitor", SHIPPED))
         with track("Opening the model", None):
             model = self.model(options.pop("model", None))
         job.check()

@@ -77,7 +77,7 @@ def test_a_recording_that_is_there_is_not_made_again(tmp_path):
     times = {path: path.stat().st_mtime_ns for path in tmp_path.glob("audio/*.flac")}
     (tmp_path / "audio" / "hum-0001.flac").unlink()
     (tmp_path / "manifest.jsonl").unlink()
-    (tmp_path / "audio" / ".hum-0001.flac.x.part").write_bytes(b"half")
+    (tmp_path / "audio" / ".hum-0001.flac.x.oto.part").write_bytes(b"half")
     again = make_corpus(SMALL, tmp_path)
     assert (whole.fresh, again.fresh) == (9, 1)
     assert files(tmp_path) == before

@@ -10,19 +10,24 @@ export function serverHost(): Host {
   takeKey();
   const [run, beside] = runsInPath(location.pathname);
   let ops: readonly string[] = [];
+  /** Which version of its file this page shows: what is written here is never filed under one that took its place. */
+  let version = "";
+  const shownOf = (id: string): Record<string, string> => (version && id === run ? { "If-Match": version } : {});
+  /** Two runs' graphs are shown as one document of two graphs: the other one is the other run's own. */
+  const graphIn = (place: Json | undefined): [string, Json] => (place === "other" && beside ? [beside, "graph"] : [run, place ?? null]);
   return {
     kind: "server",
     async document() {
-      const [about, doc] = await Promise.all([
-        askJson<About>("/api/about"),
-        askJson<Doc>(`/api/runs/${run}/document`),
-      ]);
+      const [about, answer] = await Promise.all([askJson<About>("/api/about"), ask(`/api/runs/${run}/document`)]);
       ops = about.ops;
-      return doc;
+      version = answer.headers.get("ETag") ?? "";
+      return (await answer.json()) as Doc;
     },
     can: (op) => ops.includes(op),
     async act(op, args, { onProgress, signal } = {}) {
-      const answer = await sendJson("/api/act", "POST", { run, op, args }, signal ? { signal } : {});
+      const [of, place] = graphIn(args.place);
+      const told = args.place === undefined ? args : { ...args, place };
+      const answer = await sendJson("/api/act", "POST", { run: of, op, args: told }, { headers: shownOf(of), ...(signal ? { signal } : {}) });
       for await (const job of linesOf<Job>(answer)) {
         if (job.state === "failed") throw new Refusal(200, job.reason ?? "It failed.", job.remedy ?? "");
         if (job.state === "cancelled") throw new DOMException("It was cancelled.", "AbortError");
@@ -32,14 +37,13 @@ export function serverHost(): Host {
       throw new Refusal(0, "The server went away.", "See whether `otoscope serve` still runs.");
     },
     async annotate(place, annotations) {
-      // Two runs' graphs are shown as one document of two graphs: the other one is the other run's own.
-      const [of, at] = place === "other" && beside ? [beside, "graph"] : [run, place];
+      const [of, at] = graphIn(place) as [string, string];
       const told = { place: at, annotations };
       const keepalive = JSON.stringify(told).length < KEEPALIVE; // it then arrives even if the page is left meanwhile
-      await sendJson(`/api/runs/${of}/annotations`, "PUT", told, { keepalive });
+      await sendJson(`/api/runs/${of}/annotations`, "PUT", told, { keepalive, headers: shownOf(of) });
     },
     async writeNote(text) {
-      await sendJson(`/api/runs/${run}/note`, "PUT", { text });
+      await sendJson(`/api/runs/${run}/note`, "PUT", { text }, { headers: shownOf(run) });
     },
   };
 }

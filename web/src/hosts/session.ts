@@ -51,7 +51,7 @@ export async function askJson<T>(path: string, options: RequestInit = {}): Promi
 }
 
 export function sendJson(path: string, method: string, value: unknown, options: RequestInit = {}): Promise<Response> {
-  return ask(path, { ...options, method, body: JSON.stringify(value), headers: { "Content-Type": "application/json" } });
+  return ask(path, { ...options, method, body: JSON.stringify(value), headers: { ...options.headers, "Content-Type": "application/json" } });
 }
 
 /** The lines of JSON of an answer, as they come. */

@@ -36,7 +36,8 @@ export interface About {
   folder: string;
   path: string;
   version: string;
-  models: { name: string; here: boolean; megabytes: number; chosen: boolean }[];
+  models: { name: string; here: boolean; megabytes: number; chosen: boolean; languages?: string[] }[]; // none: English alone
+  monitors: { id: string; name: string; model: string; given: boolean }[]; // those that have a folder; given: named at the start
   ops: string[];
   upload: number; // bytes
 }

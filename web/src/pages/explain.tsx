@@ -68,7 +68,7 @@ export function ExplainPage({ doc }: { doc: ExplainDoc }) {
       <Figure name="ablation" title={`What token ${token} depends on`} about="Change of the token's log-probability, in nats, when each block and each head is zeroed.">
         <AblationPanel {...shared} />
       </Figure>
-      <CircuitPanel {...shared} />
+      <CircuitPanel {...shared} linked={linked} />
       <IntervenePanel {...shared} />
       <Footer doc={doc} />
     </main>

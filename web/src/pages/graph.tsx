@@ -3,7 +3,7 @@
 import "../css/graph.css";
 import { useCallback } from "preact/hooks";
 import type { Annotations, GraphDoc } from "../contract.ts";
-import { howOf } from "../model/experiment.ts";
+import { type Given, type How, howOf } from "../model/lines.ts";
 import { Foot } from "../panels/about.tsx";
 import { useKeeping } from "../panels/keeping.tsx";
 import { shortened } from "../model/numbers.ts";
@@ -15,9 +15,15 @@ export function GraphPage({ doc }: { doc: GraphDoc }) {
   const [keepFirst, trouble] = useKeeping("graph");
   const [keepOther, otherTrouble] = useKeeping("other");
   const keep = useCallback((annotations: Annotations, which: 0 | 1) => (which ? keepOther : keepFirst)?.(annotations), [keepFirst, keepOther]);
-  // What can be changed and heard again is a recording, by a recogniser.
   const page = <Shown doc={doc} keep={keepFirst && keep} trouble={trouble ?? otherTrouble} />;
-  return doc.sound && doc.graph.streams.some(({ name }) => name === "decoder") ? <Experiment>{page}</Experiment> : page;
+  return givenBy(doc) ? <Experiment>{page}</Experiment> : page;
+}
+
+/** What can be changed and written again: a recording, by a recogniser, or a prompt, by a language model. */
+function givenBy({ graph, sound }: GraphDoc): Given | undefined {
+  const has = (stack: string) => graph.streams.some(({ name }) => name === stack);
+  if (sound) return has("decoder") ? { of: "recording", text: sound.audio.file } : undefined;
+  return has("text") && graph.streams.length === 1 ? { of: "prompt", text: graph.text } : undefined;
 }
 
 interface ShownProps {
@@ -27,6 +33,8 @@ interface ShownProps {
 }
 
 function Shown({ doc, keep, trouble }: ShownProps) {
+  const given = givenBy(doc);
+  const how: How = doc.sound ? howOf({ audio: doc.sound.audio, settings: doc.settings }) : {};
   return (
     <main class="graph-page">
       <header>
@@ -36,8 +44,8 @@ function Shown({ doc, keep, trouble }: ShownProps) {
       </header>
       {trouble}
       <h2 class="unseen">Attribution graph</h2>
-      <GraphPanel graph={doc.graph} sound={doc.sound} other={doc.other} otherSound={doc.other_sound} resources={doc.resources} onAnnotations={keep} addressed />
-      {doc.sound && <ChangePanel model={doc.graph.model} file={doc.sound.audio.file} how={howOf({ audio: doc.sound.audio, settings: doc.settings })} />}
+      <GraphPanel graph={doc.graph} sound={doc.sound} other={doc.other} otherSound={doc.other_sound} resources={doc.resources} onAnnotations={keep} addressed place="graph" />
+      {given && <ChangePanel model={doc.graph.model} given={given} how={how} />}
       <Foot doc={{ ...doc, model: doc.graph.model }} />
     </main>
   );

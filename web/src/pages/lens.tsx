@@ -3,13 +3,22 @@
 import { useCallback, useLayoutEffect, useRef, useState } from "preact/hooks";
 import type { LensDoc } from "../contract.ts";
 import { addressWith, indexInAddress } from "../model/address.ts";
+import { spellComponent } from "../model/experiment.ts";
 import { probability, shortened, visible } from "../model/numbers.ts";
 import { Foot, Head } from "../panels/about.tsx";
 import { EncoderLadder } from "../panels/encoder.tsx";
+import { Experiment } from "../panels/experiment.tsx";
+import { ChangePanel, Offer } from "../panels/intervene.tsx";
 import { tintStyle } from "../panels/grid.tsx";
 import { LensPanel } from "../panels/lens.tsx";
 
+/** What a language model makes of a prompt can be changed; of a recording only the page that carries it can. */
 export function LensPage({ doc }: { doc: LensDoc }) {
+  const page = <Shown doc={doc} />;
+  return doc.is_prompt ? <Experiment>{page}</Experiment> : page;
+}
+
+function Shown({ doc }: { doc: LensDoc }) {
   const count = doc.tokens.length;
   const [token, setToken] = useState(() => indexInAddress(location.hash, "token", count) ?? leastSure(doc));
   const list = useRef<HTMLDivElement>(null);
@@ -62,10 +71,33 @@ export function LensPage({ doc }: { doc: LensDoc }) {
       )}
       <LensPanel lens={doc.logit_lens} tokens={doc.tokens} token={token} select={select} />
       {doc.encoder_lens.length > 0 && <EncoderLadder rungs={doc.encoder_lens} against={doc.typed_against} />}
+      {doc.is_prompt && (
+        <ChangePanel model={doc.model} given={{ of: "prompt", text: doc.text }} how={{}}>
+          <Offers doc={doc} token={token} />
+        </ChangePanel>
+      )}
       <Foot doc={doc}>
         <li>Tokens, layers and ranks are numbered from 0; rank 0 is the most probable token. Entropies are in nats.</li>
       </Foot>
     </main>
+  );
+}
+
+/** The layer from which on the chosen token stays on top, whose blocks may have put it there. */
+function Offers({ doc, token }: { doc: LensDoc; token: number }) {
+  const layer = doc.logit_lens.tokens[token]?.saturation_layer;
+  if (layer === undefined) return null;
+  return (
+    <div class="offers" role="group" aria-label="Changes near the chosen token">
+      {(["attn", "mlp"] as const).map((part) => (
+        <Offer
+          key={part}
+          change={{ kind: "zero", text: spellComponent({ stack: "text", layer, part }) }}
+          said={`Zero the ${part === "mlp" ? "MLP" : "attention"} of layer ${layer}`}
+          why="from there on the token is on top"
+        />
+      ))}
+    </div>
   );
 }
 

@@ -82,7 +82,8 @@ export function AudioBench(props: Props) {
           style={{ width: `${axis.width}px` }}
           onPointerDown={selecting.onPointerDown}
           onPointerMove={(event) => {
-            linked.at(axis.t(event.clientX - event.currentTarget.getBoundingClientRect().left));
+            const feature = (event.target as Element).closest<HTMLElement>("[data-feature]")?.dataset.feature;
+            linked.at(axis.t(event.clientX - event.currentTarget.getBoundingClientRect().left), feature);
             selecting.onPointerMove(event);
           }}
           onPointerUp={selecting.onPointerUp}

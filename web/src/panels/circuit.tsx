@@ -3,7 +3,8 @@
 import "../css/graph.css";
 import { useCallback } from "preact/hooks";
 import type { Annotations, Circuit, ExplainDoc } from "../contract.ts";
-import { explainLine, howOf } from "../model/experiment.ts";
+import type { Linked } from "../linked.ts";
+import { explainLine, howOf } from "../model/lines.ts";
 import { GraphPanel } from "./graph/panel.tsx";
 import { Panel, type PanelProps, Quoted } from "./common.tsx";
 import { useKeeping } from "./keeping.tsx";
@@ -14,7 +15,7 @@ const WHY: Record<Circuit["why"], string> = {
   "least certain": "it is among the least certain",
 };
 
-export function CircuitPanel({ doc, token, select }: PanelProps) {
+export function CircuitPanel({ doc, token, select, linked }: PanelProps & { linked: Linked }) {
   const circuit = doc.circuits.find((one) => one.token === token);
   const others = doc.circuits.filter((one) => one !== circuit);
   if (doc.circuits.length === 0 && !doc.transcript.tokens[token]) return null;
@@ -24,7 +25,7 @@ export function CircuitPanel({ doc, token, select }: PanelProps) {
       title="Circuit"
       lead="Which sounds, words and features supplied the token’s logit, and through which others: a graph of this one run, with attention and gates as they were."
     >
-      {circuit ? <Shown key={token} doc={doc} circuit={circuit} /> : <NotTraced doc={doc} token={token} />}
+      {circuit ? <Shown key={token} doc={doc} circuit={circuit} linked={linked} /> : <NotTraced doc={doc} token={token} />}
       {others.length > 0 && (
         <p class="note">
           {circuit ? "Traced, too: " : "Traced: "}
@@ -39,9 +40,10 @@ export function CircuitPanel({ doc, token, select }: PanelProps) {
   );
 }
 
-function Shown({ doc, circuit }: { doc: ExplainDoc; circuit: Circuit }) {
+function Shown({ doc, circuit, linked }: { doc: ExplainDoc; circuit: Circuit; linked: Linked }) {
   const { graph } = circuit;
-  const [keep, trouble] = useKeeping(`circuits/${doc.circuits.indexOf(circuit)}/graph`);
+  const place = `circuits/${doc.circuits.indexOf(circuit)}/graph`;
+  const [keep, trouble] = useKeeping(place);
   // Another token's circuit may take this one's place: what is written stays with the document, on every host.
   const remember = useCallback(
     (annotations: Annotations) => {
@@ -57,7 +59,7 @@ function Shown({ doc, circuit }: { doc: ExplainDoc; circuit: Circuit }) {
         are shown, {graph.left_out.shown_edges} of {graph.left_out.traced_edges} edges.
       </p>
       {trouble}
-      <GraphPanel graph={graph} sound={doc} resources={doc.resources} story={false} onAnnotations={remember} />
+      <GraphPanel graph={graph} sound={doc} resources={doc.resources} story={false} place={place} linked={linked} onAnnotations={remember} />
       <details>
         <summary>The circuit in words</summary>
         <pre class="in-words">

@@ -5,18 +5,8 @@ import { useId, useMemo, useRef, useState } from "preact/hooks";
 import type { ExplainDoc, Intervention, Outcome } from "../contract.ts";
 import { type Json, type Progress, useHost } from "../host.ts";
 import { Changes } from "../model/ablation.ts";
-import {
-  type Change,
-  changesOf,
-  commandLine,
-  type How,
-  howOf,
-  inWords,
-  pythonLine,
-  readChange,
-  spellComponent,
-  spellSpan,
-} from "../model/experiment.ts";
+import { type Change, changesOf, inWords, readChange, spellComponent, spellSpan } from "../model/experiment.ts";
+import { commandLine, type Given, type How, howOf, pythonLine } from "../model/lines.ts";
 import { change as nats, shortened } from "../model/numbers.ts";
 import { Panel, type PanelProps } from "./common.tsx";
 import { useExperiment } from "./experiment.tsx";
@@ -26,7 +16,7 @@ import "../css/intervene.css";
 
 interface About {
   model: string;
-  file: string;
+  given: Given;
   how: How;
   children?: ComponentChildren; // what is offered at a click
 }
@@ -35,32 +25,40 @@ interface About {
 export function IntervenePanel(props: PanelProps) {
   const { doc } = props;
   return (
-    <ChangePanel model={doc.model.name} file={doc.audio.file} how={howOf(doc)}>
+    <ChangePanel model={doc.model.name} given={{ of: "recording", text: doc.audio.file }} how={howOf(doc)}>
       <Suggestions {...props} />
     </ChangePanel>
   );
 }
 
-/** The panel of any page that carries a recording and names the model that heard it. */
-export function ChangePanel({ model, file, how, children }: About) {
+const LEADS: Record<Given["of"], [string, string]> = {
+  recording: [
+    "Change it and listen again",
+    "Silence a piece of the sound, take a head or a block away, or set a feature: the model writes again, beside what it wrote before and beside the same change at random other places.",
+  ],
+  prompt: [
+    "Change it and read again",
+    "Take a head or a block away, or set a feature: the model continues the prompt again, beside what it wrote before and beside the same change at random other places.",
+  ],
+};
+
+/** The panel of any page about a recording that it carries, or about a prompt, and of a model that it names. */
+export function ChangePanel({ model, given, how, children }: About) {
   const experiment = useExperiment();
   const run = useRun();
   if (!experiment) return null;
   const { wanted } = experiment;
+  const [title, lead] = LEADS[given.of];
   return (
-    <Panel
-      name="intervene"
-      title="Change it and listen again"
-      lead="Silence a piece of the sound, take a head or a block away, or set a feature: the model writes again, beside what it wrote before and beside the same change at random other places."
-    >
+    <Panel name="intervene" title={title} lead={lead}>
       {children}
-      <Typed />
+      <Typed of={given.of} />
       <Pending />
       <Runner wanted={wanted} run={run} />
       {changesOf(wanted).length > 0 && (
         <Lines
-          python={pythonLine(model, file, wanted, how)}
-          command={commandLine(model, file, wanted, how)}
+          python={pythonLine(model, given, wanted, how)}
+          command={commandLine(model, given, wanted, how)}
         />
       )}
       {run.outcome && <Result outcome={run.outcome} wanted={wanted} />}
@@ -82,13 +80,13 @@ function Suggestions({ doc, token }: PanelProps) {
   );
 }
 
-interface Suggestion {
+export interface Suggestion {
   change: Change;
   said: string;
   why?: string;
 }
 
-function Offer({ change, said, why }: Suggestion) {
+export function Offer({ change, said, why }: Suggestion) {
   const experiment = useExperiment();
   const taken = experiment?.has(change) ?? false;
   const toggle = () => (taken ? experiment?.remove([change]) : experiment?.add([change]));
@@ -127,7 +125,7 @@ function suggestionsFor(doc: ExplainDoc, changes: Changes, token: number): Sugge
 }
 
 /** Anything that can be spelled. */
-function Typed() {
+function Typed({ of }: { of: Given["of"] }) {
   const experiment = useExperiment();
   const [text, setText] = useState("");
   const [refused, setRefused] = useState(false);
@@ -148,7 +146,7 @@ function Typed() {
         value={text}
         spellcheck={false}
         autocomplete="off"
-        placeholder="encoder:3:604=0"
+        placeholder={of === "prompt" ? "blocks.9.attn.3" : "encoder:3:604=0"}
         aria-invalid={refused}
         aria-describedby={`${id}-how`}
         onInput={(event) => setText(event.currentTarget.value)}
@@ -159,8 +157,19 @@ function Typed() {
       </button>
       <small id={`${id}-how`} role={refused ? "alert" : undefined}>
         {refused && "That is no change. "}
-        <code>1.2-1.8</code> silences, <code>decoder_blocks.2.cross_attn.3</code> zeroes a head, <code>encoder:3:604=0</code>{" "}
-        sets a feature, <code>x2</code> in place of <code>=0</code> doubles it. All counted from 0.
+        {of === "recording" && (
+          <>
+            <code>1.2-1.8</code> silences,{" "}
+          </>
+        )}
+        <code>{of === "prompt" ? "blocks.9.attn.3" : "decoder_blocks.2.cross_attn.3"}</code> zeroes a head, with <code>x0.5</code> behind it halves it;{" "}
+        <code>{of === "prompt" ? "text:9:17=0" : "encoder:3:604=0"}</code> sets a feature, <code>x2</code> in place of <code>=0</code> doubles it
+        {of === "prompt" && (
+          <>
+            , <code>@3</code> at the end does so at one position alone
+          </>
+        )}
+        . All counted from 0.
       </small>
     </div>
   );

@@ -15,6 +15,7 @@ export function OutcomeView({ outcome }: { outcome: Outcome }) {
     <div class="outcome">
       <Texts outcome={outcome} />
       <Verdict outcome={outcome} />
+      <NextTokens outcome={outcome} />
       <Risks before={outcome.before.risk} after={outcome.after.risk} />
       <Tokens outcome={outcome} token={token} choose={setToken} />
       <Lenses outcome={outcome} token={token} />
@@ -42,6 +43,14 @@ function Texts({ outcome }: { outcome: Outcome }) {
   };
   return (
     <dl class="sides">
+      {outcome.prompt !== undefined && (
+        <>
+          <dt>Prompt</dt>
+          <dd class="prompt">
+            <bdi title={shortened(outcome.prompt, 2000)}>{shortened(outcome.prompt, 400)}</bdi>
+          </dd>
+        </>
+      )}
       <dt>Before</dt>
       <dd>{side("before", "del")}</dd>
       <dt>After</dt>
@@ -113,6 +122,44 @@ function Strip({ outcome }: { outcome: Outcome }) {
         <span class="own" style={{ left: at(outcome.size) }} />
       </div>
     </figure>
+  );
+}
+
+/** What a language model expects after the prompt, as it is and changed. */
+function NextTokens({ outcome }: { outcome: Outcome }) {
+  const { next_tokens: tokens } = outcome;
+  if (tokens.length === 0) return null;
+  const bar = (p: number) => (
+    <>
+      <span class="meter" aria-hidden="true">
+        <span class="filled" style={{ width: `${100 * p}%` }} />
+      </span>{" "}
+      {probability(p)}
+    </>
+  );
+  return (
+    <div class="scroll">
+      <table class="next-tokens" aria-label="Next token after the prompt, before and after">
+        <thead>
+          <tr>
+            <th scope="col">next token</th>
+            <th scope="col">before</th>
+            <th scope="col">after</th>
+          </tr>
+        </thead>
+        <tbody>
+          {tokens.map(({ id, text, before, after }) => (
+            <tr key={id}>
+              <th scope="row">
+                <Quoted text={text} />
+              </th>
+              <td class="number">{bar(before)}</td>
+              <td class="number">{bar(after)}</td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </div>
   );
 }
 

@@ -82,8 +82,12 @@ def contents(package: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str
 
 
 def _newest(name: str, folder: Path) -> Path | None:
-    versions = sorted(folder.glob(f"{name}_*.deb"), key=lambda path: (path.stat().st_mtime, path.name))
-    return versions[-1] if versions else None
+    """By its version, numbers as numbers; file times tell when somebody copied it."""
+    return max(folder.glob(f"{name}_*.deb"), key=lambda path: _natural(path.name), default=None)
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def _download(names: Sequence[str], folder: Path) -> None:

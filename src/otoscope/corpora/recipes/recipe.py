@@ -19,9 +19,10 @@ from otoscope.corpora.item import Item
 from otoscope.corpora.manifest import write_manifest
 from otoscope.corpora.targets import items_or_texts
 from otoscope.errors import AudioError, OptionError, OutputError
-from otoscope.files import atomic_write, output_error
+from otoscope.files import atomic_write, output_error, remove_abandoned
 from otoscope.progress import notice, track
 from otoscope.showing import Shows
+from otoscope.text_values import object_in
 from otoscope.versions import versions
 
 MANIFEST, SETTINGS, AUDIO = "manifest.jsonl", "recipe.json", "audio"
@@ -151,8 +152,7 @@ def make_corpus(recipe: Recipe, folder: Path | str) -> Made:
     if skipped:
         notice(f"{len(skipped)} of {len(sounds)} recordings were skipped: {next(iter(skipped.values()))}")
     write_manifest(listed, folder / MANIFEST)
-    for left in folder.glob(f"{AUDIO}/.*.part"):
-        left.unlink(missing_ok=True)
+    remove_abandoned(folder / AUDIO)
     return Made(folder / MANIFEST, listed, fresh, skipped)
 
 
@@ -233,7 +233,7 @@ def _claim(folder: Path, recipe: Recipe) -> None:
 
 def _require_same(folder: Path, wanted: dict[str, Any]) -> None:
     try:
-        found = json.loads((folder / SETTINGS).read_text("utf-8"))
+        found = object_in(folder / SETTINGS)
         found, made_with = {key: found[key] for key in wanted}, found["versions"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OutputError(f"{folder / SETTINGS} is not a recipe's.", "Choose a new folder.") from error

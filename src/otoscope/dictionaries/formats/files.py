@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +13,13 @@ import torch
 from otoscope.dictionaries.base import Reads, Writes
 from otoscope.errors import DictionaryError
 from otoscope.files import atomic_write
+from otoscope.text_values import object_of, yaml_of
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_RATIO, _ALWAYS = 20, 2**26
+"""How often its own size an archive may unpack to, and bytes that it always may: weights hardly shrink, zeros do."""
 
 READS: dict[str, Reads] = {
     "mlp.hook_in": "mlp_in",
@@ -57,6 +61,7 @@ def tensors(path: Path, dtype: torch.dtype) -> dict[str, Tensor]:
         if path.suffix == ".npz":
             import numpy as np
 
+            _require_plain(path)
             with np.load(path, allow_pickle=False) as file:
                 found = {name: torch.from_numpy(file[name]) for name in file.files}
         else:
@@ -69,6 +74,19 @@ def tensors(path: Path, dtype: torch.dtype) -> dict[str, Tensor]:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise DictionaryError(f"{path} cannot be read: {reason}.", "Fetch the dictionary again.") from error
     return {name: t.to(dtype) if t.is_floating_point() else t for name, t in found.items()}
+
+
+def _require_plain(path: Path) -> None:
+    """Refuse an archive that unpacks to much more than it takes on disk, before anything is unpacked.
+
+    Raises:
+        ValueError: It does.
+        zipfile.BadZipFile: It is none.
+    """
+    with zipfile.ZipFile(path) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+    if size > _ALWAYS + _RATIO * path.stat().st_size:
+        raise ValueError(f"it would unpack to {size / 2**20:,.0f} MB")
 
 
 def take(found: Mapping[str, Tensor], name: str, path: Path) -> Tensor:
@@ -90,14 +108,12 @@ def settings(path: Path) -> dict[str, Any]:
     Raises:
         DictionaryError: It cannot be read.
     """
-    import yaml
-
     try:
         text = path.read_text("utf-8")
-        table = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        table = object_of(text) if path.suffix == ".json" else yaml_of(text)
         if not isinstance(table, dict):
             raise ValueError("it holds no table")
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0][:200]
         raise DictionaryError(f"{path} cannot be read: {reason}.", "Fetch the dictionary again.") from error
     return table

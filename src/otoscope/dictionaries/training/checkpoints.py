@@ -11,6 +11,7 @@ import torch
 from otoscope.dictionaries.training import parallel
 from otoscope.errors import TrainingError
 from otoscope.files import atomic_write
+from otoscope.text_values import object_in
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,8 +42,11 @@ class Checkpoints:
         if not path.exists():
             return None
         try:
-            told = json.loads(path.read_text(encoding="utf-8"))
-            return {"step": int(told["step"]), "tensors": str(told["tensors"]), "data": list(told["data"])}
+            told = object_in(path)
+            tensors = str(told["tensors"])
+            if Path(tensors).name != tensors:
+                raise ValueError("its tensors lie elsewhere")
+            return {"step": int(told["step"]), "tensors": tensors, "data": list(told["data"])}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise _damaged(path) from error
 

@@ -24,7 +24,7 @@ from otoscope.dictionaries.training.modules import Coder, Neurons
 from otoscope.dictionaries.training.objective import Objective, judge
 from otoscope.dictionaries.training.scaling import measure_units
 from otoscope.errors import OptionError, OtoscopeError, TrainingError
-from otoscope.files import atomic_write
+from otoscope.files import atomic_write, output_error
 from otoscope.progress import track
 from otoscope.runs.run import Run
 
@@ -313,8 +313,12 @@ class Trainer:
 
     def _record(self, line: dict[str, Any]) -> None:
         if parallel.rank() == 0:
-            with (self.folder / RECORD).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+            path = self.folder / RECORD
+            try:
+                with path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(line) + "\n")
+            except OSError as error:
+                raise output_error(path, error) from error
 
     def _checkpoint(self) -> None:
         data = parallel.gathered_values(self.data.state())

@@ -47,13 +47,14 @@ function facts(node: GraphNode): string[] {
   return told;
 }
 
-/** Puts the feature, or all features of its supernode, into the list of changes of the page. */
+/** Puts the feature, or all features of its supernode, into the list of changes of the page: taken away, or doubled. */
 function TakeAway({ graph, chosen, view }: GraphProps) {
   const experiment = useExperiment();
   const own = changeOf(graph.node(chosen));
   if (!experiment || !own) return null;
   const supernode = view.annotations.supernodes.find(({ nodes }) => nodes.includes(graph.node(chosen).id));
-  const group = (supernode?.nodes ?? []).flatMap((id) => changeOf(graph.data.nodes.find((node) => node.id === id)) ?? []);
+  const group = (factor: number) => (supernode?.nodes ?? []).flatMap((id) => changeOf(graph.data.nodes.find((node) => node.id === id), factor) ?? []);
+  const size = group(0).length;
   const offer = (changes: Change[], said: string) => {
     const dictionaries = dictionariesOf(graph.data, changes);
     if (!dictionaries) return null;
@@ -70,7 +71,9 @@ function TakeAway({ graph, chosen, view }: GraphProps) {
   return (
     <>
       {offer([own], "Take it away")}
-      {group.length > 1 && offer(group, `Take its group of ${group.length} away`)}
+      {offer([changeOf(graph.node(chosen), 2) ?? own], "Double it")}
+      {size > 1 && offer(group(0), `Take its group of ${size} away`)}
+      {size > 1 && offer(group(2), "Double its group")}
     </>
   );
 }
@@ -78,7 +81,8 @@ function TakeAway({ graph, chosen, view }: GraphProps) {
 /** Where the changed features come from; undefined where the page does not know a folder that could be loaded. */
 function dictionariesOf(data: GraphData, changes: Change[]): Dictionaries | undefined {
   const of = (stack: string, folder: string | undefined) => (changes.some(({ text }) => text.startsWith(`${stack}:`)) ? [folder] : []);
-  const [own, heard] = [of("decoder", data.dictionary_folder), of("encoder", data.encoder_dictionary_folder)];
+  const own = ["decoder", "text"].flatMap((stack) => of(stack, data.dictionary_folder));
+  const heard = of("encoder", data.encoder_dictionary_folder);
   if ([...own, ...heard].includes(undefined)) return undefined;
   return { ...(own[0] && { dictionary: own[0] }), ...(heard[0] && { encoder_dictionary: heard[0] }) };
 }

@@ -1,8 +1,8 @@
 /** What supplied the chosen node, and what it supplied, signed, as shares of what the target was given. */
 
 import { useEffect, useRef, useState } from "preact/hooks";
-import type { EdgeSplit } from "../../contract.ts";
 import { change } from "../../model/numbers.ts";
+import { canSplit, splitOf } from "../../model/graph-edges.ts";
 import { HeadsOfEdge } from "./edge.tsx";
 import { type GraphProps, NodeName, percent, shortPlace } from "./shared.tsx";
 
@@ -53,10 +53,10 @@ function List(props: GraphProps & { side: "inputs" | "outputs" }) {
   );
 }
 
-function Row({ graph, edge, other, hidden, choose, hovered, view, chosen }: GraphProps & { edge: number; other: number; hidden: boolean }) {
+function Row({ graph, edge, other, hidden, choose, hovered, view, chosen, place }: GraphProps & { edge: number; other: number; hidden: boolean }) {
   const [open, setOpen] = useState(false);
   const share = graph.share[edge] as number;
-  const split = splitOf(graph.data.splits, graph.source[edge]!, graph.target[edge]!);
+  const splits = splitOf(graph, edge) !== undefined || canSplit(graph, edge);
   return (
     <li data-node={other} class={hidden ? "hidden-edge" : undefined} onPointerEnter={() => hovered.set(other)} onPointerLeave={() => hovered.set(-1)}>
       <button type="button" class="edge" onClick={() => choose(other)} onFocus={() => hovered.set(other)} onBlur={() => hovered.set(-1)} title={`${change(graph.weight[edge]!)} ${graph.target[edge] === chosen ? "of what it sums to" : "of what that node sums to"}`}>
@@ -68,18 +68,14 @@ function Row({ graph, edge, other, hidden, choose, hovered, view, chosen }: Grap
           <small>{shortPlace(graph.data, graph, other)}</small>
         </span>
       </button>
-      {split && (
+      {splits && (
         <button type="button" class="heads" aria-expanded={open} onClick={() => setOpen(!open)}>
           heads
         </button>
       )}
-      {split && open && <HeadsOfEdge graph={graph} edge={edge} split={split} view={view} />}
+      {splits && open && <HeadsOfEdge graph={graph} edge={edge} view={view} place={place} />}
     </li>
   );
-}
-
-function splitOf(splits: EdgeSplit[], source: number, target: number): EdgeSplit | undefined {
-  return splits.find((split) => split.source === source && split.target === target);
 }
 
 function mark(list: HTMLElement | null, node: number): void {

@@ -9,6 +9,7 @@ import { annotationsOf, hashWith, type Held, heldIn, sameHeld, type View } from 
 import { resourceUrl } from "../../model/resources.ts";
 import { Watched } from "../../model/store.ts";
 import { shortened, visible } from "../../model/numbers.ts";
+import type { Linked } from "../../linked.ts";
 import { Figure } from "../figure.tsx";
 import { usePlayer } from "../player.ts";
 import { GraphCanvas } from "./canvas.tsx";
@@ -17,6 +18,7 @@ import { Compare } from "./compare.tsx";
 import { Controls } from "./controls.tsx";
 import { CopyAs } from "./copy.tsx";
 import { Left } from "./left.tsx";
+import { useLinking } from "./linking.ts";
 import { Connections } from "./lists.tsx";
 import type { GraphProps } from "./shared.tsx";
 import { Story } from "./story.tsx";
@@ -32,6 +34,10 @@ export interface GraphPanelProps {
   otherSound?: Sound | undefined;
   /** Whether what is chosen is kept in the address: only one panel of a page can. */
   addressed?: boolean;
+  /** Where the first graph is in the document, as a model that acts on it is told. */
+  place: string;
+  /** What the pointer is on elsewhere on the page. */
+  linked?: Linked;
   /** Whether the account in words is shown above. */
   story?: boolean;
   /** Called with what a person wrote on the first or on the other graph, where the host keeps it; else the address does. */
@@ -50,6 +56,7 @@ export function GraphPanel(props: GraphPanelProps) {
   const chosen = graph.index(view.node) ?? graph.data.targets[0]!.node;
   const target = useTarget(graph, chosen);
   const hovered = useMemo(() => new Watched(-1), [graph]);
+  useLinking(props.linked, graph, shown.node, hovered);
   const [matches, setMatches] = useState<number[]>([]);
   const marked = useMemo(() => (graphs.length > 1 ? onlyHere(graph, graphs[1 - which]!) : undefined), [graphs, graph, which]);
   const sound = which ? props.otherSound : props.sound;
@@ -68,13 +75,13 @@ export function GraphPanel(props: GraphPanelProps) {
       if (start !== undefined && end !== undefined) player.play({ start, end });
     };
   }, [url, graph, player.play]);
-  const shared: GraphProps = { graph, shown, view, chosen, target, hovered, choose, pin, annotate, play, resources };
+  const shared: GraphProps = { graph, shown, view, chosen, target, hovered, choose, pin, annotate, play, resources, place: which ? "other" : props.place };
   const show = (next: 0 | 1, id?: string) => {
     setWhich(next);
     if (id !== undefined) setView((now) => ({ ...now, node: id }));
   };
   return (
-    <div class="graph-panel" data-node={graph.node(chosen).id}>
+    <div class="graph-panel" data-node={graph.node(chosen).id} data-linking={props.linked ? "" : undefined}>
       <audio ref={player.element} src={url} preload="auto" />
       {graphs.length > 1 && <Compare {...shared} graphs={graphs as [Graph, Graph]} which={which} show={show} />}
       {story && <Story {...shared} />}
@@ -111,7 +118,7 @@ function aboutOf(graph: Graph, shown: Shown, chosen: number, annotations: Annota
 function Legend({ hears }: { hears: boolean }) {
   return (
     <p class="graph-legend">
-      <span class="key for"><span class="stroke" />for</span> <span class="key against"><span class="stroke" />against</span> <span class="key writing">● feature of the decoder</span>
+      <span class="key for"><span class="stroke" />for</span> <span class="key against"><span class="stroke" />against</span> <span class="key writing">● {hears ? "feature of the decoder" : "feature"}</span>
       {hears && <span class="key hearing">▬ ● sound and features of the encoder</span>} <span class="key input">■ token ◆ error ▲ bias</span>
       <span>Larger: more influence.</span> <span data-picture="no">Click to choose, Shift and click to pin; arrow keys move.</span>
     </p>

@@ -21,6 +21,8 @@ export interface GraphProps {
   /** Plays the sound of a node, where it has one. */
   play: ((node: number) => void) | undefined;
   resources: Record<string, Resource>;
+  /** Where the graph is in the document. */
+  place: string;
 }
 
 /** A share of a target's input, signed, in per cent with a true minus. */

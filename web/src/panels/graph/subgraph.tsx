@@ -114,7 +114,7 @@ function Boxes(props: BoxesProps) {
   );
 }
 
-interface BoxProps extends BoxesProps {
+interface BoxProps extends Omit<BoxesProps, "place"> {
   box: Box;
   place: Place;
   plane: { current: HTMLDivElement | null };

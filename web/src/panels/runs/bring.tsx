@@ -1,7 +1,8 @@
 /** Bring a recording: drop it, choose it or speak it, and say how it is to be explained. */
 
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { About } from "../../model/runs.ts";
+import { shortened } from "../../model/numbers.ts";
 import { clock } from "../../model/runs.ts";
 import { record, type Recording, whyNot } from "./recorder.ts";
 
@@ -50,25 +51,26 @@ export function Bring({ about, first, send }: BringProps) {
 }
 
 function Choices({ about, form }: { about: About; form: { current: HTMLFormElement | null } }) {
+  const [model, setModel] = useState(() => about.models.find(({ chosen }) => chosen)?.name ?? "");
+  const languages = about.models.find(({ name }) => name === model)?.languages;
   return (
     <form ref={form} class="choices" onSubmit={(event) => event.preventDefault()}>
       <label>
         Model{" "}
-        <select name="model">
-          {about.models.map(({ name, here, megabytes, chosen }) => (
-            <option key={name} value={name} selected={chosen}>
+        <select name="model" value={model} onChange={(event) => setModel(event.currentTarget.value)}>
+          {about.models.map(({ name, here, megabytes }) => (
+            <option key={name} value={name}>
               {name}
               {here ? "" : ` (fetches ${megabytes} MB first)`}
             </option>
           ))}
         </select>
       </label>
+      {languages?.length !== 0 && <Language languages={languages} key={model} />}
+      <Watching about={about} model={model} key={`watching ${model}`} />
       <details>
         <summary>More options</summary>
         <div class="more">
-          <label>
-            Language <input name="language" placeholder="found out" maxLength={30} title="A code such as fr; English-only models know en alone" />
-          </label>
           <label>
             Begin at <input name="offset" type="number" min="0" step="any" placeholder="0" /> s
           </label>
@@ -84,6 +86,59 @@ function Choices({ about, form }: { about: About; form: { current: HTMLFormEleme
         </div>
       </details>
     </form>
+  );
+}
+
+/** Of a model that writes several languages; where nobody knows which, a code is typed. */
+function Language({ languages }: { languages: string[] | undefined }) {
+  const names = useMemo(() => {
+    const spoken = new Intl.DisplayNames(["en"], { type: "language", fallback: "code" });
+    const named = (languages ?? []).map((code) => ({ code, name: nameOf(spoken, code) }));
+    return named.sort((a, b) => a.name.localeCompare(b.name, "en"));
+  }, [languages]);
+  return (
+    <label>
+      Language{" "}
+      {languages ? (
+        <select name="language">
+          <option value="">found out</option>
+          {names.map(({ code, name }) => (
+            <option key={code} value={code}>
+              {name}
+            </option>
+          ))}
+        </select>
+      ) : (
+        <input name="language" placeholder="found out" maxLength={30} title="A code such as fr" />
+      )}
+    </label>
+  );
+}
+
+function nameOf(spoken: Intl.DisplayNames, code: string): string {
+  try {
+    return spoken.of(code) ?? code;
+  } catch {
+    return code; // a directory may call its languages anything
+  }
+}
+
+/** What watches for invented text: the monitor that comes with otoscope, one that was fitted, or nothing. */
+function Watching({ about, model }: { about: About; model: string }) {
+  const fitting = about.monitors.filter((one) => one.model === model || one.model === model.split("/").pop()); // a directory is named by its last part
+  return (
+    <label>
+      Monitor{" "}
+      <select name="monitor" title="Tells how much each token is to be trusted; one that was fitted to another model cannot">
+        <option value="shipped">the one that comes with otoscope</option>
+        {fitting.map(({ id, name, given }) => (
+          <option key={id} value={id} selected={given}>
+            {shortened(name, 60)}
+          </option>
+        ))}
+        <option value="none">none</option>
+      </select>
+    </label>
   );
 }
 

@@ -1,0 +1,1 @@
+"""What a release goes through before anybody installs it."""

@@ -1,0 +1,77 @@
+"""Write the bill of materials of this environment, and ask whether a version in it has a known vulnerability: `make audit`.
+
+The advisories are asked for over the network. Where they cannot be had within half a minute this says so in one line and passes.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+OUT = Path("build") / "sbom.json"
+SECONDS = 30
+
+
+def bill_of_materials(python: str, out: Path) -> int:
+    """Write everything that is installed as CycloneDX JSON; returns how many components there are."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    command = [
+        sys.executable,
+        "-m",
+        "cyclonedx_py",
+        "environment",
+        "--pyproject",
+        "pyproject.toml",
+        "--output-file",
+        str(out),
+    ]
+    subprocess.run([*command, python], check=True, capture_output=True)
+    return len(json.loads(out.read_text("utf-8"))["components"])
+
+
+def advisories(folder: Path) -> tuple[int, list[str]]:
+    """How many packages in a folder could be asked about, and what is known against them, a line each."""
+    command = [
+        sys.executable,
+        "-m",
+        "pip_audit",
+        "--path",
+        str(folder),
+        "--format",
+        "json",
+        "--progress-spinner",
+        "off",
+    ]
+    try:
+        asked = subprocess.run(
+            [*command, "--timeout", "5"], capture_output=True, text=True, timeout=SECONDS, check=False
+        )
+        told = json.loads(asked.stdout)["dependencies"]
+    except (subprocess.TimeoutExpired, json.JSONDecodeError):
+        return 0, []
+    asked_about = [one for one in told if "skip_reason" not in one]
+    return len(asked_about), [
+        f"{one['name']} {one['version']}: {each['id']}, mended in {', '.join(each['fix_versions']) or 'no version'}"
+        for one in asked_about
+        for each in one.get("vulns", ())
+    ]
+
+
+def main() -> None:
+    """Both; the exit code is 1 where an advisory names an installed version."""
+    (python,) = sys.argv[1:]
+    asked = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    folder = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    print(f"{OUT}: {bill_of_materials(python, OUT)} components")
+    count, found = advisories(Path(folder))
+    if not count:
+        print("No audit: the service with the advisories cannot be reached from here.")
+        return
+    print("\n".join(found) or f"No advisory names one of the {count} packages that could be asked about.")
+    sys.exit(bool(found))
+
+
+if __name__ == "__main__":
+    main()

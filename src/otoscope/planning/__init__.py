@@ -1,0 +1,1 @@
+"""What a command takes before it starts: time and memory, from shapes alone."""

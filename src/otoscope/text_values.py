@@ -1,0 +1,50 @@
+"""JSON and YAML from files and messages that anybody may have made."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+def object_of(text: str | bytes) -> dict[str, Any]:
+    """The JSON object that a text is. Of a key that comes twice the last value counts, and NaN and infinities are taken.
+
+    Raises:
+        ValueError: It is no UTF-8, no JSON, no object, or nested more deeply than it can be read; the message says which.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(value, dict):
+        raise ValueError("it is no JSON object")
+    return value
+
+
+def object_in(path: Path | str) -> dict[str, Any]:
+    """The JSON object that a file holds.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: See `object_of`.
+    """
+    return object_of(Path(path).read_bytes())
+
+
+def yaml_of(text: str) -> Any:
+    """The plain values that a YAML text is: no tag makes anything else, and no alias is followed.
+
+    Raises:
+        ValueError: It is no YAML, names objects of a program, refers to its own parts, or is nested too deeply.
+    """
+    import yaml
+
+    try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise ValueError("it has aliases, by which a few lines stand for any number of values")
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None

@@ -1,0 +1,76 @@
+"""What is claimed of speed and memory has been measured, and the page says what was."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+from benchmarks.__main__ import NAMES, page
+from benchmarks.figures import Figure
+
+ROOT = Path(__file__).parents[2]
+CLAIM = re.compile(
+    r"\btakes?\b.*\b(second|minute|hour)s?\b|\btimes (faster|slower)|\bless (time|memory)\b"
+    r"|\b(faster|slower) than\b|\bas fast as\b|\bpeak memory\b"
+)
+
+
+def sentences() -> list[str]:
+    """The README's prose, sentence by sentence; what stands in code and tables claims nothing."""
+    text = re.sub(r"^```.*?^```", "", (ROOT / "README.md").read_text("utf-8"), flags=re.M | re.S)
+    lines = [line for line in text.splitlines() if not line.startswith("|")]
+    return re.split(r"(?<=[.:])\s+", "\n".join(lines))
+
+
+def test_the_page_is_what_the_results_give():
+    assert page() == (ROOT / "docs" / "benchmarks.md").read_text("utf-8"), "run python -m benchmarks NAME"
+
+
+def test_every_claim_of_speed_or_memory_in_the_readme_leads_to_what_was_measured():
+    claims = [sentence for sentence in sentences() if CLAIM.search(sentence)]
+    assert claims
+    for claim in claims:
+        assert re.findall(r"docs/benchmarks\.md#(\w+)", claim), f"which benchmark measures this? {claim}"
+
+
+def test_every_link_to_a_benchmark_meets_one():
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    for name in {
+        name for path in pages for name in re.findall(r"benchmarks\.md#(\w+)", path.read_text("utf-8"))
+    }:
+        assert name in NAMES, name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_benchmark_says_what_it_claims_and_which_figures_that_stands_on(name):
+    benchmark = importlib.import_module(f"benchmarks.{name}")
+    assert benchmark.CLAIM
+    assert all(figure.row({})[-1] == "not measured" for figure in benchmark.FIGURES)
+
+
+@pytest.mark.parametrize(
+    ("result", "row"),
+    [
+        ({"a": 1.5, "b": 2.0}, ("ratio", "at most 2 s", "2 s", "holds")),
+        ({"a": 1.5, "b": 2.1}, ("ratio", "at most 2 s", "2.1 s", "**does not hold**")),
+        ({"a": 1.5}, ("ratio", "at most 2 s", "–", "not measured")),
+        ({"not_measured": "no index"}, ("ratio", "at most 2 s", "–", "not measured: no index")),
+    ],
+)
+def test_of_several_places_the_worst_counts(result, row):
+    assert Figure("ratio", ("a", "b"), at_most=2, unit="s").row(result) == row
+
+
+def test_a_figure_can_be_held_to_another_that_was_measured():
+    figure = Figure("same texts", "same", at_least=("other/of", "of"))
+    assert figure.row({"same": 15, "of": 16, "other": {"of": 8}}) == (
+        "same texts", "at least 16", "15", "**does not hold**",
+    )  # fmt: skip
+    assert Figure("same nodes", "same", at_least=True).row({"same": True}) == (
+        "same nodes",
+        "yes",
+        "yes",
+        "holds",
+    )
