@@ -83,6 +83,7 @@ bench: $(VENV)/.dev
 
 docs: $(VENV)/.docs
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@$(BIN)/python docs/check_site.py site
 
 web:
 	@cd web && npm ci && npm run build

@@ -312,16 +312,3 @@ def test_a_family_of_another_package_is_found_through_its_entry_point(tmp_path, 
     finally:
         families.cache_clear()
         sys.modules.pop("otoscope_starcoder", None)
-
-
-def test_the_architecture_names_files_that_exist_and_the_layers_of_the_contract():
-    import tomllib
-
-    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    for path in re.findall(r"`(tests/[\w/]+\.py)`", text):
-        assert (ROOT / path).exists(), path
-    rules = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
-    layers = [set(layer.split(" | ")) for layer in rules["contracts"][0]["layers"]]
-    map_of_rooms = fences(ROOT / "docs" / "architecture.md")[0].body
-    shown = [set(line.strip("{}").split(", ")) for line in map_of_rooms.splitlines()]
-    assert shown == layers
