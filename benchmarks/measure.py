@@ -41,17 +41,25 @@ def run_named(name: str) -> dict[str, Any]:
     return import_module(f"benchmarks.{name}").run()
 
 
-def seconds(work: Callable[[], Any]) -> float:
+def seconds(work: Callable[[], Any], clock: Callable[[], float] = time.perf_counter) -> float:
     gc.collect()
-    start = time.perf_counter()
+    start = clock()
     work()
-    return time.perf_counter() - start
+    return clock() - start
 
 
-def side_by_side(ours: Callable[[], Any], theirs: Callable[[], Any], runs: int) -> Pair:
-    """Two ways of the same work in this process, each warmed up once."""
+def side_by_side(
+    ours: Callable[[], Any],
+    theirs: Callable[[], Any],
+    runs: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Pair:
+    """Two ways of the same work in this process, each warmed up once.
+
+    With `time.process_time`, and one thread, what else runs on the machine counts little: for small differences.
+    """
     ours(), theirs()
-    return alternately(lambda: seconds(ours), lambda: seconds(theirs), runs)
+    return alternately(lambda: seconds(ours, clock), lambda: seconds(theirs, clock), runs)
 
 
 def alternately(ours: Callable[[], float], theirs: Callable[[], float], runs: int) -> Pair:
