@@ -211,8 +211,8 @@ def test_the_summary_names_the_sound_by_its_time_and_tells_what_was_heard_and_wh
     made = tracer(model, features, OPENED)
     made.about = {"prompt_tokens": 2}
     lines = "\n".join(summary_lines(made.graph(5)))
-    assert "heard" in lines
-    assert "from the text before" in lines
+    for source in ("the sound", "the words before", "the prompt", "said in any case (biases and positions)"):
+        assert f"  {source}\n" in lines  # as the pages call them
     assert "Grounding ratio" in lines
     assert "30 of" in lines
     assert "s (padding)" in lines

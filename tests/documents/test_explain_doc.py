@@ -191,7 +191,8 @@ def test_the_summary_names_the_head_that_the_least_certain_word_hangs_on_and_wha
             ablation={"components": heads, "change": change}, cautions=["Probably there is no speech here."]
         )
     )
-    assert "It hangs most on DL0H1 self-attn (-1.25 nats" in doc.summary()
+    told = "Of single heads it hangs most on head 1 of decoder layer 0's self-attention (DL0H1 self-attn): −1.25 nats"
+    assert told in doc.summary()
     assert doc.summary().endswith("Probably there is no speech here.")
 
 
@@ -222,10 +223,13 @@ def test_the_summary_says_which_sound_carried_the_word_in_alarm():
     doc = ExplainDoc.model_validate(fields(**under_the_sound()))
     words = in_words(doc)
     assert words[1].startswith("Least certain word: b")
-    assert words[2].startswith("The sound at 0.40–0.60 s, holds 70% of what the sound said for it")
-    assert "head 1 of decoder layer 0 (90%)" in words[2]
-    assert "9.0, has 6.0 from the sound, 1.0 from the words before" in words[3]
-    assert words[-1] == "Alarm at ' b': risk 0.80, an alarm from 0.60 on."
+    assert words[2].startswith("The sound at 0.40–0.60 s, holds 70 % of what the sound said for it")
+    assert "head 1 of decoder layer 0 (90 %)" in words[2]
+    assert words[3] == (
+        "Its logit, 9.0, has 6.0 from the sound, 1.0 from the words before, 0.0 from the prompt, "
+        "2.0 from what is said in any case (biases and positions)."
+    )
+    assert words[-1] == "Alarm at “b”: risk 0.80, an alarm from 0.60 on."
 
 
 @pytest.mark.parametrize(

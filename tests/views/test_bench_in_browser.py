@@ -153,7 +153,7 @@ def test_hovering_answers_within_a_frame_or_three(open_page, make_doc):
 def test_an_alarm_is_marked_at_its_token(open_page, make_doc):
     page = open_page(make_doc(alarm=4))
     doc = make_doc(alarm=4)
-    mark, rows = page.locator(".alarm").bounding_box(), page.locator(".rows").bounding_box()
+    mark, rows = page.locator(".axis-alarm").bounding_box(), page.locator(".rows").bounding_box()
     whole = float(page.locator(".rows").get_attribute("data-seconds"))
     assert mark["x"] - rows["x"] == pytest.approx(
         doc.transcript.tokens[4].start / whole * rows["width"], abs=4

@@ -16,7 +16,7 @@ def panel(page):
 
 
 def lines(page):
-    return panel(page).locator(".line code").all_inner_texts()
+    return panel(page).locator(".copied-line code").all_inner_texts()
 
 
 def test_a_cell_of_the_ablation_grid_goes_into_the_list_and_out_again(open_page, doc):

@@ -92,17 +92,17 @@ def test_columns_of_the_table_sort(open_page):
 def test_a_line_can_be_hidden_and_values_are_told_by_arrow_keys(open_page):
     page = open_page(a_curve())
     chart = page.locator(".chart svg").first
-    assert chart.locator("g.line").count() == 3
+    assert chart.locator("g.chart-line").count() == 3
     chart.focus()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
     told = page.locator(".chart output").first.inner_text()
     assert told.startswith("layer 1: probe 0.68 (0.58 to 0.73) · shuffled labels 0.50")
     page.get_by_role("button", name="shuffled labels").click()
-    assert chart.locator("g.line").count() == 2
+    assert chart.locator("g.chart-line").count() == 2
     page.reload()
     page.locator("main").wait_for()
-    assert chart.locator("g.line").count() == 2
+    assert chart.locator("g.chart-line").count() == 2
 
 
 def test_the_lens_is_coloured_by_probability_rank_or_entropy(open_page):
@@ -122,18 +122,18 @@ def test_a_click_draws_a_trajectory_and_pins_stay_beside_it(open_page):
     page = open_page(a_lens())
     page.locator("[data-testid=logit-lens] td[data-at='0,2']").click()
     chart = page.get_by_test_id("trajectory")
-    assert chart.locator(".chart g.line").count() == 1
+    assert chart.locator(".chart g.chart-line").count() == 1
     page.get_by_role("button", name="third").first.click()
     page.get_by_role("button", name="Pin this token").click()
     page.locator("[data-testid=logit-lens] td[data-at='0,3']").click()
-    assert chart.locator(".chart g.line").count() == 3
+    assert chart.locator(".chart g.chart-line").count() == 3
     assert "(token 2)" in chart.inner_text()
     assert "instead" in chart.inner_text()
 
 
 def test_the_encoder_ladder_says_what_kind_of_text_each_layer_gives(open_page):
     page = open_page(a_lens())
-    assert page.locator(".ladder .kind").all_inner_texts() == ["correct", "loop"]
+    assert page.locator(".ladder .verdict-kind").all_inner_texts() == ["correct", "loop"]
 
 
 # Every page --------------------------------------------------------------------------------------------------------------

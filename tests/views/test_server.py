@@ -543,6 +543,7 @@ def test_a_model_that_was_not_offered_is_not_loaded(client, jfk, folder):
         ("jfk.flac", "jfk.flac"), ("../../etc/passwd", "passwd.wav"), ("C:\\a\\b.MP3", "b.mp3"), ("", "recording.wav"),
         ("...", "recording.wav"), (".bashrc", "bashrc.wav"), ("a\0\n<script>.wav", "ascript.wav"), ("\u202egnp.exe", "gnp.exe"),
         ("x" * 10_000, "x" * 60 + ".wav"), ("Ärger im Café.ogg", "Ärger im Café.ogg"), ("con|;$(rm).wav", "conrm.wav"),
+        ("Größe – 音声 été.wav", "Größe – 音声 été.wav"),
     ],
 )  # fmt: skip
 def test_names_from_outside_become_plain_ones(name, plain):

@@ -819,6 +819,7 @@ export interface LensDoc {
   model: string;
   text: string;
   is_prompt: boolean;
+  duration?: number;
   tokens: Array<ReadToken>;
   logit_lens: LogitLens;
   encoder_lens: Array<EncoderLensLayer>;

@@ -20,6 +20,7 @@ export type Json = null | boolean | number | string | Json[] | { [key: string]: 
 export interface Progress {
   done: number;
   total: number;
+  unit?: string; // of both, in the plural
   stage: string;
 }
 

@@ -4,7 +4,7 @@ import type { Ablation, Accounts, Component, ExplainDoc, PackedArray } from "../
 import { AccountBook } from "../src/model/accounts.ts";
 import { Changes, heads, wholeComponents } from "../src/model/ablation.ts";
 import { extent, halfToNumber, unpack } from "../src/model/arrays.ts";
-import { change, probability, shortened, visible } from "../src/model/numbers.ts";
+import { change, decimal, probability, shortened, visible } from "../src/model/numbers.ts";
 import { shownEnd, TimeAxis } from "../src/model/time.ts";
 import { addressWith } from "../src/model/address.ts";
 import { resourceUrl } from "../src/model/resources.ts";
@@ -39,6 +39,10 @@ test("a quantised array is scaled and shifted back", () => {
 test("numbers read well at both ends", () => {
   assert.deepEqual([0, 0.0004, 0.5, 0.9996, 1].map(probability), [".000", "<.001", ".500", ">.999", "1.000"]);
   assert.deepEqual([-12.34, -0.5, 0.001, 2].map(change), ["−12.3", "−0.50", "0", "+2.00"]);
+});
+
+test("a plain number has a true minus, and none before a zero", () => {
+  assert.deepEqual([decimal(-0.001), decimal(-1.5), decimal(-0.04, 1), decimal(21, 1)], ["0.00", "−1.50", "0.0", "21.0"]);
 });
 
 test("labels show their leading spaces and are never cut inside a character", () => {
@@ -120,6 +124,14 @@ test("an account pools spans into words, pauses and padding, and its shares are 
   assert.deepEqual(found.map(({ kind, label }) => [kind, label]), [["pause", ""], ["word", "a"], ["pause", ""], ["padding", ""]]);
   assert.deepEqual(found.map(({ value }) => value), [0, 3, -1, 1]);
   assert.deepEqual(found.map(({ share }) => share), [0, 0.75, 0, 0.25]);
+});
+
+test("what is said in any case is biases and positions together", () => {
+  const one = { value: 9, sound: 6, text: 1, prompt: 0, positions: -1, biases: 3, errors: 0 };
+  const accounts = { spans: [], sound: f32([], [1, 0]), text: f32([0], [1, 1]), tokens: [one] } as unknown as Accounts;
+  const found = new AccountBook(accounts, {} as ExplainDoc).sources(0);
+  assert.deepEqual(found.map(({ value }) => value), [6, 1, 2]);
+  assert.equal(found.at(-1)?.name, "said in any case (biases and positions)");
 });
 
 test("the axis ends a little after the clip where there is padding, and a part of it keeps its times", () => {

@@ -2,8 +2,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Doc } from "../src/host.ts";
 import { runsInPath } from "../src/hosts/server.ts";
-import { matchingHash } from "../src/model/following.ts";
-import { clock, difference, matching, orderBy, type Run, sorted, when } from "../src/model/runs.ts";
+import { areApart, matchingHash } from "../src/model/following.ts";
+import { clock, difference, kindOf, matching, orderBy, type Run, sorted, when } from "../src/model/runs.ts";
 import { wavOf } from "../src/model/wav.ts";
 
 function run(title: string, more: Partial<Run> = {}): Run {
@@ -72,6 +72,21 @@ test("a token is found again in another run by its time", () => {
   assert.equal(matchingHash("#token=3", b, a), "#token=2");
   assert.equal(matchingHash("#feature=1.2", a, b), "#feature=1.2");
   assert.equal(matchingHash("#token=9", a, b), "#token=9");
+});
+
+test("documents of two recordings or texts are told apart, and others are not", () => {
+  const clip = (file: string, duration: number) => ({ kind: "explain", audio: { file, duration } }) as unknown as Doc;
+  const lens = (title: string, more = {}) => ({ kind: "lens", title, ...more }) as unknown as Doc;
+  assert.equal(areApart([clip("a.wav", 3), clip("a.wav", 3)]), false);
+  assert.equal(areApart([clip("a.wav", 3), clip("b.wav", 3)]), true);
+  assert.equal(areApart([clip("a.wav", 3), clip("a.wav", 4)]), true);
+  assert.equal(areApart([clip("a.wav", 3), lens("a.wav · tiny")]), false);
+  assert.equal(areApart([lens("x · tiny", { is_prompt: true, text: "x" }), lens("x · base", { is_prompt: true, text: "y" })]), true);
+});
+
+test("kinds are called as the commands that make them, which finds them, too", () => {
+  assert.deepEqual(["sweep", "graph", "explain"].map((kind) => kindOf(run("a", { kind }))), ["patch", "trace", "explain"]);
+  assert.equal(matching([run("a", { kind: "sweep" })], "patch").length, 1);
 });
 
 test("a WAV file holds its samples, clipped, in 16 bits", () => {

@@ -170,11 +170,11 @@ def _account_lines(graph: AttributionGraph, target: int) -> Iterator[str]:
     sound, text = np.array(told["sound"]), np.array(told["tokens"])
     yield f"{graph.targets[target].label!r}: {told['value']:.2f} logits, every path counted"
     for words, part in (
-        ("heard", sound.sum()),
-        ("from the text before", text[first:].sum()),
-        ("from the decoder's prompt", text[:first].sum()),
+        ("the sound", sound.sum()),
+        ("the words before", text[first:].sum()),
+        ("the prompt", text[:first].sum()),
         ("said in any case (biases and positions)", told["biases"] + told["positions"]),
-        ("lost in errors of the dictionary", told["errors"]),
+        ("errors of the dictionary", told["errors"]),
     ):
         if part:
             yield f"  {part:+8.2f}  {words}"

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from otoscope.documents.bench import Carried
-    from otoscope.documents.explain import ExplainDoc, WordInfo
+    from otoscope.documents.explain import Component, ExplainDoc, WordInfo
 
 _CLOSE = 0.2
 """Probability from which the next best token is worth a word."""
@@ -40,7 +40,7 @@ def _lines(doc: ExplainDoc) -> Iterator[str]:
         yield from _of_word(doc, word)
     yield from _risk(doc)
     if doc.transcript.wer is not None:
-        yield f"Word error rate: {doc.transcript.wer:.1%}"
+        yield f"Word error rate: {_percent(doc.transcript.wer, 1)}."
 
 
 def _of_word(doc: ExplainDoc, word: WordInfo) -> Iterator[str]:
@@ -82,18 +82,20 @@ def _sound(doc: ExplainDoc, token: int, name: str) -> Iterator[str]:
     if account.carried is None:
         yield "No single stretch of the clip holds half of what the sound said for it."
     else:
-        held = f"holds {account.carried.share:.0%} of what the sound said for it"
+        held = f"holds {_percent(account.carried.share)} of what the sound said for it"
         yield f"{_stretch(doc, account.carried)} {held}{_by(account.carried)}."
     written = doc.transcript.tokens[token].text
-    of = "Its logit" if written.strip() == name else f"The logit of its token {written!r}"
+    of = "Its logit" if written.strip() == name else f"The logit of its token “{written}”"
     parts = {
         "the sound": account.sound,
         "the words before": account.text,
-        "the prompt and the positions": account.prompt + account.positions + account.errors,
-        "what it says in any case": account.biases,
+        "the prompt": account.prompt,
+        "what is said in any case (biases and positions)": account.biases + account.positions,
+        "errors of the dictionary": account.errors,
     }
-    told = ", ".join(f"{value:.1f} from {source}" for source, value in parts.items())
-    yield f"{of}, {account.value:.1f}, has {told}."
+    known = {source: value for source, value in parts.items() if value or source != "errors of the dictionary"}
+    told = ", ".join(f"{_number(value, 1)} from {source}" for source, value in known.items())
+    yield f"{of}, {_number(account.value, 1)}, has {told}."
 
 
 def _stretch(doc: ExplainDoc, carried: Carried) -> str:
@@ -118,7 +120,7 @@ def _by(carried: Carried) -> str:
     if not carried.heads:
         return ""
     best = carried.heads[0]
-    by = f"by head {best.head} of decoder layer {best.layer} ({best.share:.0%})"
+    by = f"by head {best.head} of decoder layer {best.layer} ({_percent(best.share)})"
     return f"; most of it came {by}" if best.share >= 0.5 else f"; the largest part by one head came {by}"
 
 
@@ -141,16 +143,36 @@ def _hangs_on(doc: ExplainDoc, word: WordInfo) -> Iterator[str]:
     controls = _controls(doc, inside)
     random = {i: controls.get((listed[i].stack, listed[i].layer, listed[i].part)) for i in heads}
     most = min(heads, key=lambda i: change[i] - (random[i] or 0.0))
-    label, control = listed[most].label, random[most]
+    label, control = _head_words(listed[most]), random[most]
     if control is None:
-        yield f"It hangs most on {label} ({change[most]:+.2f} nats with that head zeroed)"
+        yield f"Of single heads it hangs most on {label}: {_change(change[most])} nats with that head zeroed."
     elif change[most] < control:
         yield (
-            f"It hangs most on {label} ({change[most]:+.2f} nats with that head zeroed; "
-            f"a random subspace of that size: {control:+.2f})"
+            f"Of single heads it hangs most on {label}: {_change(change[most])} nats with that head zeroed, "
+            f"{_change(control)} with a random subspace of that size."
         )
     else:
         yield "No single head matters more to it than a random subspace of that size."
+
+
+def _head_words(component: Component) -> str:
+    """A head in words, and by its short name on the page."""
+    part = {"self_attn": "self-attention", "cross_attn": "cross-attention"}.get(component.part, "attention")
+    return f"head {component.head} of {component.stack} layer {component.layer}'s {part} ({component.label})"
+
+
+def _number(value: float, digits: int = 2) -> str:
+    """A number with a true minus, and none before a zero."""
+    text = f"{value:.{digits}f}"
+    return text.replace("-", "−" if float(text) else "")
+
+
+def _change(value: float) -> str:
+    return ("" if value < 0 else "+") + _number(value)
+
+
+def _percent(share: float, digits: int = 0) -> str:
+    return f"{_number(100 * share, digits)} %"
 
 
 def _controls(doc: ExplainDoc, inside: slice) -> dict[tuple[str, int, str], float]:
@@ -171,7 +193,7 @@ def _risk(doc: ExplainDoc) -> Iterator[str]:
         return
     if risk.alarm is not None:
         written = doc.transcript.tokens
-        where = repr(written[risk.alarm].text) if risk.alarm < len(written) else "the end of the text"
+        where = f"“{written[risk.alarm].text.strip()}”" if risk.alarm < len(written) else "the end of the text"
         yield f"Alarm at {where}: risk {risk.steps[risk.alarm]:.2f}, an alarm from {risk.threshold:.2f} on."
     else:
         yield f"Highest risk {max(risk.steps):.2f}; it would be an alarm from {risk.threshold:.2f} on."
@@ -194,7 +216,7 @@ def left_out(doc: ExplainDoc, skipped: Sequence[str] = ()) -> list[str]:
         kept, name = circuit.graph.left_out, doc.transcript.tokens[circuit.token].text.strip()
         lines.append(
             f"The circuit of “{name}” shows {kept.shown_features} of {kept.active_features} active features of the decoder; "
-            f"{kept.rest:.0%} of the influence comes through others, summed. The encoder was not opened (`otoscope trace` does)."
+            f"{_percent(kept.rest)} of the influence comes through others, summed. The encoder was not opened (`otoscope trace` does)."
         )
     if doc.circuits and len(doc.circuits) < len(doc.transcript.tokens):
         count = len(doc.transcript.tokens)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
-from otoscope.documents.base import Document, Index, JsonScalar, Part, Text
+from otoscope.documents.base import Document, Index, JsonScalar, Part, Seconds, Text
 from otoscope.documents.explain import EncoderLensLayer, LogitLens
 from otoscope.figures.style import Saved
 
@@ -32,6 +32,7 @@ class LensDoc(Document):
     model: Text
     text: Text  # what was written; of a prompt, the prompt
     is_prompt: bool = False
+    duration: Seconds | None = None  # of the sound that was read
     tokens: list[ReadToken]
     logit_lens: LogitLens
     encoder_lens: list[EncoderLensLayer] = Field(default_factory=list)

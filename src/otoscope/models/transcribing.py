@@ -455,6 +455,10 @@ def _timed_tokens(model: SpeechModel, clip: Clip, decoded: Decoded) -> list[Toke
     ]
 
 
+_PUNCTUATION = frozenset("\"'“”‘’¿¡([{-–—….,;:!?)]}。、，！？：；「」『』（）")
+"""What is written beside a word and not said: a certain full stop says nothing of a doubtful word."""
+
+
 def words_of(model: SpeechModel, tokens: Sequence[Token], language: str) -> list[Word]:
     """Group tokens into words: a word begins with a space, or in languages without spaces with every whole character."""
     words: list[Word] = []
@@ -473,5 +477,6 @@ def words_of(model: SpeechModel, tokens: Sequence[Token], language: str) -> list
 
 def _word(model: SpeechModel, tokens: Sequence[Token], group: list[int]) -> Word:
     text = model.tokenizer.decode([tokens[i].id for i in group]).strip()
-    p = float(np.mean([tokens[i].p for i in group]))
+    spoken = [i for i in group if not _PUNCTUATION.issuperset(tokens[i].text.strip())]
+    p = float(np.mean([tokens[i].p for i in spoken or group]))
     return Word(text, tokens[group[0]].start, tokens[group[-1]].end, p, group[0], group[-1])

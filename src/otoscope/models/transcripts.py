@@ -75,7 +75,7 @@ class Word:
         text: The word with the punctuation that touches it.
         start: Seconds into the recording.
         end: Seconds into the recording.
-        probability: Mean of its tokens' probabilities.
+        probability: Mean of its tokens' probabilities; tokens of punctuation alone are left out where there are others.
         first_token: Index of its first token.
         last_token: Index of its last token.
     """

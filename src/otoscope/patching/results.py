@@ -32,10 +32,10 @@ LEVEL = 0.05
 _RANDOM_SETS = 500
 
 NOTES = (
-    "resolved: the outcome is gone; restored: gone, the text has not collapsed, and it is nearer to what was said, where known.",
-    "random_rate: a random other component of the same kind on the same items; p_value: chance that one drawn from all of its "
-    "kind anew for each item resolves at least as many (exact, one-sided); direction_rate: the same activation moved as far in a "
-    "random direction.",
+    "Resolved: the outcome is gone; restored: gone, the text has not collapsed, and it is nearer to what was said, where known.",
+    "Random components (random_rate): a random other component of the same kind on the same items; p (p_value): chance that one "
+    "drawn from all of its kind anew for each item resolves at least as many (exact, one-sided); random direction "
+    "(direction_rate): the same activation moved as far in a random direction.",
     "Winners are chosen on the discovery half by what they restore, with Holm's correction over all components; the test half "
     "was not looked at for that.",
     "A component is patched off the distribution it was trained on, and others may make up for it.",

@@ -44,9 +44,9 @@ if TYPE_CHECKING:
 
 NOTES = (
     "Teacher-forced: the text that was written is given, and one token of it is looked at; nothing is written again.",
-    "resolved: the token is no longer the most probable one; restored: the other word's token is more probable than it.",
-    "p_value: chance that a component drawn anew from its kind for every token changes the metric as much on average; with one "
-    "token it is never below one over the number of its kind.",
+    "Resolved: the token is no longer the most probable one; restored: the other word's token is more probable than it.",
+    "p (p_value): chance that a component drawn anew from its kind for every token changes the metric as much on average; with "
+    "one token it is never below one over the number of its kind.",
     "Winners are chosen on the discovery half by the size of the change, with Holm's correction over all components.",
 )
 

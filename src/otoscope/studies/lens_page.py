@@ -27,6 +27,7 @@ def lens_doc(lens: Lens) -> LensDoc:
         model=model,
         text=lens.text,
         is_prompt=lens.after is not None,
+        duration=lens.duration,
         tokens=[
             ReadToken(index=one["token"], id=one["id"], text=one["text"], after=one.get("after"))
             for one in tokens

@@ -117,9 +117,8 @@ class Server:
                 if not self.gate.is_ours(request):
                     raise RefusalError(403, UNKNOWN_NAME, "Use the address that it printed.")
                 if secret and not self.gate.knows(key_in(request)):
-                    raise RefusalError(
-                        401, "The key is wrong.", "Open the address that `otoscope serve` printed."
-                    )
+                    reason = "The key is wrong." if key_in(request) else "The address has no key."
+                    raise RefusalError(401, reason, "Open the address that `otoscope serve` printed.")
                 answer = await handler(request)
             except RefusalError as refusal:
                 answer = refused(refusal.status, refusal.reason, refusal.remedy)

@@ -39,6 +39,7 @@ class Job:
         state: How far it is.
         done: Units done of `total`; parts of a unit count.
         total: Units of the whole, 0 while unknown.
+        unit: What one unit is, such as `runs`; "" if it has no name.
         stage: What is being done, for people.
         answer: What came of it.
         reason: Why it failed.
@@ -53,6 +54,7 @@ class Job:
     state: State = "waiting"
     done: float = 0.0
     total: float = 0.0
+    unit: str = ""
     stage: str = ""
     answer: dict[str, Any] = field(default_factory=dict)
     reason: str = ""
@@ -171,7 +173,7 @@ class Queue:
             waits = {one: place for place, one in enumerate(self._waiting)}
             running = any(one.state == "running" for one in self._jobs.values())
         told: dict[str, Any] = {"id": job.id, "what": job.what, "title": job.title, "state": job.state}
-        told |= {"done": round(job.done, 3), "total": job.total, "stage": job.stage}
+        told |= {"done": round(job.done, 3), "total": job.total, "unit": job.unit, "stage": job.stage}
         if job in waits:
             told["position"] = waits[job] + running
         if job.state == "failed":
@@ -249,7 +251,7 @@ class _Told:
         inner = self.tasks[-1]
         outer = next((task for task in self.tasks if task.total), inner)
         part = inner.done / inner.total if inner is not outer and inner.total else 0.0
-        self.job.total = outer.total
+        self.job.total, self.job.unit = outer.total, outer.unit
         self.job.done = min(outer.done + min(part, 1.0), outer.total)
         self.job.stage = inner.label
 

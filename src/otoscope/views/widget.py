@@ -100,7 +100,7 @@ class _Telling:
     def start(self, label: str, total: float | None, unit: str) -> _Task:
         """Begin a task; tasks inside another are not told."""
         self._open += 1
-        return _Task(self._tell if self._open == 1 else None, label, total)
+        return _Task(self._tell if self._open == 1 else None, label, total, unit)
 
     def finish(self, task: Any) -> None:
         """End one."""
@@ -113,13 +113,14 @@ class _Telling:
 
 class _Task:
     def __init__(
-        self, tell: Callable[[dict[str, Any]], None] | None, label: str, total: float | None
+        self, tell: Callable[[dict[str, Any]], None] | None, label: str, total: float | None, unit: str
     ) -> None:
         self._tell, self._label, self._total, self._done = tell, label, total or 0, 0.0
+        self._unit = unit
         self.advance(0)
 
     def advance(self, amount: float = 1) -> None:
         """Say that more is done."""
         self._done += amount
         if self._tell:
-            self._tell({"done": self._done, "total": self._total, "stage": self._label})
+            self._tell({"done": self._done, "total": self._total, "unit": self._unit, "stage": self._label})

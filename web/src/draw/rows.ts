@@ -86,6 +86,8 @@ export function drawPicture(surface: Surface, picture: OffscreenCanvas | undefin
   context.drawImage(picture, first, 0, count, picture.height, 0, 0, right, surface.height);
 }
 
+const LABEL = 18; // pixels on top of a row of columns, where its name stands
+
 /** Columns of equal length from 0 s on, upwards, scaled to `peak`. */
 export function drawColumns(surface: Surface, values: Float32Array, seconds: number, peak: number, colour: string): void {
   const context = prepare(surface);
@@ -95,7 +97,7 @@ export function drawColumns(surface: Surface, values: Float32Array, seconds: num
   const last = Math.min(values.length, Math.ceil(axis.t1 / seconds));
   for (let i = first; i < last; i++) {
     const left = axis.x(i * seconds);
-    const size = Math.max(0, (values[i] ?? 0) / peak) * (surface.height - 2);
+    const size = Math.max(0, (values[i] ?? 0) / peak) * (surface.height - LABEL);
     context.fillRect(left, surface.height - size, Math.max(axis.x((i + 1) * seconds) - left, 0.5), size);
   }
 }

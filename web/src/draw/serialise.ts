@@ -27,15 +27,28 @@ interface Sheet {
   origin: DOMRect;
   right: number;
   bottom: number;
-  gradients: number;
+  paints: number; // gradients and patterns so far
 }
+
+/** What would leave a gap behind, or say twice what the caption says: it is taken off the page while the picture is made. */
+const FOLDED = ".controls, .panel > h2, .lead [data-picture=no]";
 
 /** Everything in an element, also what is scrolled out of sight. */
 export function serialised(root: HTMLElement): Drawn {
+  const folded = [...root.querySelectorAll<HTMLElement>(FOLDED)].map((element) => [element, element.style.display] as const);
+  for (const [element] of folded) element.style.display = "none";
+  try {
+    return written(root);
+  } finally {
+    for (const [element, display] of folded) element.style.display = display;
+  }
+}
+
+function written(root: HTMLElement): Drawn {
   const scrolled = [...root.querySelectorAll<HTMLElement>("*")].filter((box) => box.scrollLeft || box.scrollTop);
   const places = scrolled.map((box) => [box.scrollLeft, box.scrollTop] as const);
   for (const box of scrolled) box.scrollTo({ left: 0, top: 0, behavior: "instant" }); // what sticks is at its own place then
-  const sheet: Sheet = { parts: [], origin: root.getBoundingClientRect(), right: 0, bottom: 0, gradients: 0 };
+  const sheet: Sheet = { parts: [], origin: root.getBoundingClientRect(), right: 0, bottom: 0, paints: 0 };
   try {
     for (const child of root.childNodes) write(child, sheet);
   } finally {
@@ -62,7 +75,7 @@ function write(node: Node, sheet: Sheet): void {
   }
   const inner: Sheet = { ...sheet, parts: [], right: 0, bottom: 0 };
   for (const child of node.childNodes) write(child, inner);
-  sheet.gradients = inner.gradients;
+  sheet.paints = inner.paints;
   if (inner.parts.length === 0) return;
   const { x, y } = placed(box, sheet);
   const frame = `x="${short(x)}" y="${short(y)}" width="${short(box.width)}" height="${short(box.height)}"`;
@@ -84,7 +97,7 @@ function writeBox(style: CSSStyleDeclaration, box: DOMRect, sheet: Sheet): void 
     `<rect x="${short(x + inset)}" y="${short(y + inset)}" width="${short(Math.max(box.width - 2 * inset, 0))}" ` +
     `height="${short(Math.max(box.height - 2 * inset, 0))}" rx="${short(Math.min(parseFloat(style.borderTopLeftRadius) || 0, box.height / 2))}"`;
   if (seen(style.backgroundColor)) sheet.parts.push(`${rectangle(0)} fill="${style.backgroundColor}"/>`);
-  const gradient = gradientOf(style.backgroundImage, sheet);
+  const gradient = hatchingOf(style.backgroundImage, sheet) ?? gradientOf(style.backgroundImage, sheet);
   if (gradient) sheet.parts.push(`${rectangle(0)} fill="${gradient}"/>`);
   const shadow = /^(.*?\)) (-?[\d.]+)px (-?[\d.]+)px (-?[\d.]+)px (-?[\d.]+)px inset/.exec(style.boxShadow);
   if (shadow) {
@@ -123,10 +136,22 @@ function gradientOf(image: string, sheet: Sheet): string | undefined {
   const across = /^90deg$/.test(words[0] ?? "") ? words.slice(1) : words;
   const colours = across.map((word) => /^(?:[a-z]+\([^)]*\)|#\w+)/.exec(word)?.[0]).filter((word) => word !== undefined);
   if (colours.length === 0) return undefined;
-  const id = `gradient${sheet.gradients++}`;
+  const id = `paint${sheet.paints++}`;
   const last = Math.max(colours.length - 1, 1);
   const stops = colours.map((colour, i) => `<stop offset="${short(i / last)}" stop-color="${colour}"/>`).join("");
   sheet.parts.push(`<linearGradient id="${id}">${stops}</linearGradient>`);
+  return `url(#${id})`;
+}
+
+/** Slanted hatching, a repeated gradient of one colour in stripes, as a paint; undefined for anything else. */
+function hatchingOf(image: string, sheet: Sheet): string | undefined {
+  const found = /^repeating-linear-gradient\((-?[\d.]+)deg,.* (\S+\([^)]*\)) ([\d.]+)px,? .*?([\d.]+)px\)$/.exec(image);
+  if (!found) return undefined;
+  const [, angle, colour, begin, end] = found;
+  const id = `paint${sheet.paints++}`;
+  const stripe = `<rect y="${begin}" width="${end}" height="${short(Number(end) - Number(begin))}" fill="${colour}"/>`;
+  const turn = `patternUnits="userSpaceOnUse" width="${end}" height="${end}" patternTransform="rotate(${angle})"`;
+  sheet.parts.push(`<pattern id="${id}" ${turn}>${stripe}</pattern>`);
   return `url(#${id})`;
 }
 
@@ -144,8 +169,14 @@ function writeText(node: Text, sheet: Sheet): void {
   const font = `${style.fontStyle} ${style.fontWeight} ${style.fontSize} ${style.fontFamily}`;
   measuring.font = font;
   const { fontBoundingBoxAscent: above, fontBoundingBoxDescent: below } = measuring.measureText("x");
+  const upright = style.writingMode === "horizontal-tb";
   for (const { text, box } of lines(node)) {
     const { x, y } = placed(box, sheet);
+    if (!upright) {
+      const at = `translate(${short(x + (box.width - above - below) / 2 + below)} ${short(y)}) rotate(90)`; // read from top to bottom
+      sheet.parts.push(`<text transform="${at}" style="font:${escaped(font)}" fill="${style.color}">${escaped(text)}</text>`);
+      continue;
+    }
     const baseline = y + (box.height - above - below) / 2 + above;
     const backwards = style.direction === "rtl";
     sheet.parts.push(
@@ -158,7 +189,9 @@ function writeText(node: Text, sheet: Sheet): void {
 /** A text node's lines as they are broken on the page, blanks collapsed as there. */
 function* lines(node: Text): Generator<{ text: string; box: DOMRect }> {
   const range = document.createRange();
-  range.selectNodeContents(node);
+  // Blanks at the ends take room on the page and are not written: the text begins where its first letter stands.
+  range.setStart(node, node.data.search(/\S/));
+  range.setEnd(node, node.data.trimEnd().length);
   const whole = range.getClientRects();
   if (whole.length === 0) return;
   if (whole.length === 1) {

@@ -32,7 +32,7 @@ export function serverHost(): Host {
         if (job.state === "failed") throw new Refusal(200, job.reason ?? "It failed.", job.remedy ?? "");
         if (job.state === "cancelled") throw new DOMException("It was cancelled.", "AbortError");
         if (job.state === "done") return job.answer as Json;
-        onProgress?.({ done: job.done, total: job.total, stage: stageOf(job) });
+        onProgress?.({ done: job.done, total: job.total, unit: job.unit, stage: stageOf(job) });
       }
       throw new Refusal(0, "The server went away.", "See whether `otoscope serve` still runs.");
     },

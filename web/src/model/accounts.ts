@@ -17,6 +17,15 @@ export interface Source {
   value: number;
 }
 
+/** What can supply a logit, in the same words on every page. */
+export const SOURCES = {
+  sound: "the sound",
+  text: "the words before",
+  prompt: "the prompt",
+  anyCase: "said in any case (biases and positions)",
+  errors: "errors of the dictionary",
+} as const;
+
 export class AccountBook {
   private readonly sound: Float32Array;
   private readonly text: Float32Array;
@@ -73,12 +82,11 @@ export class AccountBook {
     const one = this.accounts.tokens[token];
     if (!one) return [];
     return [
-      { name: "the sound", value: one.sound },
-      { name: "the words before", value: one.text },
-      { name: "the prompt", value: one.prompt },
-      { name: "positions", value: one.positions },
-      { name: "biases (said in any case)", value: one.biases },
-      { name: "errors of the dictionary", value: one.errors },
+      { name: SOURCES.sound, value: one.sound },
+      { name: SOURCES.text, value: one.text },
+      { name: SOURCES.prompt, value: one.prompt },
+      { name: SOURCES.anyCase, value: one.biases + one.positions },
+      { name: SOURCES.errors, value: one.errors },
     ].filter(({ value }) => Math.abs(value) >= 0.005);
   }
 }

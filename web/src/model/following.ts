@@ -65,6 +65,21 @@ export function matchingHash(hash: string, from: Doc, to: Doc): string {
   return `#${parameters}`;
 }
 
+/** Whether two documents with tokens are of different recordings or texts, so that their tokens do not belong together. */
+export function areApart([a, b]: readonly [Doc, Doc]): boolean {
+  const [one, other] = [heardIn(a), heardIn(b)];
+  if (!one || !other) return false;
+  if (one.seconds !== undefined && other.seconds !== undefined && Math.abs(one.seconds - other.seconds) > 0.02) return true;
+  return one.name !== other.name;
+}
+
+/** What was heard or read: its name, of a prompt the text, and how long it is. */
+function heardIn(doc: Doc): { name: string; seconds?: number | undefined } | undefined {
+  if (doc.kind === "explain") return { name: doc.audio.file, seconds: doc.audio.duration };
+  if (doc.kind !== "lens") return undefined;
+  return doc.is_prompt ? { name: doc.text } : { name: doc.title.split(" · ")[0] as string, seconds: doc.duration };
+}
+
 /** Scroll a window to the panel that another shows at its top, as far into it. */
 function scrollAlike(leader: Document, follower: Window): void {
   const edge = 60; // below the bar that stays

@@ -14,9 +14,10 @@ export function change(nats: number): string {
   return (nats < 0 ? "−" : "+") + digits;
 }
 
-/** A plain number with two digits and a true minus. */
-export function decimal(value: number): string {
-  return value.toFixed(2).replace("-", "−");
+/** A plain number with two digits, or as many as are asked for, a true minus, and no minus before a zero. */
+export function decimal(value: number, digits = 2): string {
+  const text = value.toFixed(digits);
+  return Number(text) === 0 ? text.replace("-", "") : text.replace("-", "−");
 }
 
 export function seconds(value: number): string {

@@ -25,6 +25,7 @@ export interface Job {
   state: "waiting" | "running" | "done" | "failed" | "cancelled";
   done: number;
   total: number; // 0 while unknown
+  unit: string; // of done and total, in the plural
   stage: string;
   position?: number; // jobs before it
   reason?: string;
@@ -58,7 +59,7 @@ export function orderBy(by: Column, now: Order): Order {
 export function matching(runs: readonly Run[], wanted: string): Run[] {
   const words = wanted.toLowerCase().split(/\s+/).filter(Boolean);
   return runs.filter((run) => {
-    const all = [run.title, run.model, run.kind, run.text, run.path, run.note ?? "", ...run.flags].join("\n").toLowerCase();
+    const all = [run.title, run.model, run.kind, kindOf(run), run.text, run.path, run.note ?? "", ...run.flags].join("\n").toLowerCase();
     return words.every((word) => all.includes(word));
   });
 }
@@ -70,8 +71,17 @@ export function sorted(runs: readonly Run[], { by, falling }: Order): Run[] {
   return [...runs].sort((a, b) => {
     if (by === "made") return sign * (a.made - b.made);
     if (by === "duration") return sign * ((a.duration ?? -1) - (b.duration ?? -1));
+    if (by === "kind") return sign * alphabet.compare(kindOf(a), kindOf(b));
     return sign * alphabet.compare(a[by], b[by]);
   });
+}
+
+/** Kinds of documents by the command that makes them, where it has another name. */
+const MADE_BY: Record<string, string> = { graph: "trace", sweep: "patch", intervention: "intervene" };
+
+/** A run's kind as people call it. */
+export function kindOf(run: Run): string {
+  return MADE_BY[run.kind] ?? run.kind;
 }
 
 /** Where a run is opened. */

@@ -63,10 +63,14 @@ export function told(value: number | undefined, unit: string, signed: boolean): 
 
 export type Column = "label" | "value" | "less" | "random" | "direction" | "p" | "test" | "price";
 
+/** Of changes either way the size counts. */
+export function ordersBySize(doc: SweepDoc, measure: number, by: Column): boolean {
+  return (by === "less" || by === "value") && doc.measures[measure]?.unit !== "share";
+}
+
 /** The cells in the order of a column, missing numbers last. */
 export function sorted(doc: SweepDoc, measure: number, by: Column, down: boolean): number[] {
-  // Of changes either way the size counts.
-  const either = doc.measures[measure]?.unit !== "share";
+  const either = ordersBySize(doc, measure, by);
   const size = (number: number | undefined) => (number !== undefined && either ? Math.abs(number) : number);
   const key = (cell: SweepCell): number | string | undefined => {
     const value = cell.values[measure] as SweepValue;

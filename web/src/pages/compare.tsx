@@ -4,10 +4,10 @@ import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import "../css/runs.css";
 import type { GraphDoc } from "../contract.ts";
 import type { Doc } from "../host.ts";
-import { type Following, follow } from "../model/following.ts";
+import { areApart, type Following, follow } from "../model/following.ts";
 import { shortened } from "../model/numbers.ts";
 import { GraphPage } from "./graph.tsx";
-import { clock, difference, type Run, type Word } from "../model/runs.ts";
+import { clock, difference, kindOf, type Run, type Word } from "../model/runs.ts";
 
 export interface Pair {
   runs: [Run, Run];
@@ -62,6 +62,12 @@ function SideBySide({ runs, docs }: Pair) {
         What you choose in one is chosen in the other{docs[0].kind === "explain" && docs[1].kind === "explain" ? ", by its time in the sound" : ""}; they
         scroll together, panel by panel.
       </p>
+      {areApart(docs) && (
+        <p class="caution" role="note">
+          These are two different recordings or texts: what is chosen in one and what then is chosen in the other are only at the same{" "}
+          {docs.every(({ kind }) => kind === "explain") ? "time" : "number"}, and need not be the same word.
+        </p>
+      )}
       <div class="frames">
         {runs.map((run, i) => (
           <iframe
@@ -82,7 +88,7 @@ function Differences({ runs }: { runs: [Run, Run] }) {
   const texts = useMemo(() => difference(a.text, b.text), [a, b]);
   const rows: [string, string, string][] = [
     ["Model", a.model, b.model],
-    ["Kind", a.kind, b.kind],
+    ["Kind", kindOf(a), kindOf(b)],
     ["Sound", a.duration === null ? "" : clock(a.duration), b.duration === null ? "" : clock(b.duration)],
     ["Flags", a.flags.join(", "), b.flags.join(", ")],
     ["Note", a.note ?? "", b.note ?? ""],

@@ -91,7 +91,7 @@ function Welcome({ path }: { path: string }) {
 }
 
 function counted(runs: readonly Run[] | undefined, unread: number): string {
-  if (!runs) return "Runs";
+  if (!runs) return "Reading the folder…";
   const count = runs.length === 1 ? "1 run" : `${runs.length.toLocaleString("en")} runs`;
   return unread ? `${count}, reading ${unread.toLocaleString("en")} more…` : count;
 }

@@ -2,6 +2,7 @@
 
 import type { ComponentChildren } from "preact";
 import { shortened } from "../model/numbers.ts";
+import { Sentence } from "./common.tsx";
 
 interface AboutProps {
   doc: {
@@ -41,7 +42,7 @@ export function Notes({ notes, children }: { notes: string[]; children?: Compone
         {children}
         {notes.map((note, i) => (
           <li key={i}>
-            <bdi>{note}</bdi>
+            <Sentence text={note} />
           </li>
         ))}
       </ul>

@@ -12,7 +12,7 @@ import { shownEnd, type Span, type TimeAxis } from "../model/time.ts";
 import { AttentionNote, AttentionRow, HeadChoice, useLooking } from "./bench/attention.tsx";
 import { onBenchKey } from "./bench/keys.ts";
 import { Row } from "./bench/row.tsx";
-import { type Selecting, useSelecting } from "./bench/selection.ts";
+import { loop, type Selecting, useSelecting } from "./bench/selection.ts";
 import { AccountRow, Alarms, FeatureRows, RiskRow } from "./bench/under.tsx";
 import { useView, type View } from "./bench/view.ts";
 import { type TimedWord, Tokens, Words } from "./bench/words.tsx";
@@ -128,7 +128,7 @@ function Lead({ doc }: { doc: ExplainDoc }) {
           {seconds(audio.recording_duration)}.
         </>
       )}
-      {padding > 0.01 && <> After it the model heard {seconds(padding)} of padding.</>} Drag over the rows to select a span.
+      {padding > 0.01 && <> After it the model heard {seconds(padding)} of padding.</>} <span data-picture="no">Drag over the rows to select a span.</span>
     </>
   );
 }
@@ -156,7 +156,7 @@ function Controls({ doc, player, url, span, selecting, view, clock, children }: 
           <button type="button" disabled={!url} onClick={() => player.play(selection)}>
             Play {selection.start.toFixed(2)}–{seconds(selection.end)}
           </button>
-          <button type="button" aria-pressed={selecting.looping} onClick={() => selecting.setLooping(!selecting.looping)}>
+          <button type="button" aria-pressed={selecting.looping} onClick={() => loop(selecting, player)}>
             Loop
           </button>
           <Silence span={selection} />
@@ -211,7 +211,7 @@ function Silence({ span }: { span: Span }) {
 function Marked({ axis, span, name }: { axis: TimeAxis; span: Span | undefined; name: string }) {
   if (!span) return null;
   const left = axis.x(span.start);
-  return <div class={`mark ${name}`} data-testid={name} style={{ left: `${left}px`, width: `${axis.x(span.end) - left}px` }} />;
+  return <div class={`axis-mark ${name}`} data-testid={name} style={{ left: `${left}px`, width: `${axis.x(span.end) - left}px` }} />;
 }
 
 /** Where the pointer is, on every row; or where the token is that it is on elsewhere. */
@@ -235,7 +235,7 @@ function Meant({ linked, doc, axis }: { linked: Linked; doc: ExplainDoc; axis: T
   );
   return (
     <>
-      <div class="mark meant-span" ref={band} data-testid="meant-span" hidden />
+      <div class="axis-mark meant-span" ref={band} data-testid="meant-span" hidden />
       <div class="meant-time" ref={line} data-testid="meant-time" hidden />
     </>
   );

@@ -94,7 +94,7 @@ export function Chart(props: Props) {
           </text>
         </g>
         {props.lines.map((line, i) => (
-          <g key={i} class={`line series-${line.colour}${line.thin ? " thin" : ""}`}>
+          <g key={i} class={`chart-line series-${line.colour}${line.thin ? " thin" : ""}`}>
             <path class="band" d={bandOf(line.points, px, py)} />
             <path class="stroke" d={pathOf(line.points, px, py)} stroke-dasharray={line.dash} />
             {!line.dash && line.points.length <= 40 && line.points.map((point) => <circle key={point.x} cx={px(point.x)} cy={py(point.y)} r={line.thin ? 2 : 3} />)}

@@ -31,6 +31,11 @@ export function Quoted({ text }: { text: string }) {
   );
 }
 
+/** A sentence of the document, in which `backticks` hold what is typed. */
+export function Sentence({ text }: { text: string }) {
+  return <bdi>{text.split(/`([^`]+)`/).map((part, i) => (i % 2 ? <code key={i}>{part}</code> : part))}</bdi>;
+}
+
 export function useDark(): boolean {
   const [query] = useState(() => matchMedia("(prefers-color-scheme: dark)"));
   const [dark, setDark] = useState(query.matches);

@@ -37,7 +37,7 @@ export function EncoderLadder({ rungs, against }: { rungs: EncoderLensLayer[]; a
               <Written rung={rung} />
               <span class="flags">
                 {rung.type !== undefined && (
-                  <span class={`kind ${rung.type in KINDS ? rung.type : ""}`} title={KINDS[rung.type]}>
+                  <span class={`verdict-kind ${rung.type in KINDS ? rung.type : ""}`} title={KINDS[rung.type]}>
                     {shortened(rung.type, 40)}
                   </span>
                 )}

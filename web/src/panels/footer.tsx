@@ -3,6 +3,7 @@
 import type { ExplainDoc } from "../contract.ts";
 import { shortened } from "../model/numbers.ts";
 import { Notes } from "./about.tsx";
+import { Sentence } from "./common.tsx";
 
 export function Footer({ doc }: { doc: ExplainDoc }) {
   const total = doc.timings.reduce((sum, timing) => sum + timing.seconds, 0);
@@ -14,7 +15,7 @@ export function Footer({ doc }: { doc: ExplainDoc }) {
           <ul>
             {doc.left_out.map((line, i) => (
               <li key={i}>
-                <bdi>{shortened(line, 1000)}</bdi>
+                <Sentence text={shortened(line, 1000)} />
               </li>
             ))}
           </ul>

@@ -34,7 +34,7 @@ function Answer({ doc }: { doc: ExplainDoc }) {
       {least && (
         <span class="least">
           Least certain word: “<bdi>{shortened(least.text.trim(), 60)}</bdi>”, p = {probability(least.p)}
-          {least.last_token > least.first_token && " (mean of its tokens)"}
+          {least.last_token > least.first_token && " (mean of its tokens, punctuation left out)"}
         </span>
       )}
       {doc.cautions.map((line) => (
@@ -81,10 +81,20 @@ function Tokens({ doc, token, select }: PanelProps) {
         <span>certain</span>
         <span class="ramp doubt" aria-hidden="true" />
         <span>doubtful</span>
-        <span class="hint">Choose a token; everything below follows. ← → step through them, space plays.</span>
+        <span class="hint">Choose a token: what is below follows{followsNot(doc)}. ← → step through them, space plays.</span>
+      </p>
+      <p class="note">
+        p and entropy here are among the tokens that may be written at that place; the logit lens and the circuit count all tokens.
       </p>
     </div>
   );
+}
+
+/** Rows of features stay those of the token that they were chosen for. */
+function followsNot(doc: ExplainDoc): string {
+  const of = doc.feature_rows.find(({ token }) => token !== undefined)?.token;
+  const text = doc.transcript.tokens[of ?? -1]?.text.trim();
+  return text === undefined ? "" : `, but for the features under the sound, which are those of “${shortened(text, 24)}”`;
 }
 
 function Token({ one, selected, select }: { one: TokenInfo; selected: boolean; select: (token: number) => void }) {

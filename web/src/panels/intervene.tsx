@@ -56,10 +56,14 @@ export function ChangePanel({ model, given, how, children }: About) {
       <Pending />
       <Runner wanted={wanted} run={run} />
       {changesOf(wanted).length > 0 && (
-        <Lines
-          python={pythonLine(model, given, wanted, how)}
-          command={commandLine(model, given, wanted, how)}
-        />
+        <>
+          <Lines python={pythonLine(model, given, wanted, how)} command={commandLine(model, given, wanted, how)} />
+          {given.of === "recording" && (
+            <p class="note">
+              Put the path of your recording in place of <bdi>{shortened(given.text, 60)}</bdi>.
+            </p>
+          )}
+        </>
       )}
       {run.outcome && <Result outcome={run.outcome} wanted={wanted} />}
     </Panel>
@@ -197,6 +201,7 @@ interface RunState {
   outcome: Outcome | null;
   progress: Progress | null;
   error: string;
+  stopped: boolean; // by the person, since it was last started
   start(wanted: Intervention): void;
   cancel(): void;
 }
@@ -206,23 +211,26 @@ function useRun(): RunState {
   const [outcome, setOutcome] = useState<Outcome | null>(null);
   const [progress, setProgress] = useState<Progress | null>(null);
   const [error, setError] = useState("");
+  const [stopped, setStopped] = useState(false);
   const aborting = useRef<AbortController | null>(null);
   const start = async (wanted: Intervention) => {
     const controller = new AbortController();
     aborting.current = controller;
     setError("");
+    setStopped(false);
     setProgress({ done: 0, total: 0, stage: "Waiting for the model" });
     try {
       const args = { intervention: wanted as unknown as Json };
       const answer = await host.act("intervene", args, { onProgress: setProgress, signal: controller.signal });
       setOutcome(answer as unknown as Outcome);
     } catch (problem) {
-      if (!controller.signal.aborted) setError(problem instanceof Error ? problem.message : String(problem));
+      if (controller.signal.aborted) setStopped(true);
+      else setError(problem instanceof Error ? problem.message : String(problem));
     } finally {
       if (aborting.current === controller) setProgress(null);
     }
   };
-  return { outcome, progress, error, start, cancel: () => aborting.current?.abort() };
+  return { outcome, progress, error, stopped, start, cancel: () => aborting.current?.abort() };
 }
 
 function Runner({ wanted, run }: { wanted: Intervention; run: RunState }) {
@@ -247,7 +255,7 @@ function Runner({ wanted, run }: { wanted: Intervention; run: RunState }) {
               {...(progress.total ? { value: Math.min(progress.done, progress.total) } : {})}
             />
             <span class="note" role="status">
-              <bdi>{progress.stage}</bdi> {progress.total > 0 && `${progress.done} of ${progress.total}`}
+              <bdi>{progress.stage}</bdi> {progress.total > 0 && `${Math.floor(progress.done)} of ${progress.total} ${progress.unit ?? ""}`}
             </span>
             <button type="button" onClick={run.cancel}>
               Stop
@@ -258,8 +266,16 @@ function Runner({ wanted, run }: { wanted: Intervention; run: RunState }) {
       {!able && (
         <p class="note">
           {host.kind === "notebook"
-            ? "No model is connected to this cell: show the page with doc.widget(model), or run a line below."
-            : "A page opened from disk runs no model. The lines below do the same where otoscope is installed."}
+            ? "No model is connected to this cell: show the page with doc.widget(model)."
+            : "A page opened from disk runs no model."}{" "}
+          {changesOf(wanted).length > 0
+            ? "The lines below do the same where otoscope is installed."
+            : "Once something is chosen, lines stand here that do it where otoscope is installed."}
+        </p>
+      )}
+      {run.stopped && (
+        <p class="note" role="status">
+          Stopped; nothing new was written.
         </p>
       )}
       {run.error && (

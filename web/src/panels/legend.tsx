@@ -15,7 +15,7 @@ export function Legend({ names, colours, dashes, about, hidden, toggle }: Props)
       {names.map((name, i) => (
         <li key={i}>
           <button type="button" data-picture={hidden.has(i) ? "no" : undefined} aria-pressed={!hidden.has(i)} title={about?.[i]} onClick={() => toggle(i)}>
-            <svg class={`line series-${colours[i]}`} width="28" height="10" aria-hidden="true">
+            <svg class={`chart-line series-${colours[i]}`} width="28" height="10" aria-hidden="true">
               <path class="stroke" d="M1 5H27" stroke-dasharray={dashes[i]} />
             </svg>
             <bdi>{name}</bdi>

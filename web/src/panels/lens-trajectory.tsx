@@ -68,7 +68,7 @@ export function Trajectory({ lens, tokens, token, by, pins }: LensProps & { by: 
             <bdi>{own}</bdi>
           </q>{" "}
           comes to be written{" "}
-          <button type="button" class="small" data-picture="no" aria-pressed={pinned} onClick={() => pins.toggleToken(token)}>
+          <button type="button" class="pin-token" data-picture="no" aria-pressed={pinned} onClick={() => pins.toggleToken(token)}>
             {pinned ? "Unpin this token" : "Pin this token"}
           </button>
         </h3>
@@ -85,7 +85,7 @@ export function Trajectory({ lens, tokens, token, by, pins }: LensProps & { by: 
         <ul class="lines-legend">
           {lines.map((line, i) => (
             <li key={i}>
-              <svg class={`line series-${line.colour}${line.thin ? " thin" : ""}`} width="28" height="10" aria-hidden="true">
+              <svg class={`chart-line series-${line.colour}${line.thin ? " thin" : ""}`} width="28" height="10" aria-hidden="true">
                 <path class="stroke" d="M1 5H27" stroke-dasharray={line.dash} />
               </svg>
               <bdi>{line.name}</bdi>

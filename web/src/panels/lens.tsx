@@ -37,7 +37,7 @@ export function LensPanel(props: LensProps) {
     <Panel
       name="logit-lens"
       title="Logit lens"
-      lead="Each layer read as if it were the last one. A token is settled at the layer from which on it stays on top."
+      lead="Each layer read as if it were the last one. A token is settled at the layer from which on it stays on top. Probabilities are among all tokens of the vocabulary."
     >
       {read ? (
         <>

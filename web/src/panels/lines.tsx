@@ -5,7 +5,7 @@ import { copied } from "../clipboard.ts";
 
 export function Lines({ python, command }: { python: string; command: string }) {
   return (
-    <div class="lines">
+    <div class="copied-lines">
       <Line name="Python" text={python} />
       <Line name="Command line" text={command} />
     </div>
@@ -21,8 +21,8 @@ function Line({ name, text }: { name: string; text: string }) {
     if (code.current) getSelection()?.selectAllChildren(code.current);
   };
   return (
-    <div class="line">
-      <span class="line-name">{name}</span>
+    <div class="copied-line">
+      <span class="copied-name">{name}</span>
       <code ref={code} tabIndex={0} aria-label={`${name} that does the same`}>
         <bdi dir="ltr">{text}</bdi>
       </code>

@@ -179,7 +179,7 @@ function Risk({ name, risk }: { name: string; risk: RiskInfo }) {
       <dt>{name}</dt>
       <dd>
         <span class="meter" aria-hidden="true">
-          <span class={risk.alarm ? "filled alarm" : "filled"} style={{ width: `${100 * risk.text}%` }} />
+          <span class={risk.alarm ? "filled rings" : "filled"} style={{ width: `${100 * risk.text}%` }} />
           <span class="threshold" style={{ left: `${100 * risk.threshold}%` }} />
         </span>{" "}
         {decimal(risk.text)} {risk.alarm ? <b>alarm</b> : <small>alarm from {decimal(risk.threshold)}</small>}

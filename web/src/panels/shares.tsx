@@ -16,7 +16,7 @@ export function Shares({ panel }: { panel: CurvePanel }) {
               {parts.map(({ i, name, point }) => (
                 <span
                   key={i}
-                  class={`share share-${i % 6}`}
+                  class={`share-part share-part-${i % 6}`}
                   style={{ flexGrow: point?.y }}
                   title={`${name} ${percent(point?.y)}${point?.low !== undefined ? ` (${percent(point.low)} to ${percent(point.high)})` : ""}`}
                 >

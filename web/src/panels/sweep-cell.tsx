@@ -77,7 +77,7 @@ function Outcomes({ doc, outcomes, unit }: { doc: SweepDoc; outcomes: SweepOutco
           return (
             <li key={one.item}>
               <p class="outcome-name">
-                {one.verdict !== undefined && <span class={`kind ${one.verdict}`}>{one.verdict}</span>}
+                {one.verdict !== undefined && <span class={`verdict-kind ${one.verdict}`}>{one.verdict}</span>}
                 {one.change !== undefined && <strong> {unit === "share" ? decimal(one.change) : told(one.change, unit, true)}</strong>} <bdi title={item.name}>{shortened(item.name, 60)}</bdi>
                 {item.half !== undefined && <small> {item.half} half</small>}
               </p>

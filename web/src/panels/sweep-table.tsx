@@ -2,7 +2,7 @@
 
 import { useMemo, useState } from "preact/hooks";
 import type { SweepDoc, SweepValue } from "../contract.ts";
-import { type Column, controlOf, lessControl, measured, sorted, told, type View } from "../model/sweep.ts";
+import { type Column, controlOf, lessControl, measured, ordersBySize, sorted, told, type View } from "../model/sweep.ts";
 import { shortened } from "../model/numbers.ts";
 import { Panel } from "./common.tsx";
 import { Figure } from "./figure.tsx";
@@ -40,6 +40,7 @@ export function SweepTable({ doc, view, chosen, choose }: Props) {
                     <button type="button" class="sort" onClick={() => sortBy(column)}>
                       {name}
                       <span aria-hidden="true">{column === by ? (down ? " ↓" : " ↑") : ""}</span>
+                      {column === by && ordersBySize(doc, view.measure, by) && <small> by size</small>}
                     </button>
                   </th>
                 ))}

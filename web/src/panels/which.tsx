@@ -103,7 +103,7 @@ function Sources({ sources, value }: { sources: Source[]; value: number }) {
 }
 
 function Bar({ value, most }: { value: number; most: number }) {
-  return <span class={value < 0 ? "bar against" : "bar"} aria-hidden="true" style={{ "--size": Math.abs(value) / most }} />;
+  return <span class={value < 0 ? "said-bar against" : "said-bar"} aria-hidden="true" style={{ "--size": Math.abs(value) / most }} />;
 }
 
 function Before({ doc, token, book, select }: { doc: ExplainDoc; token: number; book: AccountBook; select: (token: number) => void }) {

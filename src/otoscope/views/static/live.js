@@ -17,11 +17,12 @@ $("threshold").textContent = about.threshold.toFixed(2);
 const given = new URLSearchParams(location.hash.slice(1)).get("token");
 document.querySelector(".token-field").hidden = Boolean(given);
 if (given) $("token").value = given;
+else say("Type the token first: it stands behind token= in the address that otoscope monitor serve printed.");
 
 // Showing ---------------------------------------------------------------------------------------------------------------
 
 const clock = (seconds) => {
-  const whole = Math.max(0, Math.floor(seconds));
+  const whole = Math.max(0, Math.round(seconds));
   return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
 };
 
@@ -44,7 +45,7 @@ function tokens(event) {
 
 function verdict(event) {
   if (event.stopped) return "  alarm: a loop, cut short";
-  if (event.alarm) return `  alarm, risk ${event.risk.toFixed(2)}`;
+  if (event.alarm) return `  alarm, highest risk ${event.risk.toFixed(2)}`;
   return event.rung ? "  alarm on an earlier version" : "";
 }
 
@@ -62,7 +63,7 @@ function showSegment(event) {
 
 function showAlarm(event) {
   const kind = event.kind === "loop" ? "the text loops" : "the text may be invented";
-  parts.alarm.textContent = `Alarm at ${clock(event.time)}: ${kind} (risk ${event.risk.toFixed(2)}).`;
+  parts.alarm.textContent = `Alarm at ${clock(event.time)}: ${kind} (risk ${event.risk.toFixed(2)} when it rang).`;
   parts.alarm.hidden = false;
 }
 
@@ -100,6 +101,14 @@ async function tapOf(context) {
   return tap;
 }
 
+async function decoded(context, file) {
+  try {
+    return await context.decodeAudioData(await file.arrayBuffer());
+  } catch {
+    throw new Error(`${file.name} is no sound that this browser can read. Choose a WAV, FLAC, OGG or MP3 recording.`);
+  }
+}
+
 const sources = {
   async microphone(context) {
     const options = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
@@ -113,7 +122,7 @@ const sources = {
   async file(context) {
     const [file] = $("file").files;
     const node = context.createBufferSource();
-    node.buffer = await context.decodeAudioData(await file.arrayBuffer());
+    node.buffer = await decoded(context, file);
     node.connect(context.destination);
     node.addEventListener("ended", () => finish());
     return { node, start: () => node.start(), stop: () => node.disconnect() };

@@ -48,7 +48,7 @@ export function AttentionRow({ token, seen, attention, choice }: Looking & { tok
         `attention of token ${token}, ${which}, peak ${peak.toFixed(2)}` +
         (padding === undefined ? "" : `, ${(100 * padding).toFixed(0)} % on the padding`)
       }
-      height={52}
+      height={60}
       seen={seen}
       draw={(surface) => drawAttention(surface, weights, columnSeconds)}
       keys={[token, choice]}
@@ -64,7 +64,7 @@ export function AttentionNote({ doc, token, choice }: { doc: ExplainDoc; token: 
     <p class="note">
       Cross-attention onto the sound while <Quoted text={one.text} /> was written,{" "}
       {choice === MEAN ? <>mean of the alignment heads (layer.head) {heads}</> : <>of head {choice} (layer.head)</>}. Word and
-      token times come from the alignment heads {choice === MEAN ? "" : heads}. Attention is not proof of cause.
+      token times come from the alignment heads{choice === MEAN ? "" : ` ${heads}`}. Attention is not proof of cause.
     </p>
   );
 }

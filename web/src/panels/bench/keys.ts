@@ -3,7 +3,7 @@
 import { useEffect } from "preact/hooks";
 import { spanBetween } from "../../model/time.ts";
 import type { Player } from "../player.ts";
-import type { Selecting } from "./selection.ts";
+import { loop, type Selecting } from "./selection.ts";
 import type { View } from "./view.ts";
 
 const STEP = 0.02; // seconds, a frame of the encoder; without shift five of them
@@ -27,7 +27,7 @@ export function onBenchKey(event: KeyboardEvent, view: View, player: Player, sel
     End: () => void go(end),
     "[": () => selecting.select(spanBetween(now, selecting.selection?.end ?? end, end)),
     "]": () => selecting.select(spanBetween(selecting.selection?.start ?? 0, now, end)),
-    l: () => selecting.setLooping(!selecting.looping),
+    l: () => loop(selecting, player),
     Escape: () => selecting.select(undefined),
   };
   if (by && event.shiftKey) {

@@ -17,6 +17,12 @@ export interface Selecting {
   onPointerUp: (event: PointerEvent) => void;
 }
 
+/** Begin to repeat the chosen span, which is heard at once; or let it end. */
+export function loop(selecting: Selecting, player: Player): void {
+  selecting.setLooping(!selecting.looping);
+  if (!selecting.looping && selecting.selection) player.play(selecting.selection);
+}
+
 export function useSelecting(view: View, player: Player, end: number): Selecting {
   const [selection, select] = useState<Span | undefined>(undefined);
   const [looping, setLooping] = useState(false);

@@ -7,7 +7,7 @@ import { drawColumns, drawSigned, drawSteps, type Step } from "../../draw/rows.t
 import { featureKey } from "../../linked.ts";
 import type { AccountBook } from "../../model/accounts.ts";
 import { extent, unpack } from "../../model/arrays.ts";
-import { shortened, visible } from "../../model/numbers.ts";
+import { decimal, shortened, visible } from "../../model/numbers.ts";
 import type { TimeAxis } from "../../model/time.ts";
 import { Row } from "./row.tsx";
 
@@ -71,7 +71,7 @@ export function Alarms({ doc, axis }: { doc: ExplainDoc; axis: TimeAxis }) {
   return (
     <>
       {rung.map(({ start, value }) => (
-        <span key={start} class="alarm" style={{ left: `${axis.x(Math.min(start, axis.t1 - 0.05))}px` }} title={`Alarm: risk ${value.toFixed(2)}`}>
+        <span key={start} class="axis-alarm" style={{ left: `${axis.x(Math.min(start, axis.t1 - 0.05))}px` }} title={`Alarm: risk ${value.toFixed(2)}`}>
           alarm
         </span>
       ))}
@@ -92,12 +92,12 @@ export function FeatureRows({ doc, seen }: Omit<Props, "token">) {
             feature={featureKey("encoder", row.layer, row.feature)}
             label={
               <>
-                <bdi>{shortened(row.dictionary, 40)}</bdi> {row.layer}.{row.feature} of the encoder, {low.toFixed(1)} to{" "}
-                {high.toFixed(1)}
+                {row.dictionary === "neurons" ? "neuron" : <>feature of <bdi>{shortened(row.dictionary, 40)}</bdi>,</>} {row.feature} of encoder layer {row.layer},{" "}
+                {decimal(low, 1)} to {decimal(high, 1)}
                 <Why row={row} doc={doc} />
               </>
             }
-            height={40}
+            height={54}
             seen={seen}
             draw={(surface) =>
               drawColumns(surface, values, row.column_seconds, Math.max(high, 1e-9), featureColour(surface.dark))

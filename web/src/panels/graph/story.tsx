@@ -1,6 +1,7 @@
 /** What made the word, before any picture: the account in logits, and the sounds and words that speak most for it, to be heard. */
 
 import type { Account, GraphData, GraphTarget } from "../../contract.ts";
+import { SOURCES } from "../../model/accounts.ts";
 import { change, probability, shortened, visible } from "../../model/numbers.ts";
 import type { GraphProps } from "./shared.tsx";
 
@@ -38,7 +39,7 @@ function Written({ data, target }: { data: GraphData; target: GraphTarget }) {
       <mark>
         <bdi>{shortened(target.text.trim() || visible(target.text), 60)}</bdi>
       </mark>
-      {target.p !== undefined && <small> p = {probability(target.p)}</small>}
+      {target.p !== undefined && <small title="among all tokens of the vocabulary"> p = {probability(target.p)} among all tokens</small>}
     </>
   );
 }
@@ -49,11 +50,11 @@ function Accounted(props: GraphProps & { told: GraphTarget; account: Account }) 
   const sum = (values: number[]) => values.reduce((total, value) => total + value, 0);
   const prompt = data.tokens.map((token) => token.prompt);
   const parts = [
-    { name: "heard in the sound", part: sum(account.sound) },
-    { name: "from the words before", part: sum(account.tokens.filter((_, i) => !prompt[i])) },
-    { name: "from the prompt", part: sum(account.tokens.filter((_, i) => prompt[i])) },
-    { name: "said in any case", part: account.biases + account.positions, hint: "biases and positions, which are there whatever is heard" },
-    { name: "lost in errors", part: account.errors },
+    { name: SOURCES.sound, part: sum(account.sound) },
+    { name: SOURCES.text, part: sum(account.tokens.filter((_, i) => !prompt[i])) },
+    { name: SOURCES.prompt, part: sum(account.tokens.filter((_, i) => prompt[i])) },
+    { name: SOURCES.anyCase, part: account.biases + account.positions, hint: "there whatever is heard" },
+    { name: SOURCES.errors, part: account.errors },
   ].filter(({ part }) => Math.abs(part) > 0.005);
   const reach = Math.max(...parts.map(({ part }) => Math.abs(part)), 1e-9);
   return (
@@ -107,7 +108,7 @@ function Sounds({ graph, account, choose, play, hovered }: GraphProps & { accoun
               >
                 <span class="play">{segment.kind === "padding" ? "" : "▶"}</span>
                 <span class="what">
-                  <bdi>{segment.kind === "word" ? `“${shortened(segment.label, 30)}”` : segment.kind === "pause" ? "between words" : segment.kind === "padding" ? "silence after the end" : "sound"}</bdi>
+                  <bdi>{segment.kind === "word" ? `“${shortened(segment.label, 30)}”` : segment.kind === "pause" ? "between words" : segment.kind === "padding" ? "the padding" : "sound"}</bdi>
                   <small>
                     {segment.start.toFixed(2)}–{segment.end.toFixed(2)} s
                     {by.length > 0 && `, by ${by.map(([layer, head]) => `L${layer}H${head}`).join(" and ")}`}

@@ -176,7 +176,7 @@ function BoxView(props: BoxProps) {
       <small>{supernode ? `${box.nodes.length} nodes` : shortPlace(graph.data, graph, first)}</small>
       <button
         type="button"
-        class="small"
+        class="lesser-button"
         aria-label={supernode ? `Ungroup ${shortened(name, 40)}` : `Unpin ${shortened(name, 40)}`}
         title={supernode ? "Ungroup: its nodes stay pinned" : "Unpin"}
         onClick={() => (supernode ? annotate((now) => ungrouped(now, box.supernode)) : pin(first))}

@@ -1,6 +1,6 @@
 /** What stands above a run on a server: the way back, a note, a copy to keep, another run to compare with. */
 
-import { useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 import type { Doc } from "../../host.ts";
 import { useHost } from "../../host.ts";
 import { copyOf, runsInPath } from "../../hosts/server.ts";
@@ -44,9 +44,11 @@ export function RunBar({ doc }: { doc: Doc }) {
 function NoteForm({ note, close, keep }: { note: string; close: () => void; keep: (text: string) => void }) {
   const host = useHost();
   const [trouble, setTrouble] = useState("");
+  const [draft, setDraft] = useState(note);
+  useAskBeforeLeaving(draft.trim() !== note.trim());
   const submit = async (event: SubmitEvent) => {
     event.preventDefault();
-    const text = String(new FormData(event.currentTarget as HTMLFormElement).get("note")).trim();
+    const text = draft.trim();
     try {
       await host.writeNote?.(text);
       keep(text);
@@ -57,13 +59,13 @@ function NoteForm({ note, close, keep }: { note: string; close: () => void; keep
   };
   return (
     <form class="note-form" onSubmit={submit}>
-      <textarea name="note" aria-label="Note" rows={3} maxLength={10_000} defaultValue={note} ref={(element) => element?.focus()} />
+      <textarea name="note" aria-label="Note" rows={3} maxLength={10_000} value={draft} onInput={(event) => setDraft(event.currentTarget.value)} ref={(element) => element?.focus()} />
       <div class="bar-row">
         <button type="submit" class="main">
           Keep the note
         </button>
         <button type="button" onClick={close}>
-          Leave it
+          {draft.trim() === note.trim() ? "Close" : "Discard what was typed"}
         </button>
         {trouble && (
           <span class="trouble" role="alert">
@@ -73,6 +75,16 @@ function NoteForm({ note, close, keep }: { note: string; close: () => void; keep
       </div>
     </form>
   );
+}
+
+/** While something is typed that is not kept, the browser asks before the page is left. */
+function useAskBeforeLeaving(unsaved: boolean): void {
+  useEffect(() => {
+    if (!unsaved) return undefined;
+    const ask = (event: BeforeUnloadEvent) => event.preventDefault();
+    addEventListener("beforeunload", ask);
+    return () => removeEventListener("beforeunload", ask);
+  }, [unsaved]);
 }
 
 /** What a person wrote beside a document, on every host. */

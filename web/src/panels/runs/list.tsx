@@ -1,7 +1,7 @@
 /** The table of runs: sorted by any column, two of them chosen to be compared. */
 
 import { shortened } from "../../model/numbers.ts";
-import { addressOf, clock, type Column, type Order, orderBy, type Run, when } from "../../model/runs.ts";
+import { addressOf, clock, type Column, kindOf, type Order, orderBy, type Run, when } from "../../model/runs.ts";
 
 const COLUMNS: readonly [Column, string][] = [
   ["title", "Run"],
@@ -64,7 +64,7 @@ function Row({ run, chosen, choose }: { run: Run; chosen: boolean; choose: (id: 
         {run.flags.map((flag) => (
           <span key={flag}>
             {" "}
-            <span class="mark">{flag}</span>
+            <span class="run-flag">{flag}</span>
           </span>
         ))}
         {run.text && (
@@ -83,7 +83,7 @@ function Row({ run, chosen, choose }: { run: Run; chosen: boolean; choose: (id: 
           </p>
         )}
       </td>
-      <td class="kind">{shortened(run.kind, 24)}</td>
+      <td class="kind">{shortened(kindOf(run), 24)}</td>
       <td class="model">
         <bdi title={run.model}>{shortened(run.model, 28)}</bdi>
       </td>
