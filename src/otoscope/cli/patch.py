@@ -48,7 +48,8 @@ def patch(
     target: Annotated[
         Path,
         typer.Argument(
-            metavar="CLIP|MANIFEST", help="A recording, a manifest or a folder; first windows are taken."
+            metavar="CLIP|MANIFEST|FOLDER",
+            help="A recording, a manifest or a folder; first windows are taken.",
         ),
     ],
     *,
