@@ -151,7 +151,7 @@ def test_a_token_is_patched_under_teacher_forcing(patch, tmp_path, capsys):
 def test_unreadable_recordings_are_named_and_cannot_steer_the_terminal(patch, manifest, tmp_path, capsys):
     with manifest.open("a") as file:
         file.write("\n" + json.dumps({"audio_filepath": "gone\x1b[31m.wav"}))
-    assert patch("--components", "mlp", "--alpha", "0") == 0
+    assert patch("--components", "mlp", "--alpha", "0") == 3
     out, err = capsys.readouterr()
     assert "gone\\x1b[31m.wav was skipped" in err
     assert "\x1b[31m" not in out + err

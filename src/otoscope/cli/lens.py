@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,7 @@ import typer
 
 from otoscope.cli.options import Common, require_different, with_common
 from otoscope.cli.show import say, table, warn, write_json
+from otoscope.cli.skipping import end, warn_of_skipped
 from otoscope.errors import ModelError, OptionError, OutputError
 
 if TYPE_CHECKING:
@@ -76,6 +78,7 @@ def lens(
     """Read what each layer knows: logit lens and encoder lens, of a clip, a corpus or a prompt.
 
     Of a recording longer than a window, the first window from --offset is read. Of a corpus, means by layer with intervals.
+    Recordings of one that cannot be read are named and skipped, and the exit code is 3.
 
     Example: otoscope lens jfk.flac --json jfk.json --figure jfk.png
     """
@@ -228,8 +231,7 @@ def _corpus(reader: Reader, recordings: list[Item], page: Path | None, common: C
 
     with _json_file(common) as file:
         corpus = lens_corpus(reader, recordings, file)
-    for skipped in corpus.skipped:
-        warn(f"{skipped.audio_filepath} was skipped: {skipped.reason} {skipped.remedy}")
+    warn_of_skipped([asdict(one) for one in corpus.skipped], len(recordings))
     if page:
         from otoscope.studies.curve_page import corpus_lens_doc
         from otoscope.views.page import save_page
@@ -237,6 +239,7 @@ def _corpus(reader: Reader, recordings: list[Item], page: Path | None, common: C
         save_page(corpus_lens_doc(corpus), page)
     if not common.json_on_stdout:
         say(*_summarised(corpus), *([f"The page is {page}."] if page else []))
+    end(corpus.skipped)
 
 
 @contextmanager

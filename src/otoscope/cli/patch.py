@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from otoscope.cli.options import Common, require_different, with_common, with_engine
-from otoscope.cli.show import say, table, warn, write_json
+from otoscope.cli.show import say, table, write_json
+from otoscope.cli.skipping import end, warn_of_skipped
 
 if TYPE_CHECKING:
     from otoscope.patching.tokens import TokenResult
@@ -205,12 +206,12 @@ def patch(
         from otoscope.views.page import save_page
 
         save_page(sweep_doc(found), page)
-    for skipped in result["skipped"]:
-        warn(f"{skipped['audio_filepath']} was skipped: {skipped['reason']}")
+    warn_of_skipped(result["skipped"], len(recordings))
     if not common.json_on_stdout:
         _say(result)
         if page:
             say(f"The page is {page}.")
+    end(result["skipped"])
 
 
 def _split(value: str | None) -> tuple[str, ...] | None:

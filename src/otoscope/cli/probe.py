@@ -10,6 +10,7 @@ import typer
 
 from otoscope.cli.options import Common, require_different, with_common, with_engine
 from otoscope.cli.show import say, table, warn, write_json
+from otoscope.cli.skipping import end, warn_of_skipped
 
 if TYPE_CHECKING:
     from otoscope.probes.probing import ProbeCurve
@@ -93,7 +94,7 @@ def probe(
 
     The score is balanced accuracy on items whose speakers the probe never met (R squared for a numeric label).
     Controls: shuffled labels, mel statistics of the sound, and with --random-model an untrained model.
-    Recordings that cannot be read are named and skipped.
+    Recordings that cannot be read are named and skipped, and the exit code is 3.
 
     Example: otoscope probe voices/manifest.jsonl --label gender --json gender.json --figure gender.png
     """
@@ -149,20 +150,14 @@ def probe(
         save_page(probe_doc(curve), page)
     if common.json:
         write_json(curve.to_dict(), common.json)
-    _warn(curve)
+    warn_of_skipped(curve.skipped, len(recordings))
+    for caution in curve.cautions():
+        warn(caution)
     if not common.json_on_stdout:
         _say(curve)
         if page:
             say(f"The page is {page}.")
-
-
-def _warn(curve: ProbeCurve) -> None:
-    for skipped in curve.skipped:
-        warn(f"{skipped['audio_filepath']} was skipped: {skipped['reason']} {skipped['remedy']}")
-    if curve.skipped:
-        warn(f"{len(curve.skipped)} recordings were skipped.")
-    for caution in curve.cautions():
-        warn(caution)
+    end(curve.skipped)
 
 
 def _say(curve: ProbeCurve) -> None:
