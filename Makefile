@@ -66,7 +66,7 @@ install: $(VENV)/.installed
 dev: $(VENV)/.dev
 
 demo: $(VENV)/.installed
-	@$(BIN)/otoscope explain src/otoscope/audio/samples/jfk.flac --out jfk.explain.html
+	@$(BIN)/otoscope explain src/otoscope/audio/samples/jfk.flac --out jfk.explain.html --force
 
 test: $(VENV)/.dev
 	@$(BIN)/python -m pytest --numprocesses logical --maxprocesses $(WORKERS) --dist loadgroup

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from otoscope.cli.options import Common, require_different, with_common
+from otoscope.cli.options import Common, Force, require_different, require_page, with_common
 from otoscope.cli.show import say, table, warn, write_json
 from otoscope.cli.skipping import end, warn_of_skipped
 from otoscope.errors import ModelError, OptionError, OutputError
@@ -73,6 +73,7 @@ def lens(
             metavar="OUT.html", help="A page to look at the reading with: one file that opens offline."
         ),
     ] = None,
+    force: Force = False,
     common: Common,
 ) -> None:
     """Read what each layer knows: logit lens and encoder lens, of a clip, a corpus or a prompt.
@@ -82,6 +83,8 @@ def lens(
 
     Example: otoscope lens jfk.flac --json jfk.json --figure jfk.png
     """
+    require_page(page, force)
+
     from otoscope.corpora import items
     from otoscope.studies.lens import INSTRUCTION, LensSettings
     from otoscope.studies.transcription import require_readable
@@ -92,7 +95,7 @@ def lens(
     require_different(
         *(path for path in (common.json_path, figure, page, fit_tuned) if path), source=target or Path("-")
     )
-    _check_places(figure, page, fit_tuned)
+    _check_places(figure, fit_tuned)
     if target:
         require_readable(recordings)  # before a model is fetched for them
 
@@ -154,14 +157,12 @@ def _check(
             )
 
 
-def _check_places(figure: Path | None, page: Path | None, fit: Path | None) -> None:
+def _check_places(figure: Path | None, fit: Path | None) -> None:
     from otoscope.figures.style import require_figure
     from otoscope.files import require_writable
 
     if figure:
         require_figure(figure)
-    if page:
-        require_writable(page)
     if fit and fit.exists() and not fit.is_dir():
         raise OutputError(f"{fit} is a file, not a folder.", "Name a folder for the tuned lens.")
     if fit:

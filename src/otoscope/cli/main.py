@@ -35,7 +35,8 @@ def main(arguments: Sequence[str]) -> int:
         arguments: As on the command line, without the program's name.
 
     Returns:
-        The exit code: 0 done, 1 a bug, 2 something a person can put right, 3 done but for recordings that were skipped, 130 interrupted, 143 or 129 told to end.
+        The exit code: 0 done, 1 a bug, 2 something a person can put right, 3 done but for recordings that were skipped,
+        130 interrupted, 143 or 129 told to end.
     """
     debug = "--debug" in arguments
     try:

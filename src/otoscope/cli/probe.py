@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from otoscope.cli.options import Common, require_different, with_common, with_engine
+from otoscope.cli.options import Common, Force, require_different, require_page, with_common, with_engine
 from otoscope.cli.show import say, table, warn, write_json
 from otoscope.cli.skipping import end, warn_of_skipped
 
@@ -88,6 +88,7 @@ def probe(
             metavar="OUT.html", help="A page to look at the curve with: one file that opens offline."
         ),
     ] = None,
+    force: Force = False,
     common: Common,
 ) -> None:
     """Tell what each layer knows: one linear probe a layer, groups kept apart, with controls.
@@ -109,8 +110,7 @@ def probe(
         require_writable(save)
     if figure:
         require_figure(figure)
-    if page:
-        require_writable(page)
+    require_page(page, force)
     recordings = items_or_texts(target)
     asked = {
         "group_by": group_by,
