@@ -12,6 +12,8 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet
 # What is installed stays: later steps are held to the torch that is there.
 KEPT   := --constraint $(VENV)/.torch
+# What the commands of the README need beyond the base: a 4-bit language model, the served page, spoken corpora, pauses found.
+EXTRAS ?= gguf,serve,synth,vad
 # Most processes that share the tests; each takes up to 2 GB.
 WORKERS ?= 4
 CHOICE := $(TORCH) $(TORCH_INDEX)
@@ -26,7 +28,7 @@ FORCE:
 help:
 	@echo "make demo     explain the sample clip and say where the page is"
 	@echo "make test     the whole test suite"
-	@echo "make install  .venv with everything the registered models need"
+	@echo "make install  .venv with what the commands of the README need"
 	@echo "make lint     formatting, lint, types, layering"
 	@echo "make bench    benchmarks; results in benchmarks/results and docs/benchmarks.md"
 	@echo "make docs     the documentation site, in site/"
@@ -47,7 +49,7 @@ $(VENV)/.torch: $(VENV)/.choice constraints.txt
 
 $(VENV)/.installed: $(VENV)/.torch $(ENV_FILES)
 	@echo "Installing otoscope"
-	@$(PIP) $(KEPT) --editable '.[gguf]'
+	@$(PIP) $(KEPT) --editable '.[$(EXTRAS)]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.installed $(ENV_FILES)
@@ -64,7 +66,7 @@ install: $(VENV)/.installed
 dev: $(VENV)/.dev
 
 demo: $(VENV)/.installed
-	@$(BIN)/otoscope explain src/otoscope/audio/samples/jfk.flac --out jfk.explain.html
+	@$(BIN)/otoscope explain src/otoscope/audio/samples/jfk.flac --out jfk.explain.html --force
 
 test: $(VENV)/.dev
 	@$(BIN)/python -m pytest --numprocesses logical --maxprocesses $(WORKERS) --dist loadgroup

@@ -216,6 +216,8 @@ def test_the_summary_names_the_sound_by_its_time_and_tells_what_was_heard_and_wh
     assert "Grounding ratio" in lines
     assert "30 of" in lines
     assert "s (padding)" in lines
+    assert "the sound that counts most: " in lines
+    assert f"L{model.config.decoder_layers} bias" not in lines  # that one is of no layer
 
 
 def test_a_speech_graph_is_saved_told_and_read_back(model, features, tmp_path):

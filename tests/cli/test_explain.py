@@ -17,8 +17,8 @@ def test_explain_writes_one_page_and_says_what_it_found_and_how_long_it_took(
     quick = ["--without", "controls", "--without", "encoder-lens"]
     assert main(["explain", str(clip), "--json", "out.json", "--token", "2", *quick]) == 0
     out, _ = capsys.readouterr()
-    assert "The page is austen-0880.explain.html." in out
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["austen-0880.explain.html", "out.json"]
+    assert "The page is austen-0880.token-2.explain.html." in out
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["austen-0880.token-2.explain.html", "out.json"]
     data = json.loads((tmp_path / "out.json").read_text("utf-8"))
     for timing in data["timings"]:
         assert timing["stage"] in out

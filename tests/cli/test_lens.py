@@ -75,14 +75,14 @@ def test_a_manifest_gives_items_and_a_summary_and_skips_what_is_not_there(place,
         {"audio_filepath": "gone.flac"},
     ]
     (place / "m.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    assert main(["lens", "m.jsonl", "--json", "-", "--no-encoder"]) == 0
+    assert main(["lens", "m.jsonl", "--json", "-", "--no-encoder"]) == 3
     out, err = capsys.readouterr()
     data = json.loads(out)
     assert [item["audio_filepath"] for item in data["items"]] == ["clip.flac"]
     assert [skipped["audio_filepath"] for skipped in data["skipped"]] == ["gone.flac"]
     assert len(data["summary"]["layers"]) == 4
     assert "gone.flac was skipped" in err
-    assert main(["lens", "m.jsonl", "--max-tokens", "10"]) == 0
+    assert main(["lens", "m.jsonl", "--max-tokens", "10"]) == 3
     out, _ = capsys.readouterr()
     assert "1 recording;" in out
     assert "punctuation" in out

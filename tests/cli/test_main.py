@@ -249,3 +249,19 @@ def test_a_reader_who_leaves_is_no_error(otoscope):
     done = otoscope("models", "list", capture_output=False, stdout=writer, stderr=subprocess.PIPE)
     os.close(writer)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.parametrize("command", ["transcribe", "lens", "patch", "monitor run"])
+def test_several_recordings_are_sent_to_a_folder_or_a_manifest(capsys, command):
+    assert_refused(*(told := run(capsys, *command.split(), "a.wav", "b.mp3")))
+    assert "name a folder or a manifest" in told[2]
+
+
+@pytest.mark.parametrize("command", ["explain", "transcribe"])
+def test_the_recording_of_the_examples_is_found_in_the_package(capsys, tmp_path, monkeypatch, command):
+    from otoscope.audio.samples import sample
+
+    monkeypatch.chdir(tmp_path)
+    assert_refused(*(told := run(capsys, command, "jfk.flac")))
+    assert f"The sample of that name is {sample('jfk')}." in told[2]
+    assert str(sample("jfk")) not in run(capsys, command, "mine.flac")[2]

@@ -39,9 +39,10 @@ def test_of_a_manifest_every_recording_is_told_and_bad_ones_are_skipped(jfk, tmp
     lines = [{"audio_filepath": str(jfk)}, {"audio_filepath": "missing.wav"}]
     manifest = tmp_path / "m.jsonl"
     manifest.write_text("\n".join(map(json.dumps, lines)))
-    assert main(["monitor", "run", str(manifest), "--json", str(tmp_path / "m.json"), "--quiet"]) == 0
+    assert main(["monitor", "run", str(manifest), "--json", str(tmp_path / "m.json"), "--quiet"]) == 3
     told = json.loads((tmp_path / "m.json").read_text())
     assert [len(item["segments"]) for item in told["items"]] == [1]
+    assert [one["audio_filepath"] for one in told["skipped"]] == ["missing.wav"]
     assert told["items"][0]["audio_filepath"] == str(jfk)
     assert "missing.wav was skipped" in capsys.readouterr().err
 

@@ -148,10 +148,21 @@ def test_a_token_is_patched_under_teacher_forcing(patch, tmp_path, capsys):
     assert (tmp_path / "p.svg").exists()
 
 
+def test_of_one_recording_it_is_said_first_how_little_it_tells(patch, manifest, tmp_path, capsys):
+    one = tmp_path / "one.jsonl"
+    one.write_text(manifest.read_text().splitlines()[0])
+    asked = ["--outcome", "token", "--token", "1", "--components", "cross_attn"]
+    assert patch(*asked, target=one) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("One recording has no test half")
+    assert "The strongest in this recording is" in out
+    assert "discovery half" not in out
+
+
 def test_unreadable_recordings_are_named_and_cannot_steer_the_terminal(patch, manifest, tmp_path, capsys):
     with manifest.open("a") as file:
         file.write("\n" + json.dumps({"audio_filepath": "gone\x1b[31m.wav"}))
-    assert patch("--components", "mlp", "--alpha", "0") == 0
+    assert patch("--components", "mlp", "--alpha", "0") == 3
     out, err = capsys.readouterr()
     assert "gone\\x1b[31m.wav was skipped" in err
     assert "\x1b[31m" not in out + err

@@ -81,7 +81,7 @@ def test_unreadable_recordings_are_named_skipped_and_counted(voices, tmp_path, c
         "--store",
         str(tmp_path / "s"),
     ]
-    assert main(arguments) == 0
+    assert main(arguments) == 3
     _, err = capsys.readouterr()
     data = json.loads(out.read_text("utf-8"))
     assert [one["audio_filepath"] for one in data["skipped"]] == ["noise.flac"]

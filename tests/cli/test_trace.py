@@ -102,6 +102,7 @@ def test_a_page_shows_the_graph_beside_a_saved_one(language_model, place, capsys
     assert main(["trace", *PROMPT, "--model", str(language_model), "--nodes", "40", "--save", "first"]) == 0
     more = ["--page", "graph.html", "--compare", "first", "--check"]
     assert main(["trace", *PROMPT, "--model", str(language_model), "--nodes", "60", *more]) == 0
+    assert capsys.readouterr().out.endswith("The page is graph.html.\n")
     page = (place / "graph.html").read_text("utf-8")
     packed = page.split('id="document" data-encoding="gzip">')[1].split("<")[0]
     doc = json.loads(gzip.decompress(base64.b64decode(packed)))

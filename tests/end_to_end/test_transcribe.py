@@ -115,7 +115,7 @@ def test_a_folder_skips_names_and_counts_what_cannot_be_read(loaded, corpus, cap
     (corpus / "clips" / "evil\x1b[31m.wav").write_text(
         "not sound at all, though it is long enough to look at"
     )
-    assert main(["transcribe", "clips", "--json", "out.json", "--srt", "subs"]) == 0
+    assert main(["transcribe", "clips", "--json", "out.json", "--srt", "subs"]) == 3
     err = capsys.readouterr().err
     assert "empty.wav was skipped" in err
     assert "evil\\x1b[31m.wav was skipped" in err

@@ -154,3 +154,7 @@ def test_alignments_of_equal_and_of_empty_texts_can_be_read():
     assert alignment("you", "", "en").splitlines() == ["REF: you", "HYP: ***", "       D"]
     assert alignment("", "...", "en") == ""
     assert alignment("你好世界", "你好街", "zh").splitlines()[0] == "REF: 你 好 世 界"
+
+
+def test_one_utterance_has_no_interval():
+    assert error_rates(["a b"], ["a c"], "en").wer_interval is None

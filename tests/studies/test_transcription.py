@@ -55,6 +55,19 @@ def test_the_result_has_the_promised_keys_and_is_json():
     assert data["versions"] == {"torch": "2"}
 
 
+def test_doubts_name_the_recordings():
+    from dataclasses import replace
+
+    three = corpus("a", "b", "c")
+    silent = tuple(replace(t, no_speech_prob=0.9) for t in three.transcripts[:2])
+    doubted = replace(three, transcripts=(*silent, three.transcripts[2]))
+    assert doubted.doubts() == [
+        "2 of 3 transcripts may hold no speech (no-speech probability above 0.6): 0.wav, 1.wav."
+    ]
+    alone = replace(doubted, items=doubted.items[:1], transcripts=silent[:1])
+    assert alone.doubts() == ["1 of 1 transcripts may hold no speech (no-speech probability above 0.6)."]
+
+
 def test_without_references_the_rates_are_null():
     data = corpus("a").to_dict()
     assert (data["wer"], data["cer"], data["wer_interval"], data["languages"]) == (None, None, None, {})

@@ -23,6 +23,7 @@ from otoscope.audio.clip import (
     check_rate,
     mixed_down,
 )
+from otoscope.audio.samples import where_else
 from otoscope.errors import AudioError, OptionError
 
 if TYPE_CHECKING:
@@ -267,7 +268,7 @@ def _check_file(path: Path) -> None:
             with path.open("rb"):
                 return
     except FileNotFoundError:
-        raise AudioError(f"{path} does not exist.", "Check the path.") from None
+        raise AudioError(f"{path} does not exist.", where_else(path)) from None
     except (OSError, ValueError) as error:
         why = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise AudioError(f"{path} cannot be read: {why}.", "Give a recording that you may read.") from error

@@ -21,3 +21,9 @@ def sample(name: str = "jfk") -> Path:
     if name not in NAMES:
         raise AudioError(f"There is no sample recording {name!r}.", f"Choose one of: {', '.join(NAMES)}.")
     return _FOLDER / f"{name}.flac"
+
+
+def where_else(path: Path | str, otherwise: str = "Check the path.") -> str:
+    """What to do about a recording that is not there: a sample's name, as examples write it, leads to the sample."""
+    name = Path(path).name.removesuffix(".flac")
+    return f"The sample of that name is {sample(name)}." if name in NAMES else otherwise

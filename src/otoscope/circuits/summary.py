@@ -93,7 +93,8 @@ def node_words(graph: AttributionGraph, i: int) -> str:
         return f"L{layer} feature {n.feature[i]} {where}"
     if kind == TARGET:
         return f"says {graph.targets[int(i - n.of(TARGET)[0])].label!r}"
-    words = {ERROR: f"L{layer} error {where}", TOKEN: _token(graph, pos), BIAS: f"L{layer} bias"}
+    bias = "the output's own bias" if layer == n.layer[n.of(TARGET)[0]] else f"L{layer} bias"
+    words = {ERROR: f"L{layer} error {where}", TOKEN: _token(graph, pos), BIAS: bias}
     return words.get(kind, f"position {pos}" if kind == POSITION else graph.names[i])
 
 
@@ -126,9 +127,14 @@ def summary_lines(graph: AttributionGraph) -> list[str]:
 
 def _lines(graph: AttributionGraph) -> Iterator[str]:
     told, scores = graph.record, graph.scores()
-    for target in graph.targets:
+    if "transcript" in told:
+        yield f"{told['model']['name']} wrote: {told['transcript'].strip() or '(nothing)'}"
+    for i, target in enumerate(graph.targets):
         p = "" if target.probability is None else f" (p = {target.probability:.3f})"
-        yield f"{_said_before(graph, target.pos)!r} -> {target.label!r}{p}"
+        before = _said_before(graph, target.pos)
+        yield f"{repr(before) if before else '(the beginning)'} -> {target.label!r}{p}"
+        if "segments" in told:
+            yield _loudest(graph, i)
     heard = np.isin(graph.nodes.stream, HEARING)
     features = int(((graph.nodes.kind == FEATURE) & ~heard).sum())
     kind = told.get("dictionary", {}).get("kind", "unknown")
@@ -147,7 +153,7 @@ def _lines(graph: AttributionGraph) -> Iterator[str]:
         sign = "for" if path.sign > 0 else "against"
         yield f"  {100 * path.share:6.2f} % {sign:<8}{' -> '.join(node_words(graph, i) for i in path.nodes)}"
     yield ""
-    yield "Features with most influence:"
+    yield "Features with most influence, and the tokens whose logits each raises most by itself:"
     influence = graph.influence()
     features_first = graph.nodes.of(FEATURE)
     for i in features_first[np.argsort(-influence[features_first], kind="stable")[:_NODES]]:
@@ -160,6 +166,14 @@ def _said_before(graph: AttributionGraph, pos: int) -> str:
     """What stood there when a target was written: the prompt, of a recogniser the text alone."""
     first = int(graph.record.get("prompt_tokens", 0))
     return "".join(graph.tokens[first : pos + 1]) if first else str(graph.record.get("prompt", ""))
+
+
+def _loudest(graph: AttributionGraph, target: int) -> str:
+    """The sound that counts most for a target, which is what most people want to know."""
+    told = graph.record["totals"][target]
+    sound = np.array(told["sound"])
+    most = int(np.argmax(np.abs(sound)))
+    return f"  the sound that counts most: {segment_words(graph, most)}, {sound[most]:+.2f} of {told['value']:.2f} logits"
 
 
 def _account_lines(graph: AttributionGraph, target: int) -> Iterator[str]:
@@ -191,7 +205,7 @@ def _account_lines(graph: AttributionGraph, target: int) -> Iterator[str]:
         f"Grounding ratio {shares.ratio:.2f}: of the influence that ends in sound ({100 * shares.sound:.0f} %), text "
         f"({100 * shares.text:.0f} %), prompt ({100 * shares.prompt:.0f} %), positions ({100 * shares.positions:.0f} %) and "
         f"biases ({100 * shares.biases:.0f} %), the sound's part; {100 * shares.errors:.0f} % end in errors, "
-        f"{100 * shares.rest:.0f} % in features that are no nodes."
+        f"{100 * shares.rest:.0f} % in features that the graph leaves out."
     )
     yield ""
 
@@ -200,7 +214,7 @@ def _score_lines(graph: AttributionGraph, scores: Scores, others: int, kind: str
     """How much of the answer this is."""
     if others > 0 and scores.rest > 0:
         yield (
-            f"{100 * scores.rest:.0f} % of the influence comes through the {others} active features that are no nodes; "
+            f"{100 * scores.rest:.0f} % of the influence comes through the {others} active features that the graph leaves out; "
             "they are summed, exactly, in the rest. More --nodes take more of it in."
         )
     if kind == "neurons":
@@ -226,7 +240,7 @@ def _direct_lines(graph: AttributionGraph, target: int) -> Iterator[str]:
 
 
 def _promoted(graph: AttributionGraph, node: int) -> str:
-    """The tokens that a feature writes toward, where the model is at hand: `, writes ' Paris'`."""
+    """The tokens that a feature writes toward, where the model is at hand: `, raises ' Paris'`."""
     tracer = graph.tracer
     n = graph.nodes
     if tracer is None or tracer.model.tokenizer is None or n.kind[node] != FEATURE:
@@ -235,7 +249,7 @@ def _promoted(graph: AttributionGraph, node: int) -> str:
         return ""
     scores = promoted_tokens(tracer, graph, node)
     tokens = [repr(tracer.model.tokenizer.decode([int(i)])) for i in scores.topk(_TOKENS).indices]
-    return f", writes {' '.join(tokens)}"
+    return f", raises {' '.join(tokens)}"
 
 
 def promoted_tokens(tracer: Tracer, graph: AttributionGraph, node: int) -> Tensor:

@@ -8,10 +8,18 @@ from typing import Annotated
 
 import typer
 
-from otoscope.cli.options import Common, Mend, MonitorFolder, mended, require_different, with_common
+from otoscope.cli.options import (
+    Common,
+    Force,
+    Mend,
+    MonitorFolder,
+    mended,
+    require_different,
+    require_page,
+    with_common,
+)
 from otoscope.cli.show import say, table, write_json
 from otoscope.errors import OptionError
-from otoscope.files import require_writable
 
 
 class Without(StrEnum):
@@ -30,8 +38,12 @@ def explain(
     clip: Annotated[Path, typer.Argument(metavar="CLIP", help="A recording.")],
     *,
     out: Annotated[
-        Path | None, typer.Option(help="The page to write.  [default: CLIP's name + .explain.html, here]")
+        Path | None,
+        typer.Option(
+            help="The page to write.  [default: CLIP.explain.html, here; with --token N, CLIP.token-N.explain.html]"
+        ),
     ] = None,
+    force: Force = False,
     model: Annotated[str, typer.Option(help="An alias, a hub id or a model directory.")] = "whisper-tiny.en",
     token: Annotated[
         int | None, typer.Option(min=0, help="The token to trace and to show first, counted from 0.")
@@ -66,9 +78,9 @@ def explain(
 
     Example: otoscope explain jfk.flac --out page.html
     """
-    page = out or Path(f"{clip.stem}.explain.html")
+    page = out or Path(f"{clip.stem}{'' if token is None else f'.token-{token}'}.explain.html")
     require_different(page, common.json_path, source=clip)
-    require_writable(page)
+    require_page(page, force)
     traced = _count(circuits)
     chosen = [_feature(each) for each in feature or []]
     out_of = set(without or [])

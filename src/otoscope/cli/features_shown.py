@@ -7,7 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
-from otoscope.cli.options import Common, ModelName, ReadAt, Spoken, with_common, with_engine
+from otoscope.cli.options import (
+    Common,
+    Force,
+    ModelName,
+    ReadAt,
+    Spoken,
+    require_page,
+    with_common,
+    with_engine,
+)
 from otoscope.cli.show import say, write_json
 from otoscope.errors import OptionError
 
@@ -163,12 +172,15 @@ def page_command(
     count: Annotated[
         int, typer.Option(min=1, help="Features whose moments have most in common, where none are named.")
     ] = 24,
+    force: Force = False,
     common: Common,
 ) -> None:
     """Draw features on one page: their strongest moments to be heard, with words, times and statistics.
 
     Example: otoscope features page examples --out features.html --feature 2:1310 --feature 0:7
     """
+    require_page(out, force)
+
     from otoscope.studies.feature_examples import Examples
     from otoscope.studies.feature_page import features_doc
     from otoscope.views.page import save_page

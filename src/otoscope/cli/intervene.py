@@ -10,15 +10,16 @@ import typer
 from otoscope.cli.options import (
     ChangedFeatures,
     Common,
+    Force,
     ScaledComponents,
     SilencedSpans,
     ZeroedComponents,
     require_different,
+    require_page,
     with_common,
 )
 from otoscope.cli.show import say, table, write_json
 from otoscope.errors import OptionError
-from otoscope.files import require_writable
 
 if TYPE_CHECKING:
     from otoscope.documents.intervention import Outcome
@@ -59,6 +60,7 @@ def intervene(
         int, typer.Option(min=0, help="How often the same is done at random other places.")
     ] = 5,
     page: Annotated[Path | None, typer.Option(help="Write a page that shows it.")] = None,
+    force: Force = False,
     common: Common,
 ) -> None:
     """Change the sound, components or features while a model hears or reads and writes, and see what it writes instead.
@@ -75,8 +77,7 @@ def intervene(
     of_clips, of_prompts = {"--offset": offset, "--language": language}, {"--tokens": tokens}
     _require_one_kind(clip, prompt, of_prompts if prompt is None else of_clips)
     require_different(page, common.json_path, source=clip or Path("-"))
-    if page:
-        require_writable(page)
+    require_page(page, force)
 
     from otoscope.documents.intervention import Intervention
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from otoscope.cli.options import Common, require_different, with_common
+from otoscope.cli.options import Common, Force, require_different, require_page, with_common
 from otoscope.cli.show import say, table, warn, write_json
+from otoscope.cli.skipping import end, warn_of_skipped
 from otoscope.errors import ModelError, OptionError, OutputError
 
 if TYPE_CHECKING:
@@ -71,14 +73,18 @@ def lens(
             metavar="OUT.html", help="A page to look at the reading with: one file that opens offline."
         ),
     ] = None,
+    force: Force = False,
     common: Common,
 ) -> None:
     """Read what each layer knows: logit lens and encoder lens, of a clip, a corpus or a prompt.
 
     Of a recording longer than a window, the first window from --offset is read. Of a corpus, means by layer with intervals.
+    Recordings of one that cannot be read are named and skipped, and the exit code is 3.
 
     Example: otoscope lens jfk.flac --json jfk.json --figure jfk.png
     """
+    require_page(page, force)
+
     from otoscope.corpora import items
     from otoscope.studies.lens import INSTRUCTION, LensSettings
     from otoscope.studies.transcription import require_readable
@@ -89,7 +95,7 @@ def lens(
     require_different(
         *(path for path in (common.json_path, figure, page, fit_tuned) if path), source=target or Path("-")
     )
-    _check_places(figure, page, fit_tuned)
+    _check_places(figure, fit_tuned)
     if target:
         require_readable(recordings)  # before a model is fetched for them
 
@@ -151,14 +157,12 @@ def _check(
             )
 
 
-def _check_places(figure: Path | None, page: Path | None, fit: Path | None) -> None:
+def _check_places(figure: Path | None, fit: Path | None) -> None:
     from otoscope.figures.style import require_figure
     from otoscope.files import require_writable
 
     if figure:
         require_figure(figure)
-    if page:
-        require_writable(page)
     if fit and fit.exists() and not fit.is_dir():
         raise OutputError(f"{fit} is a file, not a folder.", "Name a folder for the tuned lens.")
     if fit:
@@ -228,8 +232,7 @@ def _corpus(reader: Reader, recordings: list[Item], page: Path | None, common: C
 
     with _json_file(common) as file:
         corpus = lens_corpus(reader, recordings, file)
-    for skipped in corpus.skipped:
-        warn(f"{skipped.audio_filepath} was skipped: {skipped.reason} {skipped.remedy}")
+    warn_of_skipped([asdict(one) for one in corpus.skipped], len(recordings))
     if page:
         from otoscope.studies.curve_page import corpus_lens_doc
         from otoscope.views.page import save_page
@@ -237,6 +240,7 @@ def _corpus(reader: Reader, recordings: list[Item], page: Path | None, common: C
         save_page(corpus_lens_doc(corpus), page)
     if not common.json_on_stdout:
         say(*_summarised(corpus), *([f"The page is {page}."] if page else []))
+    end(corpus.skipped)
 
 
 @contextmanager

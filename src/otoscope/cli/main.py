@@ -35,7 +35,8 @@ def main(arguments: Sequence[str]) -> int:
         arguments: As on the command line, without the program's name.
 
     Returns:
-        The exit code: 0 done, 1 a bug, 2 something a person can put right, 130 interrupted, 143 or 129 told to end.
+        The exit code: 0 done, 1 a bug, 2 something a person can put right, 3 done but for recordings that were skipped,
+        130 interrupted, 143 or 129 told to end.
     """
     debug = "--debug" in arguments
     try:
@@ -70,7 +71,11 @@ def _invoke(arguments: Sequence[str]) -> int:
     except _usage_error() as error:
         context = getattr(error, "ctx", None)
         path = context.command_path if context else "otoscope"
-        return _report(_sentence(error), f"See `{path} --help`.")
+        if _stands_for_many(error):
+            remedy = f"For several recordings name a folder or a manifest; see `{path} --help`."
+        else:
+            remedy = f"See `{path} --help`."
+        return _report(_sentence(error), remedy)
     return DONE
 
 
@@ -79,6 +84,14 @@ def _usage_error() -> type[Exception]:
     import typer
 
     return typer.BadParameter.__mro__[1]  # pyright: ignore[reportReturnType]
+
+
+def _stands_for_many(error: Exception) -> bool:
+    """Whether several recordings were named to a command that takes one thing, which may be a folder of them."""
+    context = getattr(error, "ctx", None)
+    takes = [getattr(p, "metavar", None) or "" for p in context.command.params] if context else []
+    extra = "unexpected extra argument" in _sentence(error)
+    return extra and any(metavar.strip("[]").endswith("MANIFEST|FOLDER") for metavar in takes)
 
 
 def _sentence(error: Exception) -> str:

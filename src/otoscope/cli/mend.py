@@ -60,7 +60,7 @@ Tokens = Annotated[int, typer.Option(min=2, help="Tokens that they take together
 def make_command(
     *,
     out: Folder,
-    model: ModelName = "whisper-base",
+    model: ModelName = "whisper-tiny.en",
     gate: Annotated[
         list[str] | None,
         typer.Option(
@@ -146,7 +146,7 @@ def tune_command(
             help="Heads of the decoder's self-attention; H1 is head 1 of every layer, from 0.",
         ),
     ],
-    model: ModelName = "whisper-base",
+    model: ModelName = "whisper-tiny.en",
     gates: Annotated[
         bool,
         typer.Option(
@@ -202,7 +202,7 @@ def search_command(
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="Directory of the search and the repair; a begun one goes on.")
     ],
-    model: ModelName = "whisper-base",
+    model: ModelName = "whisper-tiny.en",
     parts: Annotated[
         str,
         typer.Option(

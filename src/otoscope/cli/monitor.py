@@ -10,7 +10,8 @@ import typer
 
 from otoscope.cli.monitor_serve import serve
 from otoscope.cli.options import Common, Mend, ModelName, MonitorFolder, Spoken, mended, with_common
-from otoscope.cli.show import say, table, warn, write_json
+from otoscope.cli.show import say, table, write_json
+from otoscope.cli.skipping import end, warn_of_skipped
 
 if TYPE_CHECKING:
     from otoscope.monitors.running import Watched
@@ -134,6 +135,8 @@ def run(
 ) -> None:
     """Transcribe under a monitor: what was written, and how far it can be trusted.
 
+    Recordings of a manifest or folder that cannot be read are named and skipped, and the exit code is 3.
+
     Example: otoscope monitor run jfk.flac --json jfk.json
     """
     from otoscope.cli.loading import load_for
@@ -151,6 +154,7 @@ def run(
         used = used.at(false_alarms)
     single = len(recordings) == 1 and target.suffix != ".jsonl"
     found: list[dict[str, Any]] = []
+    skipped: list[dict[str, str]] = []
     options = DecodeOptions(language=language)
     with mended(loaded, mend, used) as watch:
         watched = watch_all(
@@ -158,15 +162,19 @@ def run(
         )
         for item, one in zip(recordings, watched, strict=True):
             if isinstance(one, AudioError):
-                warn(f"{item.audio_filepath} was skipped: {one.reason} {one.remedy}")
+                skipped.append(
+                    {"audio_filepath": item.audio_filepath, "reason": one.reason, "remedy": one.remedy}
+                )
                 continue
             found.append({"audio_filepath": item.audio_filepath} | one.to_dict())
             if not common.json_on_stdout:
                 say(*_lines(item.audio_filepath, one, single))
         used = used if watch is None else watch.monitor
     if common.json:
-        shared = {"threshold": used.threshold, "false_alarm_rate": used.false_alarm_rate}
+        shared = {"threshold": used.threshold, "false_alarm_rate": used.false_alarm_rate, "skipped": skipped}
         write_json(found[0] if single else {"items": found, **shared}, common.json)
+    warn_of_skipped(skipped, len(recordings))
+    end(skipped)
 
 
 def _lines(name: str, watched: Watched, single: bool) -> list[str]:

@@ -91,7 +91,7 @@ def _run(engine: Engine, host: str, port: int, token: str, limits: Limits, commo
         if common.json:
             write_json({"page": page, "stream": stream, "token": token}, common.json, indent=None)
         if not common.json_on_stdout:
-            say(f"The page: {page}", f"Streams: {stream}")
+            say(f"The page: {page}", f"Streams: {stream}", "Ctrl-C ends it.")
         if at.origin is None:
             warn("Sound and token travel unencrypted; put a proxy with TLS before it.")
         sys.stdout.flush()

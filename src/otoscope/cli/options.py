@@ -35,6 +35,8 @@ Mend = Annotated[
     Path | None, typer.Option("--mend", metavar="DIR", help="Apply a repair that `otoscope mend` made.")
 ]
 
+Force = Annotated[bool, typer.Option("--force", help="Replace a page that is there already.")]
+
 SilencedSpans = Annotated[
     list[str] | None,
     typer.Option(
@@ -211,3 +213,18 @@ def require_different(*outputs: Path | None, source: Path) -> None:
         if output.resolve() in seen:
             raise OutputError(f"{output} would be overwritten.", "Give every output a name of its own.")
         seen.add(output.resolve())
+
+
+def require_page(page: Path | None, force: bool) -> None:
+    """Refuse, before any work, a page that cannot be written, or that would take the place of a file that is there.
+
+    Pages hold what people wrote beside them, so none is replaced unless that is asked for.
+
+    Raises:
+        OutputError: A file has this name, or the place may not be written to.
+    """
+    if page is None:
+        return
+    require_writable(page)
+    if page.exists() and not force:
+        raise OutputError(f"{page} is there already.", "Name another page, or replace it with --force.")

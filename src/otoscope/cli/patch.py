@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from otoscope.cli.options import Common, require_different, with_common, with_engine
-from otoscope.cli.show import say, table, warn, write_json
+from otoscope.cli.options import Common, Force, require_different, require_page, with_common, with_engine
+from otoscope.cli.show import say, table, write_json
+from otoscope.cli.skipping import end, warn_of_skipped
 
 if TYPE_CHECKING:
     from otoscope.patching.tokens import TokenResult
@@ -48,7 +49,8 @@ def patch(
     target: Annotated[
         Path,
         typer.Argument(
-            metavar="CLIP|MANIFEST", help="A recording, a manifest or a folder; first windows are taken."
+            metavar="CLIP|MANIFEST|FOLDER",
+            help="A recording, a manifest or a folder; first windows are taken.",
         ),
     ],
     *,
@@ -127,6 +129,7 @@ def patch(
             metavar="OUT.html", help="A page to look at the result with: one file that opens offline."
         ),
     ] = None,
+    force: Force = False,
     common: Common,
 ) -> None:
     """Tell which component did it: patch each, write again, and compare with random ones.
@@ -141,15 +144,13 @@ def patch(
     from otoscope.corpora import items
     from otoscope.errors import OptionError
     from otoscope.figures.style import require_figure
-    from otoscope.files import require_writable
     from otoscope.patching.references import Reference
     from otoscope.patching.results import PatchResult
     from otoscope.patching.sweeping import SweepOptions, explain_empty, sweep_corpus
 
     if figure:
         require_figure(figure)
-    if page:
-        require_writable(page)
+    require_page(page, force)
     if outcome is not OutcomeName.TOKEN and (token is not None or against is not None):
         raise OptionError(
             "--token and --against belong to --outcome token.", "Add `--outcome token`, or leave them out."
@@ -204,12 +205,12 @@ def patch(
         from otoscope.views.page import save_page
 
         save_page(sweep_doc(found), page)
-    for skipped in result["skipped"]:
-        warn(f"{skipped['audio_filepath']} was skipped: {skipped['reason']}")
+    warn_of_skipped(result["skipped"], len(recordings))
     if not common.json_on_stdout:
         _say(result)
         if page:
             say(f"The page is {page}.")
+    end(result["skipped"])
 
 
 def _split(value: str | None) -> tuple[str, ...] | None:
@@ -220,6 +221,7 @@ def _say(result: Mapping[str, Any]) -> None:
     if result["options"]["outcome"] == "token":
         _say_tokens(result)
         return
+    _say_how_few(result)
     options = result["options"]
     rate = result["baseline_outcome"]
     say(
@@ -268,7 +270,26 @@ def _effect_rows(effects: list[dict[str, Any]]) -> list[tuple[str, ...]]:
     ]
 
 
+def _has_test_half(result: Mapping[str, Any]) -> bool:
+    return any(effect["test"]["n"] for effect in result["effects"])
+
+
+def _say_how_few(result: Mapping[str, Any]) -> None:
+    """Where a single recording counts, no figure below tells more than about it."""
+    if not _has_test_half(result):
+        say(
+            "One recording has no test half, and p can only rank a component among those of its kind: what follows describes "
+            "this recording. To tell which components stand out, name a manifest or a folder.",
+            "",
+        )
+
+
 def _say_winners(result: Mapping[str, Any]) -> None:
+    if result["winners"] and not _has_test_half(result):
+        first = result["winners"][0]
+        names = {(e["component"], e["head"]): e["label"] for e in result["effects"]}
+        say(f"The strongest in this recording is {names[first['component'], first['head']]}.")
+        return
     labels = {(e["component"], e["head"]): e["label"] for e in result["effects"]}
     for winner in result["winners"]:
         name = labels[winner["component"], winner["head"]]
@@ -338,6 +359,7 @@ def _say_tokens(result: Mapping[str, Any]) -> None:
     counted = (
         f"{_counted(result['n_outcome'], 'token')} ({tokens}) of {_counted(result['n_items'], 'recording')}"
     )
+    _say_how_few(result)
     say(
         f"{counted}; components of {result['model']['name']} are patched with {result['options']['reference']['kind']}, "
         "layers and heads are counted from 0",

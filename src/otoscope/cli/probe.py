@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from otoscope.cli.options import Common, require_different, with_common, with_engine
+from otoscope.cli.options import Common, Force, require_different, require_page, with_common, with_engine
 from otoscope.cli.show import say, table, warn, write_json
+from otoscope.cli.skipping import end, warn_of_skipped
 
 if TYPE_CHECKING:
     from otoscope.probes.probing import ProbeCurve
@@ -87,13 +88,14 @@ def probe(
             metavar="OUT.html", help="A page to look at the curve with: one file that opens offline."
         ),
     ] = None,
+    force: Force = False,
     common: Common,
 ) -> None:
     """Tell what each layer knows: one linear probe a layer, groups kept apart, with controls.
 
     The score is balanced accuracy on items whose speakers the probe never met (R squared for a numeric label).
     Controls: shuffled labels, mel statistics of the sound, and with --random-model an untrained model.
-    Recordings that cannot be read are named and skipped.
+    Recordings that cannot be read are named and skipped, and the exit code is 3.
 
     Example: otoscope probe voices/manifest.jsonl --label gender --json gender.json --figure gender.png
     """
@@ -108,8 +110,7 @@ def probe(
         require_writable(save)
     if figure:
         require_figure(figure)
-    if page:
-        require_writable(page)
+    require_page(page, force)
     recordings = items_or_texts(target)
     asked = {
         "group_by": group_by,
@@ -149,20 +150,14 @@ def probe(
         save_page(probe_doc(curve), page)
     if common.json:
         write_json(curve.to_dict(), common.json)
-    _warn(curve)
+    warn_of_skipped(curve.skipped, len(recordings))
+    for caution in curve.cautions():
+        warn(caution)
     if not common.json_on_stdout:
         _say(curve)
         if page:
             say(f"The page is {page}.")
-
-
-def _warn(curve: ProbeCurve) -> None:
-    for skipped in curve.skipped:
-        warn(f"{skipped['audio_filepath']} was skipped: {skipped['reason']} {skipped['remedy']}")
-    if curve.skipped:
-        warn(f"{len(curve.skipped)} recordings were skipped.")
-    for caution in curve.cautions():
-        warn(caution)
+    end(curve.skipped)
 
 
 def _say(curve: ProbeCurve) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from otoscope.cli.options import Common, require_different, with_common
+from otoscope.cli.options import Common, Force, require_different, require_page, with_common
 from otoscope.cli.show import say, write_json
 from otoscope.errors import OptionError
 
@@ -87,6 +87,7 @@ def trace(
         Path | None,
         typer.Option(help="Write the graph as a page to see, hear and explore, one offline HTML file."),
     ] = None,
+    force: Force = False,
     compare: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="With --page: a graph of --save to see beside this one."),
@@ -142,8 +143,7 @@ def trace(
         raise OptionError(
             "--compare and --examples are for a page.", "Say where it shall be written with --page."
         )
-    if page:
-        require_writable(page)
+    require_page(page, force)
     other = _saved(compare)
     if neuronpedia:
         require_writable(neuronpedia)
@@ -201,6 +201,8 @@ def trace(
         from otoscope.circuits.summary import summary_lines
 
         say(*summary_lines(graph), *(_check_lines(checked) if checked else []))
+        if page:
+            say(f"The page is {page}.")
 
 
 def _saved(folder: Path | None) -> AttributionGraph | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +11,7 @@ import typer
 
 from otoscope.cli.options import Common, Mend, mended, require_different, with_common
 from otoscope.cli.show import say, table, warn, write_json
+from otoscope.cli.skipping import end, warn_of_skipped
 from otoscope.errors import OptionError
 
 if TYPE_CHECKING:
@@ -63,7 +65,7 @@ def transcribe(
 ) -> None:
     """Write down what is said, with word times; with references, say how well.
 
-    Recordings of a manifest or folder that cannot be read are named and skipped.
+    Recordings of a manifest or folder that cannot be read are named and skipped, and the exit code is 3.
 
     Example: otoscope transcribe jfk.flac --json jfk.json --srt jfk.srt
     """
@@ -96,19 +98,13 @@ def transcribe(
             result.save_subtitles(out, format)  # pyright: ignore[reportArgumentType]
     if common.json:
         write_json(result.to_dict(), common.json)
-    _warn_of_skipped(result)
+    skipped = [asdict(one) for one in result.skipped]
+    warn_of_skipped(skipped, len(result.items) + len(skipped))
     for doubt in result.doubts():
         warn(doubt)
     if not common.json_on_stdout:
         _say(result)
-
-
-def _warn_of_skipped(result: CorpusTranscript) -> None:
-    for skipped in result.skipped:
-        warn(f"{skipped.audio_filepath} was skipped: {skipped.reason} {skipped.remedy}")
-    if result.skipped:
-        total = len(result.items) + len(result.skipped)
-        warn(f"{len(result.skipped)} of {total} recordings were skipped.")
+    end(skipped)
 
 
 def _say(result: CorpusTranscript) -> None:

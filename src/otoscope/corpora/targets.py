@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from otoscope.audio import SUFFIXES
+from otoscope.audio.samples import where_else
 from otoscope.corpora.audio_folder import metadata_files, read_audio_folder
 from otoscope.corpora.common_voice import lists_in, read_common_voice
 from otoscope.corpora.item import Item
@@ -39,9 +40,8 @@ def items(target: Path | str) -> list[Item]:
     if target.suffix.lower() == ".tsv":
         return read_common_voice(target)
     if not target.exists():
-        raise ManifestError(
-            f"{target} does not exist.", "Name a recording, a folder of recordings or a manifest."
-        )
+        remedy = where_else(target, "Name a recording, a folder of recordings or a manifest.")
+        raise ManifestError(f"{target} does not exist.", remedy)
     return [Item(str(target), target)]
 
 

@@ -25,7 +25,7 @@ class ErrorRates:
     Attributes:
         wer: Word errors over reference words; None when the references hold no words.
         cer: Character errors over reference characters; None when the references hold none.
-        wer_interval: 95 % interval of the WER over utterances; None when `wer` is.
+        wer_interval: 95 % interval of the WER over utterances; None when `wer` is, and of a single one.
         insertions: Words that only the hypotheses have.
         deletions: Words that only the references have.
         substitutions: Words that were replaced.
@@ -192,8 +192,11 @@ def _ratio(errors: int, length: int) -> float | None:
 
 
 def _interval(errors: np.ndarray, lengths: np.ndarray) -> tuple[float, float] | None:
-    """95 % percentile bootstrap of sum(errors) / sum(lengths); draws without a single word are left out."""
-    if not lengths.any():
+    """95 % percentile bootstrap of sum(errors) / sum(lengths); draws without a single word are left out.
+
+    One utterance can only be drawn again, which says nothing about others: it has no interval.
+    """
+    if len(lengths) < 2 or not lengths.any():
         return None
     return bootstrap(lambda errors, lengths: errors.sum() / lengths.sum(), errors, lengths)
 

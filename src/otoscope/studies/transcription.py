@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from otoscope.models.whisper import SpeechModel
 
 _DIGITS = 6
+_NAMED = 10  # recordings that a doubt names; the JSON has the figures of all
 
 
 @dataclass(frozen=True)
@@ -85,19 +86,24 @@ class CorpusTranscript(Shows):
         }
 
     def doubts(self) -> list[str]:
-        """How many recordings show signs that the text, or the reference, is not what was said."""
+        """Which recordings show signs that the text, or the reference, is not what was said."""
         signs = {
             "may hold no speech (no-speech probability above 0.6)": lambda t: t.no_speech_prob > NO_SPEECH,
             "repeat themselves": lambda t: any(is_loop(s.text, language=t.language) for s in t.segments),
             "ran out of positions before the text ended": lambda t: not all(s.finished for s in t.segments),
         }
-        counts = {f"transcripts {sign}": sum(map(shows, self.transcripts)) for sign, shows in signs.items()}
-        heard = zip(self.items, self.transcripts, strict=True)
-        counts["references are in another script than their language or transcript"] = sum(
-            bool(item.text and script_mismatch(item.text, t.text, language=item.language))
+        heard = list(zip(self.items, self.transcripts, strict=True))
+        found = {f"transcripts {sign}": [i for i, t in heard if shows(t)] for sign, shows in signs.items()}
+        found["references are in another script than their language or transcript"] = [
+            item
             for item, t in heard
-        )
-        return [f"{count} of {len(self.transcripts)} {sign}." for sign, count in counts.items() if count]
+            if item.text and script_mismatch(item.text, t.text, language=item.language)
+        ]
+        return [
+            f"{len(those)} of {len(heard)} {sign}{_named(those, heard)}."
+            for sign, those in found.items()
+            if those
+        ]
 
     def to_srt(self) -> str:
         """SubRip subtitles of the only recording.
@@ -132,6 +138,15 @@ class CorpusTranscript(Shows):
         for path, text in zip(paths, texts, strict=True):
             with atomic_write(path) as file:
                 file.write(text)
+
+
+def _named(those: Sequence[Item], heard: Sequence[object]) -> str:
+    """Which of several recordings, as the manifest writes them; the first of many."""
+    if len(heard) == 1:
+        return ""
+    names = [item.audio_filepath for item in those[:_NAMED]]
+    further = f" and {len(those) - _NAMED} more" if len(those) > _NAMED else ""
+    return f": {', '.join(names)}{further}"
 
 
 def transcribe_corpus(
