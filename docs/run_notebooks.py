@@ -14,6 +14,7 @@ import nbformat
 from nbclient import NotebookClient
 
 NOTEBOOKS = Path(__file__).parent / "notebooks"
+ROOT = f"{Path(__file__).resolve().parents[1]}/"
 KEPT = ("text/plain", "image/png", "text/html")
 LARGEST = 200_000
 """Characters of one output that is kept."""
@@ -34,9 +35,13 @@ def run(path: Path) -> nbformat.NotebookNode:
 
 
 def kept(output: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """An output without what is too large, or only a notebook with a kernel can show."""
+    """An output without what is too large, or only a notebook with a kernel can show.
+
+    Shipped recordings are named from the root of the repository, wherever that stands.
+    """
     if "data" in output:
-        output.data = {kind: v for kind, v in output.data.items() if kind in KEPT and len(v) <= LARGEST}
+        data = {kind: v for kind, v in output.data.items() if kind in KEPT and len(v) <= LARGEST}
+        output.data = {kind: v.replace(ROOT, "") if "text" in kind else v for kind, v in data.items()}
         output.metadata.clear()
     return output
 
