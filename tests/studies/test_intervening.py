@@ -7,7 +7,8 @@ from tests.conftest import tiny
 import otoscope as oto
 from otoscope.audio import silence
 from otoscope.errors import ModelError, OptionError
-from otoscope.studies.intervening import intervene, silenced, word_changes
+from otoscope.studies.intervening import intervene, word_changes
+from otoscope.studies.speech_lab import silenced
 
 pytestmark = pytest.mark.weights
 

@@ -93,7 +93,9 @@ def _sound(doc: ExplainDoc, token: int, name: str) -> Iterator[str]:
         "what is said in any case (biases and positions)": account.biases + account.positions,
         "errors of the dictionary": account.errors,
     }
-    known = {source: value for source, value in parts.items() if value or source != "errors of the dictionary"}
+    known = {
+        source: value for source, value in parts.items() if value or source != "errors of the dictionary"
+    }
     told = ", ".join(f"{_number(value, 1)} from {source}" for source, value in known.items())
     yield f"{of}, {_number(account.value, 1)}, has {told}."
 
@@ -193,7 +195,9 @@ def _risk(doc: ExplainDoc) -> Iterator[str]:
         return
     if risk.alarm is not None:
         written = doc.transcript.tokens
-        where = f"“{written[risk.alarm].text.strip()}”" if risk.alarm < len(written) else "the end of the text"
+        where = (
+            f"“{written[risk.alarm].text.strip()}”" if risk.alarm < len(written) else "the end of the text"
+        )
         yield f"Alarm at {where}: risk {risk.steps[risk.alarm]:.2f}, an alarm from {risk.threshold:.2f} on."
     else:
         yield f"Highest risk {max(risk.steps):.2f}; it would be an alarm from {risk.threshold:.2f} on."
