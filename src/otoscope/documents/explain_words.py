@@ -160,7 +160,7 @@ def _hangs_on(doc: ExplainDoc, word: WordInfo) -> Iterator[str]:
 def _head_words(component: Component) -> str:
     """A head in words, and by its short name on the page."""
     part = {"self_attn": "self-attention", "cross_attn": "cross-attention"}.get(component.part, "attention")
-    return f"head {component.head} of {component.stack} layer {component.layer}'s {part} ({component.label})"
+    return f"head {component.head} of the {part} in {component.stack} layer {component.layer} ({component.label})"
 
 
 def _number(value: float, digits: int = 2) -> str:
