@@ -65,7 +65,9 @@ def test_sound_and_ablation_are_saved_with_their_canvases_and_grids(open_page, d
     assert len(list(sound.iter(f"{SVG}pattern"))) == 1  # the hatching of the padding
     assert not any("Drag over" in text for text in shown)
     second = next(one for one in sound.iter(f"{SVG}text") if one.text == "s" and one.get("x"))
-    first = next(one for one in sound.iter(f"{SVG}text") if one.text == "0" and one.get("y") == second.get("y"))
+    first = next(
+        one for one in sound.iter(f"{SVG}text") if one.text == "0" and one.get("y") == second.get("y")
+    )
     assert float(second.get("x")) - float(first.get("x")) > 9  # a digit and a blank
     texts = set(shown)
     assert {"Americans", "ask"} <= texts
