@@ -220,7 +220,8 @@ def left_out(doc: ExplainDoc, skipped: Sequence[str] = ()) -> list[str]:
         kept, name = circuit.graph.left_out, doc.transcript.tokens[circuit.token].text.strip()
         lines.append(
             f"The circuit of “{name}” shows {kept.shown_features} of {kept.active_features} active features of the decoder; "
-            f"{_percent(kept.rest)} of the influence comes through others, summed. The encoder was not opened (`otoscope trace` does)."
+            f"{_percent(kept.rest)} of the influence comes through others, summed. "
+            "The encoder was not opened (`otoscope trace` does)."
         )
     if doc.circuits and len(doc.circuits) < len(doc.transcript.tokens):
         count = len(doc.transcript.tokens)
