@@ -100,7 +100,7 @@ release-check: $(VENV)/.dev
 audit: $(VENV)/.installed
 	@test -x $(VENV)-audit/bin/python || $(PYTHON) -m venv $(VENV)-audit
 	@if $(VENV)-audit/bin/python -m pip install --quiet 'cyclonedx-bom>=5' 'pip-audit>=2.8' 2>/dev/null; then \
-	  $(VENV)-audit/bin/python -m release.audit $(BIN)/python; \
+	  $(VENV)-audit/bin/python -m release.audit $(BIN)/python $(AUDIT); \
 	else echo "No audit: its tools cannot be had from this package index."; fi
 
 clean:

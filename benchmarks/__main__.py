@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from importlib import import_module
 from multiprocessing import get_context
@@ -51,7 +52,7 @@ ratio is the median of the ratios pair by pair, of otoscope's time over the othe
 
 
 def main(names: list[str]) -> int:
-    failed = []
+    held: dict[str, bool | None] = {}
     for name in names or NAMES:
         module = import_module(f"benchmarks.{name}")
         print(f"{name}: {module.CLAIM}", flush=True)
@@ -60,15 +61,21 @@ def main(names: list[str]) -> int:
             json.dump({"claim": module.CLAIM, "result": result, "machine": machine()}, file, indent=1)
             file.write("\n")
         print(json.dumps(result, indent=1), flush=True)
-        failed += [name] if _holds(name, result) is False else []
+        held[name] = _holds(name, result)
     print(table())
     with atomic_write(PAGE) as file:
         file.write(page())
-    print(
-        f"{len(names or NAMES) - len(failed)} passed, {len(failed)} failed"
-        + (f": {', '.join(failed)}" if failed else "")
-    )
-    return 1 if failed else 0
+    print(verdict(held))
+    return 1 if False in held.values() else 0
+
+
+def verdict(held: Mapping[str, bool | None]) -> str:
+    """How many benchmarks keep their limits, do not, and could not be measured as a whole (None); these by name."""
+    told = []
+    for word, wanted in (("passed", True), ("failed", False), ("not measured", None)):
+        names = [name for name, value in held.items() if value is wanted]
+        told.append(f"{len(names)} {word}" + (f" ({', '.join(names)})" if names and not wanted else ""))
+    return ", ".join(told)
 
 
 def _in_a_process_of_its_own(name: str) -> dict[str, Any]:

@@ -1,10 +1,9 @@
-"""The whole test suite, as `make test` runs it, on the cores that are there."""
+"""The whole test suite by `make test`, on the cores that are there."""
 
 from __future__ import annotations
 
 import re
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,25 +20,32 @@ FIGURES = (
 
 
 def run() -> dict[str, Any]:
-    told = {}
+    told = []
 
     def test() -> None:
-        command = [sys.executable, "-m", "pytest", "-q"]
-        told["end"] = (
+        told.append(
             subprocess.run(
-                command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False
+                ["make", "--no-print-directory", "test"],
+                cwd=Path(__file__).parents[1],
+                capture_output=True,
+                text=True,
+                check=False,
             )
-            .stdout.strip()
-            .splitlines()[-1]
         )
 
-    took = seconds(test)
-    counts = {
-        what: int(number) for number, what in re.findall(r"(\d+) (passed|failed|skipped|error)", told["end"])
-    }
-    return {
-        "minutes": round(took / 60, 1),
-        "passed": counts.get("passed", 0),
-        "failed": counts.get("failed", 0) + counts.get("error", 0),
-        "skipped": counts.get("skipped", 0),
-    }
+    minutes = round(seconds(test) / 60, 1)
+    return {"minutes": minutes, **counts(told[0].returncode, told[0].stdout)}
+
+
+def counts(code: int, output: str) -> dict[str, int]:
+    """How many tests passed, failed and were skipped, by the last line of pytest's output.
+
+    Raises:
+        RuntimeError: They did not run to their end, or none passed: that is no measurement.
+    """
+    end = output.strip().splitlines()[-1] if output.strip() else ""
+    found = {what: int(number) for number, what in re.findall(r"(\d+) (passed|failed|skipped|error)", end)}
+    failed = found.get("failed", 0) + found.get("error", 0)
+    if not found.get("passed") or bool(code) != bool(failed):
+        raise RuntimeError(f"`make test` ended with exit code {code}: {output[-2000:]}")
+    return {"passed": found["passed"], "failed": failed, "skipped": found.get("skipped", 0)}

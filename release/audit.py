@@ -60,8 +60,8 @@ def advisories(folder: Path) -> tuple[int, list[str]]:
 
 
 def main() -> None:
-    """Both; the exit code is 1 where an advisory names an installed version."""
-    (python,) = sys.argv[1:]
+    """Both; the exit code is 1 where an advisory names an installed version, unless `--only-tell` comes after the Python."""
+    python, *how = sys.argv[1:]
     asked = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
     folder = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
     print(f"{OUT}: {bill_of_materials(python, OUT)} components")
@@ -70,7 +70,7 @@ def main() -> None:
         print("No audit: the service with the advisories cannot be reached from here.")
         return
     print("\n".join(found) or f"No advisory names one of the {count} packages that could be asked about.")
-    sys.exit(bool(found))
+    sys.exit(bool(found) and "--only-tell" not in how)
 
 
 if __name__ == "__main__":

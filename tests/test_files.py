@@ -5,7 +5,7 @@ import os
 import pytest
 
 from otoscope.errors import OutputError
-from otoscope.files import atomic_write, require_writable
+from otoscope.files import atomic_folder, atomic_write, require_writable
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
@@ -51,3 +51,14 @@ def test_pipes_and_folders_are_refused_before_any_work(tmp_path, make):
 def test_a_missing_folder_is_named_with_its_remedy(tmp_path):
     with pytest.raises(OutputError, match="Create the folder"):
         require_writable(tmp_path / "nowhere" / "result.json")
+
+
+def test_folders_replace_no_older_files_and_leave_them_whole(tmp_path):
+    old = tmp_path / "result"
+    old.mkdir()
+    (old / "about.json").write_text("old")
+    with pytest.raises(OutputError, match="new or empty"), atomic_folder(old, last="about.json") as new:  # noqa: PT012
+        (new / "about.json").write_text("new")
+        (new / "more").mkdir()
+    assert (old / "about.json").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [old]

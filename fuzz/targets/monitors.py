@@ -21,10 +21,14 @@ def _model() -> object:
 
 
 def seeds() -> list[tuple[bytes, bytes]]:
-    """One with random weights."""
+    """Some with random weights: of the model alone, and with features of a dictionary."""
+    return [_saved(None), _saved([[0, 1], [1, 3], [1, 2]])]
+
+
+def _saved(chosen: list[list[int]] | None) -> tuple[bytes, bytes]:
     with tempfile.TemporaryDirectory() as folder:
-        random_monitor(_model()).save(folder)
-        return [tuple((Path(folder) / name).read_bytes() for name in FILES)]  # pyright: ignore
+        random_monitor(_model(), chosen=chosen).save(folder)
+        return tuple((Path(folder) / name).read_bytes() for name in FILES)  # pyright: ignore
 
 
 def parse(folder: Path) -> None:

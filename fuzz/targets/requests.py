@@ -1,4 +1,4 @@
-"""Requests to `otoscope serve`, as the application sees them."""
+"""Requests to `otoscope serve`, as the application sees them; what pages act on is a graph of a small model's own prompt."""
 
 from __future__ import annotations
 
@@ -10,9 +10,14 @@ from urllib.parse import quote
 
 import httpx
 from starlette.testclient import TestClient
+from tests.conftest import tiny
 from tests.documents.samples import a_curve
+from tests.models.tokenizers import word_tokenizer
 
+import otoscope as oto
+from otoscope.circuits.tracer import TraceSettings
 from otoscope.errors import OptionError
+from otoscope.models.base import Model
 from otoscope.views.gate import Gate
 from otoscope.views.page import save_page
 from otoscope.views.server import Limits, Server
@@ -22,13 +27,20 @@ from otoscope.views.server_runs import Shelf
 from otoscope.views.server_work import Setup, Workshop
 
 FILES = ("request.json", "body")
-KEY, PAGE, ADDRESS = "key", "curve.html", "http://testserver:80"
+KEY, PAGE, GRAPH, ADDRESS = "key", "curve.html", "graph.html", "http://testserver:80"
+_TRIED = {"tokens": 1, "controls": 0}
+_ACTS = (
+    ("split", {"place": "graph", "source": "token/4", "target": "target/0"}),
+    ("split", {"place": "resources/audio", "source": "", "target": ""}),
+    ("intervene", _TRIED | {"intervention": {"zero": ["blocks.0.attn.1"], "features": ["text:0:1=0"]}}),
+    ("intervene", _TRIED | {"intervention": {"scale": ["blocks.0.mlpx0.5"], "dictionary": "/"}}),
+)
 _LIMITS = Limits(body=2**16, upload=2**16, idle=2.0)
 
 
 def seeds() -> list[tuple[bytes, bytes]]:
-    """One to every address; no recording that could be heard, and no operation that exists."""
-    run, owner = id_of(PAGE), {"authorization": f"Bearer {KEY}"}
+    """One to every address; no recording that could be heard; operations on a graph are real ones."""
+    run, graph, owner = id_of(PAGE), id_of(GRAPH), {"authorization": f"Bearer {KEY}"}
 
     def asked(method: str, path: str, body: object = None, **query: str) -> tuple[bytes, bytes]:
         told = {"method": method, "path": path, "query": query, "headers": owner}
@@ -41,14 +53,32 @@ def seeds() -> list[tuple[bytes, bytes]]:
         asked("PUT", f"/api/runs/{run}/annotations", {"place": "graph", "annotations": {"labels": {}}}),
         asked("POST", "/api/explain", "no sound", options='{"offset": 1}', name="a.wav"), asked("GET", "/api/jobs/1"),
         asked("DELETE", "/api/jobs/1"), asked("POST", "/api/act", {"run": run, "op": "none", "args": {}}),
+        *(asked("POST", "/api/act", {"run": graph, "op": op, "args": args}) for op, args in _ACTS),
     ]  # fmt: skip
 
 
 @cache
+def _model() -> Model:
+    model = tiny("llama")
+    model.processor = word_tokenizer(97)
+    return model
+
+
+class _Workshop(Workshop):
+    """One whose only model is in memory."""
+
+    def model(self, name: str | None) -> Model:
+        return _model()
+
+
+@cache
 def _shelf() -> Shelf:
-    """A folder with one page."""
+    """A folder with two pages."""
     folder = Path(tempfile.mkdtemp(prefix="fuzz-served-"))
     save_page(a_curve(), folder / PAGE)
+    save_page(
+        oto.graph_doc(oto.trace(_model(), "w5 w9 w11", settings=TraceSettings(nodes=20))), folder / GRAPH
+    )
     shelf = Shelf(folder)
     shelf.refresh()
     return shelf
@@ -68,7 +98,9 @@ def parse(folder: Path) -> None:
         raise OptionError("It is no request at all.", "Send one.") from None
     with Queue(4) as queue:
         shelf = _shelf()
-        server = Server(shelf, Workshop(shelf.folder, Setup()), queue, Gate.at(KEY, "testserver:80"), _LIMITS)
+        server = Server(
+            shelf, _Workshop(shelf.folder, Setup()), queue, Gate.at(KEY, "testserver:80"), _LIMITS
+        )
         client = TestClient(server.app, base_url=ADDRESS)
         answer = client.request(
             _ascii(method)[:20] or "GET", path, params=_plain(query), headers=headers, content=body

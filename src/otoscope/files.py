@@ -22,7 +22,9 @@ from otoscope.errors import OtoscopeError, OutputError
 
 try:
     import fcntl
-except ImportError:  # Windows: what was abandoned is removed from run directories alone
+except (
+    ImportError
+):  # Windows: nothing can be locked, so nothing is known to be abandoned, and nothing is removed
     fcntl = None
 
 _UMASK = os.umask(0)  # asked once: asking sets it for a moment, which other threads would see
@@ -99,11 +101,12 @@ def atomic_folder(folder: Path | str, last: str | None = None) -> Iterator[Path]
 
     Args:
         folder: A new or empty folder; its parents are made. With `last`, it may hold older files: all new ones are written out
-            before the first old one is touched.
+            before the first old one is touched, and none of them may be a folder.
         last: The file without which nobody takes the folder for whole: it goes first of what was there, and comes last.
 
     Raises:
-        OutputError: The disk is full, the place may not be written to, or the folder holds files and no `last` is named.
+        OutputError: The disk is full, the place may not be written to, the folder holds files and no `last` is named, or a
+            folder would have to replace one of them.
     """
     final = Path(folder).resolve()
     try:
@@ -116,6 +119,7 @@ def atomic_folder(folder: Path | str, last: str | None = None) -> Iterator[Path]
                     final.rmdir()
                 temporary.replace(final)
             else:
+                _require_files(temporary, final)
                 (final / last).unlink(missing_ok=True)
                 for path in sorted(temporary.iterdir(), key=lambda path: path.name == last):
                     path.replace(final / path.name)
@@ -125,6 +129,20 @@ def atomic_folder(folder: Path | str, last: str | None = None) -> Iterator[Path]
         if told is None:
             raise
         raise output_error(folder, told) from error
+
+
+def _require_files(new: Path, old: Path) -> None:
+    """Refuse to replace older files where a folder is in the way, which the operating system would do only half-way through.
+
+    Raises:
+        OutputError: Something in the new folder, or what it is to replace, is a folder itself.
+    """
+    for path in sorted(new.iterdir()):
+        if path.is_dir() or (old / path.name).is_dir():
+            raise OutputError(
+                f"{old / path.name} cannot be written over older files: there are folders in the way.",
+                "Write to a new or empty folder.",
+            )
 
 
 def remove_folder(folder: Path) -> None:

@@ -25,11 +25,11 @@ def _of_system() -> float:
         return whole_memory()
 
 
-def _of_container() -> float:
+def _of_container(group: Path = Path("/sys/fs/cgroup")) -> float:
+    """What a control group may still take; pages of files that were read once count as used there, and give way at once."""
     try:
-        limit, used = (
-            Path("/sys/fs/cgroup", name).read_text("ascii") for name in ("memory.max", "memory.current")
-        )
-        return float(limit) - float(used)
+        limit, used = (float((group / name).read_text("ascii")) for name in ("memory.max", "memory.current"))
+        counts = dict(line.split() for line in (group / "memory.stat").read_text("ascii").splitlines())
+        return max(limit - used + float(counts.get("inactive_file", 0)), 0.0)
     except (OSError, ValueError):  # no container, or one without a limit ("max")
         return float("inf")

@@ -14,7 +14,8 @@ def object_of(text: str | bytes) -> dict[str, Any]:
         ValueError: It is no UTF-8, no JSON, no object, or nested more deeply than it can be read; the message says which.
     """
     try:
-        value = json.loads(text)
+        # Of bytes the reader itself would guess among UTF-8, UTF-16 and UTF-32.
+        value = json.loads(text.decode("utf-8-sig") if isinstance(text, bytes) else text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     if not isinstance(value, dict):

@@ -268,6 +268,14 @@ def test_a_folder_without_a_dictionary_is_refused(name, tmp_path, model):
         load_dictionary(tmp_path / name, model)
 
 
+def test_files_are_looked_for_three_folders_deep_and_no_deeper(tmp_path, model):
+    deep = tmp_path / "a/b/c/d"
+    save_sae_lens(Random().transcoders("relu"), deep, "some/model")
+    assert load_dictionary(tmp_path / "a/b", model).layers == 3
+    with pytest.raises(DictionaryError, match="holds no dictionary"):
+        load_dictionary(tmp_path, model)
+
+
 def test_what_a_format_cannot_say_is_refused_before_it_is_written(tmp_path):
     for kind in ("batchtopk",):
         with pytest.raises(DictionaryError, match="circuit-tracer has no activation"):

@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
-from benchmarks.__main__ import NAMES, page
+from benchmarks.__main__ import NAMES, page, verdict
+from benchmarks.checking import counts
 from benchmarks.figures import Figure
 
 ROOT = Path(__file__).parents[2]
@@ -74,3 +75,17 @@ def test_a_figure_can_be_held_to_another_that_was_measured():
         "yes",
         "holds",
     )
+
+
+def test_what_was_not_measured_has_not_passed():
+    told = verdict({"a": True, "b": False, "c": None, "d": True})
+    assert told == "2 passed, 1 failed (b), 1 not measured (c)"
+
+
+def test_a_run_of_all_tests_is_measured_only_if_it_came_to_its_end():
+    end = "== 1 failed, 20 passed, 3 skipped, 2 errors in 600.00s (0:10:00) =="
+    assert counts(2, f"...\n{end}\n") == {"passed": 20, "failed": 3, "skipped": 3}
+    assert counts(0, "4950 passed in 9s")["passed"] == 4950
+    for code, output in ((0, ""), (2, "20 passed in 3s"), (2, "no tests ran"), (0, "3 skipped in 1s")):
+        with pytest.raises(RuntimeError, match="make test"):
+            counts(code, output)

@@ -10,6 +10,7 @@ from tests.faults import jobs
 from tests.faults.killing import contents, run
 
 from otoscope.corpora.recipes.debian import _newest
+from otoscope.errors import OutputError
 from otoscope.runs import Run
 from otoscope.studies import feature_judging
 
@@ -34,6 +35,11 @@ def test_a_judgement_under_way_is_not_thrown_away_when_the_clock_jumps(tmp_path)
         with Run.opened(tmp_path / name / "parts", "judging", {"of": name}):
             pass
         os.utime(tmp_path / name / "parts" / "run.json", (old, old))
+    forgotten = tmp_path / "forgotten" / "parts"
+    with Run.kept_free(forgotten) as free:
+        assert free
+        with pytest.raises(OutputError, match="works in"), Run.opened(forgotten, "judging", {}):
+            pass
     with Run.opened(tmp_path / "under-way" / "parts", "judging", {"of": "under-way"}):
         feature_judging._sweep(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["under-way"]

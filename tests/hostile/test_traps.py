@@ -174,6 +174,14 @@ def test_nesting_without_end_is_refused(reader, text):
         reader(text)
 
 
+def test_bytes_are_utf_8_and_nothing_is_guessed():
+    text = '{"a": "é"}'
+    assert object_of(text.encode()) == object_of(text.encode("utf-8-sig")) == {"a": "é"}
+    for encoding in ("utf-16", "utf-16-le", "utf-32", "latin-1"):
+        with pytest.raises(ValueError, match=r"utf-8|JSON|Expecting"):
+            object_of(text.encode(encoding))
+
+
 def test_a_message_stays_short_whatever_it_quotes():
     error = OtoscopeError("x" * 100_000 + ".", "y" * 100_000 + ".")
     assert len(error.reason) == len(error.remedy) == 999

@@ -10,6 +10,7 @@ import torch
 
 import otoscope as oto
 from otoscope.errors import OptionError, OutputError
+from otoscope.files import remove_abandoned
 from otoscope.mending.applying import repaired
 from otoscope.mending.breaker import Breaker
 from otoscope.mending.exporting import check_exports, export_ctranslate2, export_transformers
@@ -53,6 +54,8 @@ def test_transformers_and_faster_whisper_write_what_the_edited_model_writes(tiny
     pytest.importorskip("faster_whisper")
     repair, found, folder = exported
     converted = export_ctranslate2(found.folder, folder / "ct2")
+    assert (converted / "model.bin").is_file()
+    assert all(path.is_file() for path in converted.iterdir())
     parities = check_exports(tiny_en, repair, clips, found.folder, converted)
     assert [p.name for p in parities] == ["transformers", "faster-whisper"]
     for parity in parities:
@@ -88,3 +91,17 @@ def test_what_cannot_be_baked_gets_a_program_that_applies_it(tiny_en, tmp_path, 
     monkeypatch.setattr(sys, "argv", ["mended.py", str(jfk)])
     runpy.run_path(str(tmp_path / "hf" / "mended.py"), run_name="__main__")
     assert capsys.readouterr().out.strip() == expected
+
+
+def test_a_conversion_under_way_is_not_taken_for_an_abandoned_one(exported, monkeypatch):
+    converters = pytest.importorskip("ctranslate2.converters")
+    _, found, folder = exported
+    convert = converters.TransformersConverter.convert
+
+    def interrupted(self, *args, **kwargs):
+        made = convert(self, *args, **kwargs)
+        remove_abandoned(folder)  # as another process does that writes into the same folder
+        return made
+
+    monkeypatch.setattr(converters.TransformersConverter, "convert", interrupted)
+    assert (export_ctranslate2(found.folder, folder / "beside") / "model.bin").is_file()

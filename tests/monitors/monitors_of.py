@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
+from otoscope.monitors.features import FeatureProbes
 from otoscope.monitors.monitor import Monitor, Probes, facts_of
 from otoscope.monitors.recurrent import Recurrent
 from otoscope.monitors.signals import SIGNALS
 from otoscope.monitors.verdicts import TARGETS
 
 
-def random_monitor(model, seed=0, threshold=0.75):
+def random_monitor(model, seed=0, threshold=0.75, chosen=None):
+    """With probes of the model's own neurons where `chosen` names some, `(n, 2)`."""
     rng = np.random.default_rng(seed)
     layers, width, targets, hidden = model.config.decoder_layers, model.config.d_model, len(TARGETS), 5
-    inputs = len(SIGNALS) + (layers + 2) * targets
+    inputs = len(SIGNALS) + (layers + 2 + (chosen is not None)) * targets
     probes = Probes(
         *(rng.normal(size=(2, layers, width, targets)) / width),
         rng.normal(size=(layers, targets)),
@@ -27,5 +29,11 @@ def random_monitor(model, seed=0, threshold=0.75):
     risks = np.sort(rng.uniform(size=50))
     return Monitor(
         dict(facts_of(model)), tuple(range(layers)), probes, head, np.ones(targets), np.zeros(targets),
-        threshold, 0.05, risks,
+        threshold, 0.05, risks, features=None if chosen is None else _probes_of(np.asarray(chosen), rng),
     )  # fmt: skip
+
+
+def _probes_of(chosen, rng):
+    shape = len(chosen), len(TARGETS)
+    weights = rng.normal(size=shape), rng.normal(size=shape), rng.normal(size=len(TARGETS))
+    return FeatureProbes("neurons", "neurons", "decoder_blocks.*.mlp", chosen.reshape(-1, 2), *weights)

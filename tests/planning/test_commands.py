@@ -93,3 +93,13 @@ def test_what_fits_or_is_small_is_let_through(monkeypatch):
     asked()
     monkeypatch.setattr(room, "free_memory", lambda: 0.3e9)
     asked("smollm2-135m")  # of no known size until it is here
+
+
+def test_a_plan_that_breaks_stops_nothing_and_is_told(monkeypatch, capsys):
+    def broken(*_):
+        raise KeyError("width")
+
+    monkeypatch.setattr(room, "free_memory", lambda: 0.3e9)
+    monkeypatch.setattr(room, "_plan", broken)
+    asked()
+    assert "could not be told (KeyError: 'width')" in capsys.readouterr().err

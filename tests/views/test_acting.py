@@ -11,7 +11,7 @@ from tests.conftest import tiny
 import otoscope as oto
 from otoscope.documents.base import Resource
 from otoscope.documents.kinds import document_of
-from otoscope.errors import OptionError
+from otoscope.errors import DictionaryError, OptionError
 from otoscope.progress import Silence, reporting_to
 from otoscope.views.acting import Acts, clip_of
 
@@ -159,7 +159,18 @@ def test_an_edge_of_a_page_is_split_by_head(reading):
 
 
 @pytest.mark.parametrize(
-    "place", ["other", "graph/nodes/0", "circuits/0/graph", "__class__", "graph/nodes/-1", ""]
+    "place",
+    [
+        "other",
+        "graph/nodes/0",
+        "circuits/0/graph",
+        "__class__",
+        "graph/nodes/-1",
+        "",
+        "title/x",
+        "resources/audio",
+        "graph/nodes/" + "9" * 5000,
+    ],
 )
 def test_a_graph_that_is_not_there_is_refused(reading, place):
     acts, _, doc = reading
@@ -167,3 +178,35 @@ def test_a_graph_that_is_not_there_is_refused(reading, place):
         acts.run("split", {"place": place, "source": "a", "target": "b"}, doc)
     with pytest.raises(OptionError, match="missing or no text"):
         acts.run("split", {"place": place, "source": 1, "target": "b"}, doc)
+
+
+def test_a_graph_whose_targets_lie_beyond_its_tokens_is_refused(reading):
+    acts, _, doc = reading
+    target = doc.graph.targets[0].model_copy(update={"position": 99})
+    odd = doc.model_copy(update={"graph": doc.graph.model_copy(update={"targets": [target]})})
+    with pytest.raises(OptionError, match="no position 99"):
+        acts.run("split", {"place": "graph", "source": "token/4", "target": "target/0"}, odd)
+
+
+@pytest.mark.parametrize("name", ["/", "..", "served/../..", "served/link", "a\0b", "x" * 5000])
+def test_a_server_reads_no_dictionary_outside_its_folder(reading, tmp_path, monkeypatch, name):
+    acts, _, doc = reading
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "served").mkdir()
+    (tmp_path / "served" / "link").symlink_to("/")
+    served = Acts(acts.model, within=tmp_path / "served")
+    changed = {"features": ["text:0:1=0"], "dictionary": name}
+    odd = doc.model_copy(update={"graph": doc.graph.model_copy(update={"dictionary_folder": name})})
+    with pytest.raises(OptionError, match="not in the folder that is served"):
+        served.run("split", {"place": "graph", "source": "token/4", "target": "target/0"}, odd)
+    with pytest.raises(OptionError, match="not in the folder that is served"):
+        served.run("intervene", {"intervention": changed}, doc)
+
+
+def test_a_server_reads_the_dictionaries_of_its_folder(reading, tmp_path):
+    acts, _, doc = reading
+    served = Acts(acts.model, within=tmp_path)
+    own = {"features": ["text:0:1=0"], "dictionary": "neurons:half"}
+    assert served.run("intervene", {"intervention": own, "tokens": 1, "controls": 0}, doc)
+    with pytest.raises(DictionaryError, match="There is no dictionary"):  # it was looked for
+        served.run("intervene", {"intervention": own | {"dictionary": str(tmp_path / "mine")}}, doc)

@@ -106,7 +106,7 @@ def token_target(model: Model, tape: Tape, token: int, pos: int | None = None) -
         pos: Position that predicts it; None: the last.
 
     Raises:
-        OptionError: There is no such token.
+        OptionError: There is no such token or position.
     """
     unembedding = tape.wiring.unembedding
     weight: Tensor = unembedding.weight.detach()  # type: ignore[assignment,union-attr]
@@ -115,6 +115,8 @@ def token_target(model: Model, tape: Tape, token: int, pos: int | None = None) -
     bias: Tensor | None = getattr(unembedding, "bias", None)
     constant = 0.0 if bias is None else float(bias.detach()[token] - bias.detach().mean())
     at = len(tape) - 1 if pos is None else pos
+    if not 0 <= at < len(tape):
+        raise OptionError(f"There is no position {at}.", f"Choose 0 to {len(tape) - 1}.")
     probability = float(tape.logits[at].double().softmax(-1)[token])
     label = repr(token) if model.tokenizer is None else model.tokenizer.decode([token])
     return Target(label, at, probability, weight[token] - weight.mean(dim=0), None, token, constant)

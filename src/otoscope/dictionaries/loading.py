@@ -31,12 +31,17 @@ def load_dictionary(name: str | Path, model: Model, stream: str | None = None) -
     Raises:
         DictionaryError: There is no such dictionary, it is damaged, or it is of another model.
     """
-    kind, _, gate = str(name).partition(":")
-    if kind == NEURONS:
+    if is_own(name):
+        gate = str(name).partition(":")[2]
         return NeuronBasis(model, gate or "half", stream)  # type: ignore[arg-type]
     dictionary = _from_folder(Path(name), model, stream)
     dictionary.check(model, stream)
     return dictionary
+
+
+def is_own(name: str | Path) -> bool:
+    """Whether a name means the model's own neurons, and no folder."""
+    return str(name).partition(":")[0] == NEURONS
 
 
 def _from_folder(folder: Path, model: Model, stream: str | None) -> Dictionary:
@@ -55,6 +60,7 @@ def _from_folder(folder: Path, model: Model, stream: str | None) -> Dictionary:
 
 def _read(folder: Path, model: Model, stream: str | None) -> Dictionary:
     from otoscope.dictionaries.formats import circuit_tracer, gemma_scope, own, sae_lens
+    from otoscope.dictionaries.formats.files import below
 
     if not folder.is_dir():
         raise DictionaryError(
@@ -64,9 +70,9 @@ def _read(folder: Path, model: Model, stream: str | None) -> Dictionary:
         return own.load_own(folder, model.dtype)
     if (folder / circuit_tracer.CONFIG).exists():
         return circuit_tracer.load_circuit_tracer(folder, model.dtype)
-    if next(folder.rglob(sae_lens.CONFIG), None):
+    if next(below(folder, sae_lens.CONFIG), None):
         return sae_lens.load_sae_lens(folder, model.dtype, model_shape(model, stream)[1])
-    if any(next(folder.rglob(f"*.{ending}"), None) for ending in ("npz", "safetensors")):
+    if any(next(below(folder, f"*.{ending}"), None) for ending in ("npz", "safetensors")):
         return gemma_scope.load_gemma_scope(folder, model.dtype)
     raise DictionaryError(
         f"{folder} holds no dictionary: no {own.HEADER}, {circuit_tracer.CONFIG}, {sae_lens.CONFIG} or .npz.",

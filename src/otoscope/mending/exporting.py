@@ -183,7 +183,11 @@ def export_ctranslate2(checkpoint: Path | str, folder: Path | str, precision: st
         raise OptionError(f"There is no precision {precision!r}.", f"Choose one of: {', '.join(PRECISIONS)}.")
     with atomic_folder(require_empty(folder)) as place:
         converter = converters.TransformersConverter(str(checkpoint), copy_files=list(_COPIED))
-        converter.convert(str(place), quantization=precision, force=True)
+        # Beside the lock and not over it: the converter makes its folder itself, and one made anew would be nobody's.
+        made = Path(converter.convert(str(place / "converted"), quantization=precision))
+        for path in sorted(made.iterdir()):
+            path.replace(place / path.name)
+        made.rmdir()
     return Path(folder)
 
 

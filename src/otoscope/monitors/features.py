@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from otoscope.dictionaries.loading import load_dictionary
+from otoscope.dictionaries.loading import is_own, load_dictionary
 from otoscope.dictionaries.places import Places, places_of
-from otoscope.errors import OptionError
+from otoscope.errors import DictionaryError, OptionError
 from otoscope.probes.linear import fit_probe
 
 if TYPE_CHECKING:
@@ -27,13 +29,15 @@ class Features:
     """A dictionary of the decoder, ready to be read step by step.
 
     Attributes:
-        name: Of the dictionary, as `load_dictionary` takes it.
+        name: Of the dictionary, as `load_dictionary` takes it; a folder as a whole path, which means the same everywhere.
+        digest: What tells it from others, see `digest_of`.
         point: Where it reads, such as `decoder_blocks.*.mlp`.
         places: The points of that.
         dictionary: The features.
     """
 
     name: str
+    digest: str
     point: str
     places: Places
     dictionary: Dictionary
@@ -52,7 +56,10 @@ class Features:
                 f"{point} lies in the {places.stack}, and a monitor reads features where the text is written.",
                 "Name a place of the decoder, such as decoder_blocks.*.mlp.",
             )
-        return cls(name, point, places, load_dictionary(name, model, places.stack))
+        name = name if is_own(name) else str(Path(name).resolve())
+        dictionary = load_dictionary(name, model, places.stack)
+        digest = name if is_own(name) else digest_of(dictionary, places.layers)
+        return cls(name, digest, point, places, dictionary)
 
     def active(self, layer: int, x: np.ndarray) -> np.ndarray:
         """Activations `(step, feature)` of one layer (0-based) at inputs `(step, d_in)`; float32."""
@@ -61,6 +68,26 @@ class Features:
         out = torch.zeros(len(x), self.dictionary.size(layer))
         out[found.pos, found.feature] = found.activation.float()
         return out.numpy()
+
+
+def digest_of(dictionary: Dictionary, layers: Sequence[int]) -> str:
+    """What tells a dictionary from others by what its features read, not by what they write.
+
+    Its tensors are taken in bfloat16, so that it is the same for a model in float32 and in bfloat16.
+
+    Args:
+        dictionary: Of a folder; the model's own neurons are told by the model's digest.
+        layers: Those that are read, 0-based.
+    """
+    found = hashlib.sha256(f"{dictionary.describe()['activation']} {dictionary.reads}".encode())
+    for layer in layers:
+        for reading in dictionary.readings(layer) if dictionary.size(layer) else ():
+            for tensor in (reading.weight, reading.bias):
+                if tensor is not None:
+                    whole = tensor.detach().cpu().to(torch.bfloat16).contiguous()
+                    found.update(f"{layer} {tuple(whole.shape)}".encode())
+                    found.update(whole.view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 def reads_of(features: Features | None) -> dict[int, str]:
@@ -76,6 +103,7 @@ class FeatureProbes:
 
     Attributes:
         name: Of the dictionary.
+        digest: What tells it from others; of the model's own neurons their name.
         point: Where it reads.
         chosen: `(n, 2)`: layer and feature, both 0-based, by layer.
         now: Weights on the activations at a step, `(n, probe)`.
@@ -84,11 +112,45 @@ class FeatureProbes:
     """
 
     name: str
+    digest: str
     point: str
     chosen: np.ndarray
     now: np.ndarray
     mean: np.ndarray
     bias: np.ndarray
+
+    def check(self, features: Features) -> None:
+        """Refuse a dictionary that these were not fitted on.
+
+        Raises:
+            DictionaryError: It is another one.
+        """
+        known = set(features.places.layers)
+        there = all(n in known and f < features.dictionary.size(n) for n, f in self.chosen.tolist())
+        if features.digest != self.digest or not there:
+            raise DictionaryError(
+                f"The dictionary {features.name} is not the one that this monitor was fitted with.",
+                "Put that one back, or fit the monitor again with `otoscope monitor fit --dictionary`.",
+            )
+
+    def require_whole(self, targets: int) -> None:
+        """Refuse tensors that do not fit each other.
+
+        Args:
+            targets: Probes that there have to be.
+
+        Raises:
+            ValueError: They do not.
+        """
+        n = len(self.chosen)
+        shapes = [
+            (self.chosen, (n, 2)), (self.now, (n, targets)), (self.mean, (n, targets)), (self.bias, (targets,)),
+        ]  # fmt: skip
+        if any(value.shape != shape or not np.isfinite(value).all() for value, shape in shapes):
+            raise ValueError("its probes of features do not fit together")
+        layers = self.chosen[:, 0]
+        if self.chosen.dtype.kind not in "iu" or (self.chosen < 0).any() or (layers[1:] < layers[:-1]).any():
+            raise ValueError("its features are no numbers of features, layer by layer")
 
     def activations(self, features: Features, read: Mapping[int, np.ndarray]) -> np.ndarray:
         """Of the chosen features, `(step, n)`.
@@ -97,6 +159,8 @@ class FeatureProbes:
             features: The dictionary.
             read: What it reads, by layer: `(step, d_in)`.
         """
+        if not len(self.chosen):  # none told the texts apart
+            return np.zeros((len(next(iter(read.values()))), 0))
         parts = [
             features.active(layer, read[layer])[:, self.chosen[self.chosen[:, 0] == layer, 1]]
             for layer in np.unique(self.chosen[:, 0]).tolist()
@@ -121,7 +185,7 @@ class FeatureProbes:
 
     def to_dict(self) -> dict[str, Any]:
         """What the tensors do not say."""
-        return {"name": self.name, "point": self.point}
+        return {"name": self.name, "digest": self.digest, "point": self.point}
 
 
 def fit_features(
@@ -139,10 +203,17 @@ def fit_features(
         goals: Of each text 1, 0 or NaN, `(step, target)`.
         samples: Steps of each text that are learnt from.
         strength: Inverse regularisation of the probes.
+
+    Returns:
+        The probes; where no feature differs between the answers, probes of none, which say nothing.
     """
     wanted = np.concatenate([goal[at] for goal, at in zip(goals, samples, strict=True)])
     chosen = _chosen(features, reads, samples, wanted)
-    probes = FeatureProbes(features.name, features.point, chosen, *_nothing(len(chosen), wanted.shape[1]))
+    probes = FeatureProbes(
+        features.name, features.digest, features.point, chosen, *_nothing(len(chosen), wanted.shape[1])
+    )
+    if not len(chosen):
+        return probes
     rows = []
     for read, at in zip(reads, samples, strict=True):
         found = probes.activations(features, read)

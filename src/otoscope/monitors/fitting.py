@@ -138,7 +138,12 @@ def fit(
     options: FitOptions,
     features: Features | None = None,
 ) -> Fitted:
-    """Fit a monitor to collected texts."""
+    """Fit a monitor to collected texts.
+
+    The threshold is chosen by the same texts that the calibration is fitted on. A conformal threshold promises its rate of false
+    alarms, in expectation, by texts that had no part in the scores; two numbers a target bend that little, but the promise is not
+    exact.
+    """
     parts = _divided(items, texts, options.seed)
     _require(parts["train"])
     with track("Fitting", 2 * len(TARGETS), "targets") as task:
@@ -169,7 +174,12 @@ def fit(
         dict(facts_of(model)), tuple(range(layers)), probes.linear, head, slope, offset,
         conformal_threshold(ordinary, options.false_alarms), options.false_alarms, np.sort(ordinary),
         {
-            "options": asdict(options) | {"exclude": Path(options.exclude).name if options.exclude else None},
+            # Where they lay on one machine says nothing on another.
+            "options": asdict(options)
+            | {
+                name: Path(folder).name if folder else None
+                for name, folder in (("exclude", options.exclude), ("dictionary", options.dictionary))
+            },
             "texts": {part: len(kept) for part, kept in parts.items()},
             "ordinary_calibrate": len(ordinary),
             "versions": versions(),

@@ -94,9 +94,13 @@ class Monitor(Shows):
         """The dictionary that it looks at, loaded; None without one.
 
         Raises:
-            DictionaryError: It is not where it was, or of another model.
+            DictionaryError: It is not where it was, another one than the monitor was fitted with, or of another model.
         """
-        return None if self.features is None else Features.of(model, self.features.name, self.features.point)
+        if self.features is None:
+            return None
+        found = Features.of(model, self.features.name, self.features.point)
+        self.features.check(found)
+        return found
 
     def check(self, model: SpeechModel) -> None:
         """Refuse a model that it was not fitted to.
@@ -136,7 +140,10 @@ class Monitor(Shows):
     def digest(self) -> str:
         """What tells it from other monitors."""
         found = hashlib.sha256(f"{self.threshold} {self.slope} {self.offset}".encode())
-        features = {} if self.features is None else self.features.tensors()
+        features = {}
+        if self.features is not None:
+            features = self.features.tensors()
+            found.update(f"{self.features.digest} {self.features.point}".encode())
         for value in (*vars(self.probes).values(), *vars(self.head).values(), *features.values()):
             found.update(np.ascontiguousarray(value, np.float32).tobytes())
         return found.hexdigest()
@@ -226,13 +233,7 @@ class Monitor(Shows):
             (self.ordinary, (len(self.ordinary),)),
         ]  # fmt: skip
         if f is not None:
-            n = len(f.chosen)
-            shapes += [
-                (f.chosen, (n, 2)),
-                (f.now, (n, targets)),
-                (f.mean, (n, targets)),
-                (f.bias, (targets,)),
-            ]
+            f.require_whole(targets)
         if not layers or any(value.shape != shape or not np.isfinite(value).all() for value, shape in shapes):
             raise ValueError("its tensors do not fit together")
         if not (self.threshold >= 0 and 0 <= self.false_alarm_rate <= 1):
@@ -260,7 +261,8 @@ def _features(told: dict[str, Any] | None, tensors: Mapping[str, np.ndarray]) ->
         return None
     kept = {name: tensors[f"features.{name}"] for name in ("chosen", "now", "mean", "bias")}
     weights = {name: x if name == "chosen" else x.astype(np.float64) for name, x in kept.items()}
-    return FeatureProbes(str(told["name"]), str(told["point"]), **weights)
+    name = str(told["name"])
+    return FeatureProbes(name, str(told.get("digest", name)), str(told["point"]), **weights)
 
 
 @dataclass(eq=False)

@@ -9,6 +9,7 @@ from otoscope.errors import OptionError, OtoscopeError
 from otoscope.machine import free_memory
 from otoscope.models.published import find_published
 from otoscope.models.sources import REGISTRY
+from otoscope.progress import notice
 
 if TYPE_CHECKING:
     from otoscope.planning.plan import Plan
@@ -53,9 +54,10 @@ def require_room(
         return
     try:
         wanted = _plan(command, name, dtype, batch, seconds, units)
-    except (
-        Exception
-    ):  # what cannot be planned must not be stopped: whatever is wrong, the command itself says it
+    except OtoscopeError:  # the command itself says it
+        return
+    except Exception as error:  # what cannot be planned must not be stopped, but a bug must be seen
+        notice(f"Whether {name} fits into memory could not be told ({type(error).__name__}: {error}).")
         return
     if wanted.peak_bytes <= _DOUBT * free:
         return

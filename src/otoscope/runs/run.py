@@ -95,15 +95,21 @@ class Run:
         return cls(path, described["kind"], described["settings"])
 
     @staticmethod
-    def is_free(path: Path | str) -> bool:
-        """Whether no process works in a directory."""
+    @contextmanager
+    def kept_free(path: Path | str) -> Iterator[bool]:
+        """Whether no process works in a directory; then none begins to for the length of the block."""
         from filelock import FileLock, Timeout
 
+        lock = FileLock(Path(path) / _LOCK)
         try:
-            with FileLock(Path(path) / _LOCK, timeout=0):
-                return True
+            lock.acquire(timeout=0)
         except (Timeout, OSError):
-            return False
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
 
     def _describe(self) -> None:
         """Write `run.json`, or compare with the one that is there."""

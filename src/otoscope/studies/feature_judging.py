@@ -271,8 +271,10 @@ def _sweep(folder: Path) -> None:
     remove_abandoned(folder)
     for old in folder.glob("*/parts/run.json"):
         # The clock may have been set, and a judgement may take long: none that is under way is touched.
-        if time.time() - old.stat().st_mtime > _KEPT and Run.is_free(old.parent):
-            remove_folder(old.parents[1])
+        if time.time() - old.stat().st_mtime > _KEPT:
+            with Run.kept_free(old.parent) as free:
+                if free:
+                    remove_folder(old.parents[1])
 
 
 def _stability(

@@ -9,10 +9,12 @@ from __future__ import annotations
 import base64
 import io
 from hashlib import sha256
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
+from otoscope.dictionaries.loading import is_own
 from otoscope.documents.graph import GraphData, GraphDoc
 from otoscope.errors import OptionError
 from otoscope.progress import track
@@ -36,6 +38,8 @@ class Acts:
 
     Args:
         model: The model that the documents were made with.
+        within: Folder out of which no dictionary is read that a page names, as on a server, where anybody's page may ask; None: a
+            page may name any, as in a notebook, on a person's own machine.
 
     Attributes:
         ops: Names of the operations. `intervene` takes `intervention` (the fields of an `Intervention`), and optionally
@@ -46,8 +50,8 @@ class Acts:
 
     ops: tuple[str, ...] = ("intervene", "split")
 
-    def __init__(self, model: Model) -> None:
-        self.model = model
+    def __init__(self, model: Model, within: Path | None = None) -> None:
+        self.model, self.within = model, within
         self._splitting: tuple[str, EdgeSplitter] | None = None  # of the graph that was asked about last
 
     def run(self, op: str, args: dict[str, Any], doc: Document) -> dict[str, Any]:
@@ -85,6 +89,21 @@ class Acts:
                 f"Load {name} as the page names it, and try again.",
             )
 
+    def _check_dictionaries(self, *names: str | None) -> None:
+        """Refuse dictionaries that a page has no business with.
+
+        Raises:
+            OptionError: One lies outside the folder that pages may name.
+        """
+        for name in names:
+            if name is None or self.within is None or is_own(name):
+                continue
+            if not _lies_in(name, self.within):
+                raise OptionError(
+                    f"The dictionary {name[:80]!r} is not in the folder that is served.",
+                    "Use neurons, or put the dictionary into the served folder and name it there.",
+                )
+
     def _intervene(self, args: dict[str, Any], doc: Document) -> dict[str, Any]:
         from otoscope.studies.intervening import TOKENS, intervene, intervene_prompt
 
@@ -95,6 +114,7 @@ class Acts:
                 f"intervene takes no {sorted(set(args) - known)[0]!r} here.", f"It takes {sorted(known)}."
             )
         intervention = _intervention(args)
+        self._check_dictionaries(intervention.dictionary, intervention.encoder_dictionary)
         how = {
             "controls": _whole(args, "controls", 5, _MOST_CONTROLS),
             "seed": _whole(args, "seed", 0, 2**32 - 1),
@@ -117,6 +137,7 @@ class Acts:
             graph_at(doc, args["place"]),
             sha256(f"{args['place']} {doc.dumps()}".encode()).hexdigest(),
         )
+        self._check_dictionaries(graph.dictionary_folder)
         if self._splitting is None or self._splitting[0] != known:
             with track("Reading what the graph is of"):
                 self._splitting = None
@@ -142,6 +163,13 @@ class Acts:
         return EdgeSplitter(self.model, graph, heard, settings)
 
 
+def _lies_in(name: str, folder: Path) -> bool:
+    try:
+        return Path(name).resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError, RuntimeError):  # NUL, a name that is too long, links that go round
+        return False
+
+
 def graph_at(doc: Document, place: str) -> GraphData:
     """The graph at a place of a document.
 
@@ -151,9 +179,12 @@ def graph_at(doc: Document, place: str) -> GraphData:
     found: Any = doc
     for step in place.split("/"):
         if isinstance(found, list):
-            found = found[int(step)] if step.isdecimal() and int(step) < len(found) else None
+            # No list has more than nine digits of entries, and Python makes no number of thousands of digits.
+            at = int(step) if step.isdecimal() and len(step) < 10 else len(found)
+            found = found[at] if at < len(found) else None
         else:
-            found = getattr(found, step, None) if step in type(found).model_fields else None
+            fields = type(found).model_fields if isinstance(found, BaseModel) else ()
+            found = getattr(found, step, None) if step in fields else None
         if found is None:
             break
     if not isinstance(found, GraphData):

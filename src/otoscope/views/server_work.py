@@ -105,7 +105,7 @@ class Workshop:
             model = self.model(name if isinstance(name, str) and self.is_offered(name) else None)
         job.check()
         if self._acts is None:
-            self._acts = Acts(model)
+            self._acts = Acts(model, within=self.folder)
         return self._acts.run(op, args, doc)
 
     def is_offered(self, name: str) -> bool:

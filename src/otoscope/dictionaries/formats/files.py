@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _RATIO, _ALWAYS = 20, 2**26
 """How often its own size an archive may unpack to, and bytes that it always may: weights hardly shrink, zeros do."""
+
+_DEEPEST = 3
 
 READS: dict[str, Reads] = {
     "mlp.hook_in": "mlp_in",
@@ -50,6 +52,12 @@ def place(hook: Any, known: Mapping[str, str], what: str) -> str:
             f"It knows {', '.join(known)}.",
         )
     return known[plain]
+
+
+def below(folder: Path, pattern: str) -> Iterator[Path]:
+    """Files of a folder and down to three folders inside it: Gemma Scope's lie that deep, and no whole disk is searched."""
+    for depth in range(_DEEPEST + 1):
+        yield from folder.glob("*/" * depth + pattern)
 
 
 def tensors(path: Path, dtype: torch.dtype) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ import torch
 from otoscope.dictionaries.activation import Activation
 from otoscope.dictionaries.base import Origin
 from otoscope.dictionaries.cross_layer import CrossLayer, CrossLayerTranscoder
-from otoscope.dictionaries.formats.files import layer_in, take, tensors
+from otoscope.dictionaries.formats.files import below, layer_in, take, tensors
 from otoscope.dictionaries.transcoder import Transcoder, TranscoderSet
 from otoscope.errors import DictionaryError
 
@@ -45,7 +45,7 @@ def load_gemma_scope(
 
 
 def _paths(folder: Path) -> dict[int, Path]:
-    files = sorted(p for ending in ("npz", "safetensors") for p in folder.rglob(f"*.{ending}"))
+    files = sorted(p for ending in ("npz", "safetensors") for p in below(folder, f"*.{ending}"))
     paths: dict[int, Path] = {}
     for path in files:
         layer = layer_in(path.relative_to(folder).as_posix())

@@ -16,6 +16,7 @@ from otoscope.dictionaries.formats.files import (
     HOOK_OF_WRITES,
     READS,
     WRITES,
+    below,
     layer_in,
     place,
     settings,
@@ -59,7 +60,7 @@ def load_sae_lens(
         DictionaryError: An architecture is no transcoder, activations are normalised in a way that is not folded into the
             weights, two folders are of one layer, or the layers read or write at different places.
     """
-    folders = [folder] if (folder / CONFIG).exists() else sorted(p.parent for p in folder.rglob(CONFIG))
+    folders = [folder] if (folder / CONFIG).exists() else sorted(p.parent for p in below(folder, CONFIG))
     found: dict[int, Transcoder] = {}
     places: set[tuple[str, str]] = set()
     for each in folders:
