@@ -87,7 +87,7 @@ def _jobs(folder: Path, model: str) -> list[Job]:
         ("transcribe", lambda: [clip], one),
         ("trace", lambda: [clip], one),
         ("lens", lambda: [clip], one),
-        ("explain", lambda: [clip, "--out", str(folder / "page.html")], one),
+        ("explain", lambda: [clip, "--out", str(folder / "page.html"), "--force"], one),
         ("monitor", lambda: ["run", clip], one),
         ("features", lambda: trained, {"seconds": total, "recordings": len(clips), "units": 50}),
         (

@@ -49,6 +49,9 @@ def documented() -> list[Documented]:
     return [found[path] for path in sorted(found)]
 
 
+_ADDRESS = re.compile(" at 0x[0-9a-f]+")  # of functions: another one every time
+
+
 def listing() -> str:
     """The whole list."""
     return HEAD + "".join(
@@ -93,7 +96,7 @@ def _described(name: str, thing: Any, module: ModuleType) -> Iterator[str]:
     elif callable(thing) and not str(thing).startswith("typing."):
         yield f"{name}{_signature(thing)}"
     elif str(thing).startswith("typing."):
-        yield f"{name} = {thing}"
+        yield f"{name} = {_ADDRESS.sub('', str(thing))}"
     else:
         yield f"{name}: {type(thing).__name__}"
 

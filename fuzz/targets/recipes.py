@@ -5,15 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from otoscope.dictionaries.training.config import TrainConfig
-from otoscope.studies.feature_training import read_recipe
+from otoscope.studies.feature_recipes import read_recipe, shipped_recipes
 
 FILES = ("recipe.yaml",)
-_SHIPPED = Path(__file__).parents[2] / "recipes"
 
 
 def seeds() -> list[tuple[bytes]]:
-    """Those that the repository has."""
-    return [(path.read_bytes(),) for path in sorted(_SHIPPED.rglob("*.yaml"))[:6]]
+    """Those that come with otoscope."""
+    return [(path.read_bytes(),) for path in shipped_recipes().values()]
 
 
 def parse(folder: Path) -> None:

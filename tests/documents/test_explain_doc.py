@@ -191,7 +191,7 @@ def test_the_summary_names_the_head_that_the_least_certain_word_hangs_on_and_wha
             ablation={"components": heads, "change": change}, cautions=["Probably there is no speech here."]
         )
     )
-    told = "Of single heads it hangs most on head 1 of decoder layer 0's self-attention (DL0H1 self-attn): −1.25 nats"
+    told = "Of single heads it hangs most on head 1 of the self-attention in decoder layer 0 (DL0H1 self-attn): −1.25 nats"
     assert told in doc.summary()
     assert doc.summary().endswith("Probably there is no speech here.")
 

@@ -27,7 +27,7 @@ from otoscope.dictionaries.formats.circuit_tracer import save_circuit_tracer
 from otoscope.dictionaries.formats.files import tensors
 from otoscope.dictionaries.loading import load_dictionary
 from otoscope.dictionaries.training.checkpoints import HEADER, Checkpoints
-from otoscope.documents.intervention import FeatureChange, ZeroedComponent, parse_span
+from otoscope.documents.changes import ComponentChange, FeatureChange, parse_span
 from otoscope.errors import (
     AudioError,
     DictionaryError,
@@ -42,7 +42,7 @@ from otoscope.models.gguf_head import check_head
 from otoscope.models.loading import load_model
 from otoscope.runs.annotations import AnnotationStore
 from otoscope.runs.notes import FILE, Notes
-from otoscope.studies.feature_training import read_recipe
+from otoscope.studies.feature_recipes import read_recipe
 from otoscope.text_values import object_of, yaml_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -296,7 +296,7 @@ def test_a_view_in_place_of_a_table_is_not_run(table, tmp_path):
     [
         (FeatureChange.parse, f"encoder:{'9' * 5000}:1=0"), (FeatureChange.parse, "encoder:1:1=1e999"),
         (FeatureChange.parse, f"decoder:1:1=0@{'9' * 5000}"), (FeatureChange.parse, "encoder:1:1=0@1.00001-1.00002"),
-        (FeatureChange.parse, "encoder:٣:1=0"), (ZeroedComponent.parse, f"decoder_blocks.{'9' * 5000}.mlp"),
+        (FeatureChange.parse, "encoder:٣:1=0"), (ComponentChange.parse, f"decoder_blocks.{'9' * 5000}.mlp"),
         (parse_span, f"0-{'9' * 400}"), (parse_span, "-1-2"), (parse_span, "nan-1"), (parse_span, "1-1"),
     ],
 )  # fmt: skip

@@ -7,7 +7,8 @@ from tests.conftest import tiny
 import otoscope as oto
 from otoscope.audio import silence
 from otoscope.errors import ModelError, OptionError
-from otoscope.studies.intervening import intervene, silenced, word_changes
+from otoscope.studies.intervening import intervene, word_changes
+from otoscope.studies.speech_lab import silenced
 
 pytestmark = pytest.mark.weights
 
@@ -136,8 +137,8 @@ def test_the_line_shown_runs_and_gives_the_same(jfk, tiny_en, tmp_path, monkeypa
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"zero": ["decoder_blocks.7.mlp"]}, "4 decoder layers"),
-        ({"zero": ["decoder_blocks.2.cross_attn.6"]}, "6 heads"),
+        ({"zero": ["decoder_blocks.7.mlp"]}, "no component 'decoder_blocks.7.mlp'"),
+        ({"zero": ["decoder_blocks.2.cross_attn.6"]}, "no component 'decoder_blocks.2.cross_attn.6'"),
         ({"features": ["encoder:3:99999=0"]}, "1536 features"),
         ({"silence": ["500-501"]}, "behind the clip's end"),
     ],

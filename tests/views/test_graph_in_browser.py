@@ -343,7 +343,10 @@ def test_a_trained_feature_is_taken_away_with_the_folder_of_its_dictionary(open_
     page = open_page(doc)
     choose_feature(page, doc, "encoder")
     page.get_by_role("button", name="Take it away", exact=True).click()
-    assert "--encoder-dictionary dicts/mine" in page.locator(".copied-lines, pre, code").all_inner_texts().__str__()
+    assert (
+        "--encoder-dictionary dicts/mine"
+        in page.locator(".copied-lines, pre, code").all_inner_texts().__str__()
+    )
     page.wait_for_timeout(400)
     page.reload()
     page.locator(".graph-panel").wait_for()

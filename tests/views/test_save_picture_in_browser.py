@@ -60,7 +60,16 @@ def test_sound_and_ablation_are_saved_with_their_canvases_and_grids(open_page, d
     sound = ET.fromstring(saved(page, "sound", "SVG")[0])
     rows = page.locator(".bench canvas").count()  # waveform, mel, attention and what lies under them
     assert len(list(sound.iter(f"{SVG}image"))) == rows >= 3
-    texts = {"".join(one.itertext()) for one in sound.iter(f"{SVG}text")}
+    shown = ["".join(one.itertext()) for one in sound.iter(f"{SVG}text")]
+    assert shown.count("Sound") == 1  # the heading is the caption
+    assert len(list(sound.iter(f"{SVG}pattern"))) == 1  # the hatching of the padding
+    assert not any("Drag over" in text for text in shown)
+    second = next(one for one in sound.iter(f"{SVG}text") if one.text == "s" and one.get("x"))
+    first = next(
+        one for one in sound.iter(f"{SVG}text") if one.text == "0" and one.get("y") == second.get("y")
+    )
+    assert float(second.get("x")) - float(first.get("x")) > 9  # a digit and a blank
+    texts = set(shown)
     assert {"Americans", "ask"} <= texts
     assert not texts & {"Play", "Pause"}
     grids = ET.fromstring(saved(page, "ablation", "SVG")[0])

@@ -26,6 +26,7 @@ from otoscope.views.page import render_page, save_page
 from otoscope.views.server import Limits
 from otoscope.views.server_entries import id_of
 from otoscope.views.server_jobs import CancelledError, Job
+from otoscope.views.server_summary import summary
 from otoscope.views.server_work import free_name, plain_name
 
 httpx = pytest.importorskip("httpx")
@@ -83,6 +84,17 @@ def wait_for(condition, seconds=300.0):
 def test_without_the_key_nothing_is_told(served, path, shown):
     with served.client(headers={"Authorization": "" if shown is None else shown.encode("latin-1")}) as client:
         refused(client.get(path), 401)
+
+
+def test_a_missing_key_is_not_called_a_wrong_one(served):
+    with served.client(headers={"Authorization": ""}) as client:
+        assert client.get("/api/about").json()["reason"] == "The address has no key."
+    with served.client(headers={"Authorization": "Bearer wrong"}) as client:
+        assert client.get("/api/about").json()["reason"] == "The key is wrong."
+
+
+def test_the_sound_of_a_lens_has_its_length_in_the_list():
+    assert summary({"kind": "lens", "title": "a.wav", "duration": 7.1})["duration"] == 7.1
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1", "127.0.0.1:1", ""])

@@ -54,8 +54,8 @@ def test_a_request_is_answered_and_progress_of_the_outermost_task_is_told(talk, 
         "answer": {"op": "echo", "args": {"a": 1}, "title": doc.title},
     }
     assert [m["progress"] for m in said[:-1]] == [
-        {"done": 0, "total": 2, "unit": "", "stage": "Echoing"},
-        {"done": 1, "total": 2, "unit": "", "stage": "Echoing"},
+        {"done": 0, "total": 2, "unit": "times", "stage": "Echoing"},
+        {"done": 1, "total": 2, "unit": "times", "stage": "Echoing"},
     ]
 
 

@@ -93,7 +93,9 @@ def _sound(doc: ExplainDoc, token: int, name: str) -> Iterator[str]:
         "what is said in any case (biases and positions)": account.biases + account.positions,
         "errors of the dictionary": account.errors,
     }
-    known = {source: value for source, value in parts.items() if value or source != "errors of the dictionary"}
+    known = {
+        source: value for source, value in parts.items() if value or source != "errors of the dictionary"
+    }
     told = ", ".join(f"{_number(value, 1)} from {source}" for source, value in known.items())
     yield f"{of}, {_number(account.value, 1)}, has {told}."
 
@@ -158,7 +160,7 @@ def _hangs_on(doc: ExplainDoc, word: WordInfo) -> Iterator[str]:
 def _head_words(component: Component) -> str:
     """A head in words, and by its short name on the page."""
     part = {"self_attn": "self-attention", "cross_attn": "cross-attention"}.get(component.part, "attention")
-    return f"head {component.head} of {component.stack} layer {component.layer}'s {part} ({component.label})"
+    return f"head {component.head} of the {part} in {component.stack} layer {component.layer} ({component.label})"
 
 
 def _number(value: float, digits: int = 2) -> str:
@@ -193,7 +195,9 @@ def _risk(doc: ExplainDoc) -> Iterator[str]:
         return
     if risk.alarm is not None:
         written = doc.transcript.tokens
-        where = f"“{written[risk.alarm].text.strip()}”" if risk.alarm < len(written) else "the end of the text"
+        where = (
+            f"“{written[risk.alarm].text.strip()}”" if risk.alarm < len(written) else "the end of the text"
+        )
         yield f"Alarm at {where}: risk {risk.steps[risk.alarm]:.2f}, an alarm from {risk.threshold:.2f} on."
     else:
         yield f"Highest risk {max(risk.steps):.2f}; it would be an alarm from {risk.threshold:.2f} on."
@@ -216,7 +220,8 @@ def left_out(doc: ExplainDoc, skipped: Sequence[str] = ()) -> list[str]:
         kept, name = circuit.graph.left_out, doc.transcript.tokens[circuit.token].text.strip()
         lines.append(
             f"The circuit of “{name}” shows {kept.shown_features} of {kept.active_features} active features of the decoder; "
-            f"{_percent(kept.rest)} of the influence comes through others, summed. The encoder was not opened (`otoscope trace` does)."
+            f"{_percent(kept.rest)} of the influence comes through others, summed. "
+            "The encoder was not opened (`otoscope trace` does)."
         )
     if doc.circuits and len(doc.circuits) < len(doc.transcript.tokens):
         count = len(doc.transcript.tokens)

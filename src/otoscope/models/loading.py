@@ -89,6 +89,7 @@ def weightless(
     with torch.device("meta"), no_init_weights():
         hf = build(config)
     hf = hf.to(pick_dtype(dtype, torch.device("cpu")))
+    hf.tie_weights()  # what is shared counts once
     return family.model(
         hf, family, None, Origin(str(name), "its configuration alone, without weights"), batch
     )

@@ -39,7 +39,9 @@ def summary(data: Any) -> dict[str, Any] | None:
     )
     found["text"] = next(filter(None, (_text(data, *path).strip() for path in texts)), "")[:_TEXT]
     found["note"] = _text(data, "note").strip()[:LONGEST]
-    lengths = (_at(data, *path) for path in (("audio", "duration"), ("sound", "audio", "duration"), ("duration",)))
+    lengths = (
+        _at(data, *path) for path in (("audio", "duration"), ("sound", "audio", "duration"), ("duration",))
+    )
     found["duration"] = next((float(value) for value in lengths if _is_number(value)), None)
     found["flags"] = tuple(_flags(data))
     return found

@@ -188,7 +188,11 @@ class Parcel:
 def plain_name(name: str) -> str:
     """A file name made of a name from outside: letters, digits, dashes and `_. ` of its last part, and no more than 60."""
     last = re.split(r"[/\\]", name)[-1]
-    kept = "".join(c for c in unicodedata.normalize("NFC", last) if c.isalnum() or c in "_. " or unicodedata.category(c) == "Pd")
+    kept = "".join(
+        c
+        for c in unicodedata.normalize("NFC", last)
+        if c.isalnum() or c in "_. " or unicodedata.category(c) == "Pd"
+    )
     stem, dot, ending = kept.strip(" .").rpartition(".")
     stem, ending = (stem, ending) if dot else (ending, "")
     stem = stem.strip(" .-")[:_STEM].encode()[:150].decode("utf-8", "ignore") or "recording"

@@ -67,19 +67,26 @@ function write(node: Node, sheet: Sheet): void {
     if (node instanceof SVGSVGElement) return writeSvg(node, box, sheet);
     writeBox(style, box, sheet);
     if (node instanceof HTMLCanvasElement) return writeCanvas(node, box, sheet);
+    if (node.localName === "q") writeQuotes(style, box, sheet);
   }
   const clipped = style.overflowX === "hidden" || style.overflowX === "clip";
   if (!clipped) {
-    for (const child of node.childNodes) write(child, sheet);
+    for (const child of paintOrder(node)) write(child, sheet);
     return;
   }
   const inner: Sheet = { ...sheet, parts: [], right: 0, bottom: 0 };
-  for (const child of node.childNodes) write(child, inner);
+  for (const child of paintOrder(node)) write(child, inner);
   sheet.paints = inner.paints;
   if (inner.parts.length === 0) return;
   const { x, y } = placed(box, sheet);
   const frame = `x="${short(x)}" y="${short(y)}" width="${short(box.width)}" height="${short(box.height)}"`;
   sheet.parts.push(`<svg ${frame} viewBox="${short(x)} ${short(y)} ${short(box.width)} ${short(box.height)}">`, ...inner.parts, "</svg>");
+}
+
+/** What is in an element, in the order in which the page paints it: marks and names that lie above a canvas come after it. */
+function paintOrder(node: Element): Node[] {
+  const height = (child: Node) => (child instanceof Element && Number(getComputedStyle(child).zIndex)) || 0;
+  return [...node.childNodes].map((child) => ({ child, height: height(child) })).sort((a, b) => a.height - b.height).map(({ child }) => child);
 }
 
 /** A rectangle in the picture; the picture grows to hold it. */
@@ -166,8 +173,7 @@ function writeText(node: Text, sheet: Sheet): void {
   if (!parent || !node.data.trim()) return;
   const style = getComputedStyle(parent);
   if (style.visibility === "hidden") return;
-  const font = `${style.fontStyle} ${style.fontWeight} ${style.fontSize} ${style.fontFamily}`;
-  measuring.font = font;
+  const font = measure(style);
   const { fontBoundingBoxAscent: above, fontBoundingBoxDescent: below } = measuring.measureText("x");
   const upright = style.writingMode === "horizontal-tb";
   for (const { text, box } of lines(node)) {
@@ -184,6 +190,22 @@ function writeText(node: Text, sheet: Sheet): void {
         `style="font:${escaped(font)};unicode-bidi:isolate" fill="${style.color}">${escaped(text)}</text>`,
     );
   }
+}
+
+/** The quotation marks that the browser puts around a quotation of one line; they are in no text node. */
+function writeQuotes(style: CSSStyleDeclaration, box: DOMRect, sheet: Sheet): void {
+  const font = measure(style);
+  const { fontBoundingBoxAscent: above, fontBoundingBoxDescent: below } = measuring.measureText("x");
+  const { x, y } = placed(box, sheet);
+  const baseline = short(y + (box.height - above - below) / 2 + above);
+  const mark = (text: string, at: number) => `<text x="${short(at)}" y="${baseline}" style="font:${escaped(font)}" fill="${style.color}">${text}</text>`;
+  sheet.parts.push(mark("“", x), mark("”", x + box.width - measuring.measureText("”").width));
+}
+
+function measure(style: CSSStyleDeclaration): string {
+  const font = `${style.fontStyle} ${style.fontWeight} ${style.fontSize} ${style.fontFamily}`;
+  measuring.font = font;
+  return font;
 }
 
 /** A text node's lines as they are broken on the page, blanks collapsed as there. */
