@@ -15,6 +15,9 @@ import pytest
 import torch
 
 FAMILIES = ("whisper", "qwen2_audio", "llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "gpt2")
+_SHARED: dict = {}
+"""Models that are loaded once, by what they were asked for: each with its state and its weights as they were then."""
+
 SHARED_AUDIO = Path(os.environ.get("OTOSCOPE_SHARED_AUDIO", Path(__file__).parents[2] / "shared" / "audio"))
 
 
@@ -57,12 +60,12 @@ def pytest_collection_modifyitems(items):
 def _each_model_is_loaded_once():
     """Commands that run in this process share the registered models that they load, with each other and with `tiny_en`.
 
-    Whatever runs leaves a model as it was; `tests/models` holds that, on models of its own.
+    Whatever runs leaves a model as it was: its hooks and the like are looked at after every module, its weights at the end.
     """
     from otoscope.models import loading
     from otoscope.models.sources import REGISTRY
 
-    kept, load = {}, loading.load_model
+    kept, load = _SHARED, loading.load_model
 
     @functools.wraps(load)
     def loaded(name=loading.DEFAULT_MODEL, device="auto", dtype="auto", **more):
@@ -70,13 +73,50 @@ def _each_model_is_loaded_once():
             return load(name, device, dtype, **more)
         place = (name, device, dtype, os.environ.get("OTOSCOPE_CACHE"))
         if place not in kept:
-            kept[place] = load(name, device, dtype)
-        kept[place].reset_hooks()
-        return kept[place]
+            made = load(name, device, dtype)
+            kept[place] = made, state_of(made), weights_of(made)
+        kept[place][0].reset_hooks()
+        return kept[place][0]
 
     loading.load_model = loaded
     yield
     loading.load_model = load
+    changed = [place for place, (one, _, weights) in kept.items() if weights_of(one) != weights]
+    assert not changed, f"a test changed the weights of {changed}, which others share"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _a_module_leaves_shared_models_as_they_were():
+    yield
+    for place, (one, state, _) in _SHARED.items():
+        assert state_of(one) == state, (
+            f"a test of this module left something behind in {place}, which others share"
+        )
+
+
+def state_of(model) -> dict:
+    """What a test may leave behind in a model: filters, hooks, gradients, training; its weights apart."""
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    modules = list(model.hf.modules())
+    hooks = [hook for module in modules for kind in kinds for hook in getattr(module, kind).values()]
+    return {
+        "filters": len(model.filters),
+        "mended": model.mended,
+        # Transformers puts its own in at the first call, and leaves them there.
+        "hooks": sum(not getattr(hook, "__module__", "").startswith("transformers.") for hook in hooks),
+        "training": sum(module.training for module in modules),
+        "trained": [p.requires_grad for p in model.hf.parameters()],
+        "gradients": sum(p.grad is not None for p in model.hf.parameters()),
+    }
+
+
+def weights_of(model) -> dict[str, int]:
+    """A checksum of each parameter that takes no time: the sum of its numbers, read as whole ones."""
+    whole = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+    return {
+        name: int(p.detach().contiguous().view(whole[p.element_size()]).sum())
+        for name, p in model.hf.named_parameters()
+    }
 
 
 @pytest.fixture(params=FAMILIES)
