@@ -46,7 +46,7 @@ def test_a_job_that_is_killed_three_times_ends_as_if_nothing_had_been(job, whole
     assert end.code == 0
     found = contents(tmp_path / "run")
     for files in (found, wanted):  # the journal of a search tells of every stop
-        files.pop("search/trials.jsonl", None)
+        files.pop("search/trials.log", None)
     assert found == wanted
     assert not unfinished(tmp_path / "run")
     parts = [name for name in named + end.named() if name.endswith((".parquet", ".flac"))]

@@ -91,7 +91,7 @@ def test_asking_for_the_language_first_changes_nothing_that_is_followed(base, jf
     clip = read(jfk).span(0, 3)
     told = []
     for language in (None, "en"):
-        collector = _Collector(base)
+        collector = _Collector(base, {})
         options = DecodeOptions(language=language)
         list(transcribe_all(base, [clip], options, watcher=collector))
         told.append(collector.done[0, 0])
