@@ -86,7 +86,7 @@ def digest_of(dictionary: Dictionary, layers: Sequence[int]) -> str:
                 if tensor is not None:
                     whole = tensor.detach().cpu().to(torch.bfloat16).contiguous()
                     found.update(f"{layer} {tuple(whole.shape)}".encode())
-                    found.update(whole.view(torch.uint8).numpy())
+                    found.update(whole.view(torch.uint8).numpy().tobytes())
     return found.hexdigest()
 
 
