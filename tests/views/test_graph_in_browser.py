@@ -185,7 +185,7 @@ def test_dragging_one_box_onto_another_makes_a_supernode(open_page):
     name.fill("plosives")
     name.press("Enter")
     group.get_by_role("button", name="Ungroup").click()
-    assert page.locator(".box.supernode").count() == 0
+    page.locator(".box.supernode").wait_for(state="detached", timeout=3000)
     assert page.locator("[data-box]").count() == 3
 
 

@@ -190,7 +190,7 @@ def test_an_outcome_of_a_prompt_shows_what_follows_it_on_both_sides(open_page, d
     assert page.locator("h1").inner_text() == "layer 9, self-attention head 3 zeroed; layer 2, MLP times 0.5"
     assert page.locator(".sides .prompt").text_content() == PROMPT
     rows = page.get_by_label("Next token after the prompt").locator("tbody tr")
-    assert [row.split("\t")[-1].strip() for row in rows.all_inner_texts()] == ["0.100", "0.700"]
+    assert [row.split("\t")[-1].strip() for row in rows.all_inner_texts()] == [".100", ".700"]
     assert violations(page) == []
 
 

@@ -144,7 +144,7 @@ function BoxView(props: BoxProps) {
       onPointerEnter={() => hovered.set(first)}
       onPointerLeave={() => hovered.set(-1)}
       onPointerDown={(event) => {
-        if ((event.target as HTMLElement).closest("input, .small")) return;
+        if ((event.target as HTMLElement).closest("input, .lesser-button")) return;
         begun.current = { x: event.clientX, y: event.clientY, moved: false };
         event.currentTarget.setPointerCapture(event.pointerId);
       }}
