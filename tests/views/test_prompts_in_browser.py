@@ -58,20 +58,26 @@ def test_without_a_model_a_page_says_that_other_edges_need_it(visit, tmp_path, d
     assert heads.get_by_role("button").count() == 0
 
 
+def answered(page, deliver, shown, patience=100):
+    """Deliver what the page asks of the kernel until the answer is shown: a busy machine takes its time."""
+    for _ in range(patience):
+        deliver()
+        if shown.is_visible():
+            return
+        page.wait_for_timeout(100)
+    raise AssertionError(f"{shown} is not shown.")
+
+
 def test_a_notebook_splits_an_edge_zeroes_its_head_and_continues_the_prompt(cell, doc, model):  # noqa: F811
     page, frame, deliver = cell(page_widget(doc, model))
     heads = heads_of_another(frame, doc)
     heads.get_by_role("button", name="Split it by head").click()
-    page.wait_for_timeout(300)
-    deliver()
-    assert "parts sum to the edge" in heads.inner_text()
+    answered(page, deliver, heads.get_by_text("parts sum to the edge"))
     heads.get_by_role("button", name="zero it").first.click()
     assert "zeroed" in frame.locator(".pending").inner_text()
     frame.get_by_role("button", name="Write again").click()
-    page.wait_for_timeout(600)
-    deliver()
     outcome = frame.get_by_test_id("outcome")
-    assert "next token" in outcome.inner_text()
+    answered(page, deliver, outcome.get_by_text("next token").first)
     assert "random other places" in outcome.inner_text()
 
 
