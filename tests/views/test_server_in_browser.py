@@ -388,6 +388,7 @@ def test_a_note_on_a_page_whose_file_was_replaced_is_refused_with_a_remedy(
     assert "reload the page" in trouble.inner_text()
     assert page.get_by_label("Note", exact=True).input_value() == "about the first"
     page.get_by_role("button", name="Discard what was typed").click()
+    page.get_by_label("Note", exact=True).wait_for(state="detached")
     page.reload()
     page.locator("main").wait_for()
     assert page.get_by_test_id("note").count() == 0
