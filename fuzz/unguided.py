@@ -37,9 +37,7 @@ def run(name: str, seconds: int, runs: int, seed: int, crashes: Path) -> dict[st
             cases += 1
             try:
                 valid += target.once(case, Path(folder))
-            except (
-                Exception
-            ):  # whatever a parser lets out that is no refusal is the finding, and is kept with its case
+            except Exception:  # what a parser lets out and is no refusal is the finding; its case is kept
                 kept = crashes / f"{name}-case-{cases - 1}"
                 kept.write_bytes(case)
                 (crashes / f"{name}.log").write_text(traceback.format_exc())
