@@ -116,6 +116,7 @@ def weights_of(model) -> dict[str, int]:
     return {
         name: int(p.detach().contiguous().view(whole[p.element_size()]).sum())
         for name, p in model.hf.named_parameters()
+        if not p.is_meta  # these have no numbers
     }
 
 

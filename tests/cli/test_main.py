@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import shlex
+import subprocess
 import sys
 
 import pytest
@@ -227,6 +228,17 @@ def test_otoscopes_own_warnings_are_one_line_and_others_are_silent(capsys, monke
 
 
 # Processes ----------------------------------------------------------------------------------------------------
+
+
+def test_an_interrupt_within_source_text_that_python_runs_ends_like_any_other():
+    program = """
+import sys
+from otoscope.cli import main
+main._invoke = lambda arguments: exec("raise KeyboardInterrupt")
+sys.exit(main.main([]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "Interrupted; no half-written file was left behind.\n")
 
 
 def test_a_full_disk_behind_stdout_is_an_error_without_a_traceback(otoscope):

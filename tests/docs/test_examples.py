@@ -86,6 +86,7 @@ def workplace(tmp_path, monkeypatch) -> Path:
         shutil.copy(recording, tmp_path)
     shutil.copy(Path(__file__).with_name("manifest.jsonl"), tmp_path)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")  # tables fit themselves to the terminal, and a test may run in any
     return tmp_path
 
 

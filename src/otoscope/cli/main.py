@@ -135,6 +135,9 @@ def _interrupted(debug: bool, number: int = signal.SIGINT) -> int:
     if sys.platform != "win32":
         for further in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(further, signal.SIG_IGN)  # a second one must not break the way out
+    # CPython remembers an interrupt that came while it ran source text (as dataclasses and named tuples do when they
+    # are imported), caught or not, and kills itself with SIGINT at exit; running another text makes it forget.
+    exec("")
     print("Interrupted; no half-written file was left behind.", file=sys.stderr)
     return SIGNALLED + number
 

@@ -1,6 +1,6 @@
 /** What stands above a run on a server: the way back, a note, a copy to keep, another run to compare with. */
 
-import { useEffect, useState } from "preact/hooks";
+import { useLayoutEffect, useState } from "preact/hooks";
 import type { Doc } from "../../host.ts";
 import { useHost } from "../../host.ts";
 import { copyOf, runsInPath } from "../../hosts/server.ts";
@@ -77,9 +77,10 @@ function NoteForm({ note, close, keep }: { note: string; close: () => void; keep
   );
 }
 
-/** While something is typed that is not kept, the browser asks before the page is left. */
+/** While something is typed that is not kept, the browser asks before the page is left. In step with what is shown:
+ * an effect after the paint would still ask about words that were just discarded. */
 function useAskBeforeLeaving(unsaved: boolean): void {
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (!unsaved) return undefined;
     const ask = (event: BeforeUnloadEvent) => event.preventDefault();
     addEventListener("beforeunload", ask);
