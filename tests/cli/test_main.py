@@ -230,14 +230,14 @@ def test_otoscopes_own_warnings_are_one_line_and_others_are_silent(capsys, monke
 # Processes ----------------------------------------------------------------------------------------------------
 
 
-def test_an_interrupt_within_source_text_that_python_runs_ends_like_any_other():
-    program = """
+def test_an_interrupt_within_source_text_that_python_runs_ends_like_any_other(tmp_path):
+    (tmp_path / "program.py").write_text("""
 import sys
 from otoscope.cli import main
 main._invoke = lambda arguments: exec("raise KeyboardInterrupt")
 sys.exit(main.main([]))
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+""")
+    done = subprocess.run([sys.executable, "-m", "program"], cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (130, "Interrupted; no half-written file was left behind.\n")
 
 
