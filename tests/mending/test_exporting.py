@@ -63,10 +63,20 @@ def test_transformers_and_faster_whisper_write_what_the_edited_model_writes(tiny
     assert all(parities[0].expected)
 
 
+def test_a_finished_export_of_the_same_repair_is_kept_so_that_a_killed_command_can_be_given_again(
+    tiny_en, exported
+):
+    repair, found, _ = exported
+    before = {path: path.stat().st_mtime_ns for path in found.folder.rglob("*")}
+    again = export_transformers(tiny_en, Repair.of(tiny_en, "another name", edits=repair.edits), found.folder)
+    assert (again.baked, again.left) == (found.baked, found.left)
+    assert {path: path.stat().st_mtime_ns for path in found.folder.rglob("*")} == before
+
+
 def test_a_folder_with_files_and_an_unknown_precision_are_refused(tiny_en, exported):
-    repair, found, folder = exported
+    _, found, folder = exported
     with pytest.raises(OutputError, match="not empty"):
-        export_transformers(tiny_en, repair, found.folder)
+        export_transformers(tiny_en, Repair.of(tiny_en, "gate", edits=(GATE, GATE)), found.folder)
     with pytest.raises(OptionError, match="precision"):
         export_ctranslate2(found.folder, folder / "other", "float7")
     assert not (folder / "other").exists()

@@ -210,3 +210,15 @@ def test_changed_weights_are_in_force_whether_or_not_a_row_is_in_alarm(whisper):
     assert dict(whisper.hf.named_parameters())[NAME].data is before or torch.equal(
         dict(whisper.hf.named_parameters())[NAME].data, before
     )
+
+
+def test_the_digest_is_of_what_it_does_and_not_of_its_name(whisper, tmp_path):
+    repair = Repair.of(whisper, "a", edits=(EDIT,), weights={NAME: torch.ones(2, 2)})
+    Repair.of(whisper, "b", edits=(EDIT,), weights={NAME: torch.ones(2, 2)}, made={"seed": 1}).save(tmp_path)
+    assert load_repair(tmp_path).digest() == repair.digest()
+    for other in (
+        Repair.of(whisper, "a", edits=(EDIT,), weights={NAME: torch.zeros(2, 2)}),
+        Repair.of(whisper, "a", edits=(EDIT, EDIT), weights={NAME: torch.ones(2, 2)}),
+        Repair.of(whisper, "a", edits=(EDIT,), weights={NAME: torch.ones(2, 2)}, may_be_empty=True),
+    ):
+        assert other.digest() != repair.digest()

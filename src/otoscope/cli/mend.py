@@ -362,12 +362,20 @@ def export_command(
     """
     require_different(common.json_path, out, ct2, source=repair)
 
-    from otoscope.mending.exporting import check_exports, export_ctranslate2, export_transformers
-    from otoscope.mending.repair import load_repair, require_empty
+    from otoscope.mending.exporting import (
+        check_exports,
+        export_ctranslate2,
+        export_transformers,
+        made_of,
+        require_export_place,
+    )
+    from otoscope.mending.repair import load_repair
 
-    for folder in filter(None, (out, ct2)):
-        require_empty(folder)
     loaded = load_repair(repair)
+    done = require_export_place(out, made_of(loaded))
+    done_too = ct2 and require_export_place(ct2, made_of(loaded, precision))
+    for folder in filter(None, (done and out, done_too and ct2)):
+        warn(f"{folder} holds this export already and is kept.")
     speech = _speech_model(model or str(loaded.model["name"]), common)
     exported = export_transformers(speech, loaded, out)
     if ct2:

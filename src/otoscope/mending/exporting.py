@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,12 +28,14 @@ from otoscope.models.whisper import SpeechModel
 from otoscope.outcomes import Rate
 from otoscope.progress import track
 from otoscope.showing import Shows
-
-if TYPE_CHECKING:
-    pass
+from otoscope.text_values import object_in
+from otoscope.versions import versions
 
 MEND = "mend"
 """Folder inside of an exported checkpoint that holds what could not be baked."""
+
+RECORD = "otoscope_export.json"
+"""File inside of an export that says what it was made of."""
 
 PROCESSOR = "mended.py"
 
@@ -86,7 +89,8 @@ def export_transformers(model: SpeechModel, repair: Repair, folder: Path | str) 
     """Write the mended model as a Transformers checkpoint: safetensors, configurations, tokenizer, feature extractor.
 
     What cannot be baked (see `otoscope.mending.baking`), and the loop breaker, go into a repair beside it, with a small program
-    that applies it.
+    that applies it. A folder that already holds this very export is kept as it is, so that a command that was killed on its way
+    can be given again.
 
     Args:
         model: The model that the repair was made for.
@@ -107,14 +111,44 @@ def export_transformers(model: SpeechModel, repair: Repair, folder: Path | str) 
             f"{repair.name} waits for alarms, and other programs have no monitor.",
             "Export a repair that always acts; use this one with --mend, or with HallucinationMonitor.",
         )
+    if done := require_export_place(folder, made_of(repair)):
+        return Exported(Path(folder), tuple(done["baked"]), tuple(done["left"]))
     baked = bake(model, repair)
-    with atomic_folder(require_empty(folder)) as place:
+    with atomic_folder(folder) as place:
         with swapped(model, baked.weights), emptiable(model) if repair.may_be_empty else nullcontext():
             model.hf.save_pretrained(place)
         model.processor.save_pretrained(place)
         model.processor.feature_extractor.save_pretrained(place)  # where other programs look for it
         left = _save_rest(place, repair, baked)
+        _record(place, {"made_of": made_of(repair), "baked": sorted(baked.weights), "left": list(left)})
     return Exported(Path(folder), tuple(sorted(baked.weights)), left)
+
+
+def made_of(repair: Repair, precision: str | None = None) -> dict[str, str]:
+    """What an export is made of: the repair's digest (which holds the model's), the version, the precision of CTranslate2's."""
+    told = {"repair": repair.digest(), "otoscope": versions()["otoscope"]}
+    return told | ({"precision": precision} if precision else {})
+
+
+def require_export_place(folder: Path | str, source: Mapping[str, str]) -> dict[str, Any] | None:
+    """Refuse a folder that holds anything but a finished export of just this; give what that export's record says.
+
+    Raises:
+        OutputError: It holds something else.
+    """
+    try:
+        record = object_in(Path(folder) / RECORD)
+    except (OSError, ValueError):
+        record = {}
+    if record.get("made_of") == source:  # a folder appears as a whole, so what has its record is finished
+        return record
+    require_empty(folder)
+    return None
+
+
+def _record(place: Path, told: dict[str, Any]) -> None:
+    with atomic_write(place / RECORD) as file:
+        json.dump(told, file, indent=1)
 
 
 def _save_rest(place: Path, repair: Repair, baked: Baked) -> tuple[str, ...]:
@@ -168,6 +202,8 @@ def _required(name: str) -> Any:
 def export_ctranslate2(checkpoint: Path | str, folder: Path | str, precision: str = "float32") -> Path:
     """Convert an exported checkpoint with CTranslate2's own converter, for faster-whisper. What was not baked is not in it.
 
+    A folder that already holds this very conversion is kept as it is.
+
     Args:
         checkpoint: A folder that `export_transformers` wrote.
         folder: A new or empty folder.
@@ -181,13 +217,17 @@ def export_ctranslate2(checkpoint: Path | str, folder: Path | str, precision: st
     checkpoint = Path(checkpoint)
     if precision not in PRECISIONS:
         raise OptionError(f"There is no precision {precision!r}.", f"Choose one of: {', '.join(PRECISIONS)}.")
-    with atomic_folder(require_empty(folder)) as place:
+    source = object_in(checkpoint / RECORD)["made_of"] | {"precision": precision}
+    if require_export_place(folder, source):
+        return Path(folder)
+    with atomic_folder(folder) as place:
         converter = converters.TransformersConverter(str(checkpoint), copy_files=list(_COPIED))
         # Beside the lock and not over it: the converter makes its folder itself, and one made anew would be nobody's.
         made = Path(converter.convert(str(place / "converted"), quantization=precision))
         for path in sorted(made.iterdir()):
             path.replace(place / path.name)
         made.rmdir()
+        _record(place, {"made_of": source})
     return Path(folder)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import torch
 
 from otoscope.activations import Edit, load_edits, save_edits
 from otoscope.errors import EditError, OptionError, OutputError
@@ -144,6 +147,15 @@ class Repair(Shows):
             "made": dict(self.made),
         }
         return json.loads(json.dumps(told))  # as it comes back: tuples are lists there
+
+    def digest(self) -> str:
+        """SHA-256 of what it does, and to which model: its name and how it was made apart."""
+        told = {key: value for key, value in self.to_dict().items() if key not in ("name", "made")}
+        digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+        tensors = [edit.value for edit in self.edits if edit.value is not None]
+        for tensor in (*tensors, *(self.weights[name] for name in sorted(self.weights))):
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
 
     def save(self, folder: Path | str) -> Path:
         """Write it into a folder, made if it is not there: `repair.json`, and tensors in safetensors.
