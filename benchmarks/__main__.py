@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import machine, run_named
+from benchmarks.studied import identity_rows, study_rows
 from otoscope.files import atomic_write
 
 NAMES = (
@@ -48,6 +49,15 @@ HEAD = """# Benchmarks
 Made by `make bench` from `benchmarks/results/*.json`. Each claim is one file in `benchmarks/`, and each peer is built in an
 environment of its own (`benchmarks/peers`). Both sides of a comparison do the same work in one run, in turns, after a warm-up; a
 ratio is the median of the ratios pair by pair, of otoscope's time over the other's, and its lowest and highest stand below it.
+"""
+
+STUDIES_HEAD = """## Figures of studies
+
+These take hours; the pages say on which recordings, with intervals and controls.
+"""
+EXACT_HEAD = """## Identities
+
+What must be exact is held by tests, on every run of `make test`.
 """
 
 
@@ -107,7 +117,18 @@ def table() -> str:
 
 def page() -> str:
     """docs/benchmarks.md, from the stored results."""
-    return f"{HEAD}\n{table()}\n" + "".join(_section(name, _stored(name)) for name in NAMES)
+    sections = "".join(_section(name, _stored(name)) for name in NAMES)
+    return f"{HEAD}\n{table()}\n{_studied()}{sections}"
+
+
+def _studied() -> str:
+    studies = [
+        "| claim | limit | reached | holds | where it comes from |",
+        "|---|---|---|---|---|",
+        *study_rows(),
+    ]
+    exact = ["| what is exact | the test |", "|---|---|", *identity_rows()]
+    return "\n".join(["", STUDIES_HEAD, *studies, "", EXACT_HEAD, *exact, ""])
 
 
 def _section(name: str, entry: dict[str, Any]) -> str:

@@ -10,8 +10,10 @@ import pytest
 from benchmarks.__main__ import NAMES, page, verdict
 from benchmarks.checking import counts
 from benchmarks.figures import Figure
+from benchmarks.studied import IDENTITIES, STUDIES
 
 ROOT = Path(__file__).parents[2]
+SPELLED = {3: "Three"}
 CLAIM = re.compile(
     r"\btakes?\b.*\b(second|minute|hour)s?\b|\btimes (faster|slower)|\bless (time|memory)\b"
     r"|\b(faster|slower) than\b|\bas fast as\b|\bpeak memory\b"
@@ -49,6 +51,28 @@ def test_every_benchmark_says_what_it_claims_and_which_figures_that_stands_on(na
     benchmark = importlib.import_module(f"benchmarks.{name}")
     assert benchmark.CLAIM
     assert all(figure.row({})[-1] == "not measured" for figure in benchmark.FIGURES)
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.command)
+def test_what_a_study_is_quoted_with_stands_on_its_page(study):
+    page = (ROOT / "docs" / study.page).read_text("utf-8").replace("−", "-")
+    for figure in study.figures:
+        reached = figure.reached(study.result())
+        assert reached is not None, figure.says
+        shown = {f"{abs(reached):g}", f"{abs(reached):.3f}", f"{abs(reached):.2f}", SPELLED.get(reached)} - {
+            None
+        }
+        assert any(re.search(rf"(?<![\d.]){re.escape(one)}(?!\d)", page) for one in shown), (
+            figure.says,
+            shown,
+        )
+
+
+@pytest.mark.parametrize("identity", IDENTITIES, ids=lambda identity: identity.says)
+def test_the_test_of_an_identity_is_there(identity):
+    for test in identity.tests:
+        file, name = test.split("::")
+        assert re.search(rf"^def {name}\(", (ROOT / file).read_text("utf-8"), flags=re.M), test
 
 
 @pytest.mark.parametrize(
