@@ -287,6 +287,5 @@ def _other_token(model: AudioLanguageModel, against: str | int | None) -> int | 
     if against is None or isinstance(against, int):
         return against
     if against == "end":
-        end = model.hf.generation_config.eos_token_id  # type: ignore[union-attr]
-        return int(end[0] if isinstance(end, list) else end)  # type: ignore[arg-type]
+        return model.end_tokens[0]
     return int(model.tokenizer(f" {against.strip()}", add_special_tokens=False)["input_ids"][0])

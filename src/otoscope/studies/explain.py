@@ -23,6 +23,7 @@ from otoscope.documents.explain import ExplainDoc, ModelInfo, Timing
 from otoscope.documents.explain_words import in_words, left_out
 from otoscope.errors import GraphError, ModelError, OptionError
 from otoscope.lenses.listening import first_window, window_note, write
+from otoscope.lenses.logit_lens import CAVEAT
 from otoscope.models.hearing import Heard, listen
 from otoscope.models.transcribing import check_source, frames_of
 from otoscope.models.transcripts import DecodeOptions, Transcript
@@ -48,7 +49,7 @@ _ROWS = 3
 
 NOTES = (
     "Word times come from cross-attention of the alignment heads; attention is not proof of cause.",
-    "The logit lens reads a layer as if it were the last; a layer may hold what the lens cannot read.",
+    CAVEAT,
     "Zeroing a component takes it off the distribution it was trained on, and other components may make up for it; "
     "random components also change tokens, so a large change alone does not make a component responsible.",
     "Ablations are teacher-forced: each token is judged given the written ones, not what would be written instead.",
