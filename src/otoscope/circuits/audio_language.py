@@ -18,8 +18,9 @@ from otoscope.circuits.adjoint import Seeds, Sweep
 from otoscope.circuits.graph import NONE, PROJECTOR, AttributionGraph, Nodes
 from otoscope.circuits.segments import Segments, named_segments
 from otoscope.circuits.sources import find_sources
-from otoscope.circuits.speech import SpeechSettings, SpeechTracer, contrast_target
+from otoscope.circuits.speech_tracing import SpeechSettings, SpeechTracer
 from otoscope.circuits.tape import Projection, record_audio
+from otoscope.circuits.targets import contrast_target
 from otoscope.dictionaries.neurons import NeuronBasis
 from otoscope.errors import ModelError, OptionError
 from otoscope.lenses.listening import first_window

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from otoscope.audio import Clip
-from otoscope.circuits.speech import Heard as Spoke
+from otoscope.circuits.heard import Heard as Spoke
 from otoscope.documents.audio import AudioInfo
 from otoscope.documents.bench import Risk
 from otoscope.documents.explain import ExplainDoc, ModelInfo, Timing
@@ -28,8 +28,9 @@ from otoscope.models.hearing import Heard, listen
 from otoscope.models.transcribing import check_source, frames_of
 from otoscope.models.transcripts import DecodeOptions, Transcript
 from otoscope.models.whisper import SpeechModel
-from otoscope.monitors.monitor import Monitor, Watch
+from otoscope.monitors.monitor import Monitor
 from otoscope.monitors.verdicts import TARGETS
+from otoscope.monitors.watching import Watch
 from otoscope.outcomes import NO_SPEECH, is_loop
 from otoscope.progress import track
 from otoscope.studies.explain_ablation import ablation_of, no_ablation

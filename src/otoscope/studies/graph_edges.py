@@ -25,7 +25,8 @@ from otoscope.circuits.graph import (
 from otoscope.circuits.heads import split_by_head
 from otoscope.circuits.pruning import edge_influence
 from otoscope.circuits.qk import qk_attribution
-from otoscope.circuits.speech import SpeechSettings, speech_tracer
+from otoscope.circuits.speech import speech_tracer
+from otoscope.circuits.speech_tracing import SpeechSettings
 from otoscope.circuits.targets import token_target
 from otoscope.circuits.tracer import Tracer, TraceSettings
 from otoscope.dictionaries.loading import load_dictionary
@@ -36,7 +37,7 @@ from otoscope.progress import track
 
 if TYPE_CHECKING:
     from otoscope.circuits.heads import HeadSplit
-    from otoscope.circuits.speech import Heard
+    from otoscope.circuits.heard import Heard
     from otoscope.documents.graph import GraphData
     from otoscope.models.base import Model
 
