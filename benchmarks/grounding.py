@@ -78,8 +78,10 @@ def _nonspeech(folder: Path) -> list[Any]:
 
 
 def _tokens(model: Any, clip: Any, spoken: int) -> list[dict[str, Any]]:
+    from otoscope.circuits.heard import listen
     from otoscope.circuits.scores import grounding
-    from otoscope.circuits.speech import SpeechSettings, listen, trace_speech
+    from otoscope.circuits.speech import trace_speech
+    from otoscope.circuits.speech_tracing import SpeechSettings
     from otoscope.circuits.totals import totals
     from otoscope.errors import ModelError
     from otoscope.models.transcribing import frames_of
@@ -117,9 +119,11 @@ def _tokens(model: Any, clip: Any, spoken: int) -> list[dict[str, Any]]:
 def against_silence(name: str, count: int = 25) -> dict[str, Any]:
     """Does the ratio tell what a token loses when the recording is silenced? Rank correlations, intervals over recordings."""
     from benchmarks.hearing_checks import recordings
+    from otoscope.circuits.heard import listen
     from otoscope.circuits.hearing_runs import Change, react
     from otoscope.circuits.scores import grounding
-    from otoscope.circuits.speech import SpeechSettings, listen, trace_speech
+    from otoscope.circuits.speech import trace_speech
+    from otoscope.circuits.speech_tracing import SpeechSettings
     from otoscope.models.loading import load_model
     from otoscope.models.transcribing import frames_of
     from otoscope.models.transcripts import DecodeOptions

@@ -41,7 +41,8 @@ import json, resource, sys, time
 import numpy as np, torch
 from otoscope.audio import Clip, read
 from otoscope.audio.samples import sample
-from otoscope.circuits.speech import SpeechSettings, trace_speech
+from otoscope.circuits.speech import trace_speech
+from otoscope.circuits.speech_tracing import SpeechSettings
 from otoscope.models.loading import load_model
 
 job = json.loads(sys.argv[1])

@@ -63,7 +63,9 @@ def recordings(count: int) -> list[Any]:
 
 
 def _of(name: str, count: int) -> dict[str, Any]:
-    from otoscope.circuits.speech import SpeechSettings, listen, trace_speech
+    from otoscope.circuits.heard import listen
+    from otoscope.circuits.speech import trace_speech
+    from otoscope.circuits.speech_tracing import SpeechSettings
     from otoscope.models.loading import load_model
     from otoscope.models.transcripts import DecodeOptions
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.figures import Figure
+from benchmarks.peers.answers import Answer
+from benchmarks.peers.workers import Checked, NotInstalledError, Side, not_measured
 
 CLAIM = (
     "Graphs of a random Llama (12 layers of 576, ReLU transcoders of 4,096, about 65 active, 500 feature nodes): the nodes and "
@@ -48,71 +48,21 @@ FIGURES = (
     ),
 )
 FLOOR = 2e4  # times the error of float32 in an edge's row: below that, 1e-4 would say nothing
-PATIENCE = 3600  # seconds that the peer may take for one graph
 FIGURE = Path(__file__).parents[1] / "docs" / "images" / "tracing-beside-circuit-tracer.png"
-
-OURS = """
-import json, sys, threading, time
-from pathlib import Path
-import numpy as np, torch
-from otoscope.circuits.graph import ERROR, FEATURE, TARGET, TOKEN
-from otoscope.circuits.tracer import Tracer, TraceSettings
-from otoscope.dictionaries.loading import load_dictionary
-from otoscope.models.loading import load_model
-
-def resident_gb():
-    status = Path("/proc/self/status").read_text()  # file pages are the system's
-    return int(status.split("RssAnon:")[1].split()[0]) * 1024 / 1e9
-
-class Watch(threading.Thread):
-    def __init__(self):
-        super().__init__(daemon=True)
-        self.most, self.running = resident_gb(), True
-    def run(self):
-        while self.running:
-            self.most = max(self.most, resident_gb())
-            time.sleep(0.005)
-
-job = json.loads(Path(sys.argv[1]).read_text())
-model = load_model(job["model"], dtype=job["dtype"])
-dictionary = load_dictionary(job["transcoders"], model)
-for layer in range(dictionary.layers):
-    dictionary.decoder(layer, layer, None)  # as the other side, which loads all before it begins
-settings = TraceSettings(nodes=job["nodes"], update=job["update"] * job["batch"], conventions="circuit-tracer")
-before, watch = resident_gb(), Watch()
-watch.start()
-start = time.perf_counter()
-graph = Tracer(model, torch.tensor(job["ids"]), dictionary, settings).graph(job["target"])
-seconds = time.perf_counter() - start
-watch.running = False
-watch.join()
-n = graph.nodes
-features = n.of(FEATURE)
-np.savez(
-    job["out"],
-    features=np.stack([n.layer[features], n.pos[features], n.feature[features]], axis=1),
-    matrix=graph.matrix.toarray(), kind=n.kind, layer=n.layer, pos=n.pos,
-    activation=n.activation[features],
-)
-told = {"seconds": seconds, "gb_above_loaded": watch.most - before, "active": graph.record["active_features"]}
-print(json.dumps(told))
-"""
+SCRIPTS = {"otoscope": "otoscope_graph.py", "circuit_tracer": "circuit_tracer_graph.py"}
 
 
 def run() -> dict[str, Any]:
-    from benchmarks.peers.environments import python_of
-
-    peer = [
-        str(python_of("circuit_tracer")),
-        str(Path(__file__).parent / "peers" / "circuit_tracer_graph.py"),
-    ]
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        random = _random_llama(root / "llama")
-        lengths = {t: _beside(peer, root, random, t, 500) for t in LENGTHS}
-        nodes = {n: lengths[16] if n == 500 else _beside(peer, root, random, 16, n) for n in NODES}
-        smollm = _smollm(root / "smollm")
-        real = _beside(peer, root, smollm, 16, 500)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            root = Path(folder)
+            random = _random_llama(root / "llama")
+            lengths = {t: _beside(root, random, t, 500) for t in LENGTHS}
+            nodes = {n: lengths[16] if n == 500 else _beside(root, random, 16, n) for n in NODES}
+            smollm = _smollm(root / "smollm")
+            real = _beside(root, smollm, 16, 500)
+    except NotInstalledError as error:
+        return not_measured(error)
     _draw(lengths, nodes)
     agree = [found["agreement"] for found in (*lengths.values(), *nodes.values(), real) if found["agreement"]]
     same = all(a["same_nodes"] for a in agree)
@@ -130,29 +80,30 @@ def run() -> dict[str, Any]:
 # One graph, both ways ----------------------------------------------------------------------------------------------------
 
 
-def _job(patient: dict[str, Any], tokens: int, nodes: int, dtype: str = "float32") -> dict[str, Any]:
+def _job(root: Path, patient: dict[str, Any], tokens: int, nodes: int) -> dict[str, Any]:
     ids = patient["ids"][:tokens]
     target = _top(patient["model"], ids)
-    told = {"ids": ids, "target": target, "nodes": nodes, "batch": BATCH, "update": UPDATE, "dtype": dtype}
-    return {**patient, **told}
+    told = {"ids": ids, "target": target, "nodes": nodes, "batch": BATCH, "update": UPDATE}
+    return {**patient, **told, "dtype": "float32", "folder": str(root)}
 
 
-def _beside(peer: list[str], root: Path, patient: dict[str, Any], tokens: int, nodes: int) -> dict[str, Any]:
-    job = _job(patient, tokens, nodes)
-    runs = 3 if tokens <= 64 else 1
-    ours, theirs = [], []
+def _beside(root: Path, patient: dict[str, Any], tokens: int, nodes: int) -> dict[str, Any]:
+    job = _job(root, patient, tokens, nodes)
+    ours: list[Checked] = []
+    theirs: list[Checked] = []
     failed = None
-    for i in range(runs):
-        ours.append(_run([sys.executable, "-c", OURS], root, job, "ours"))
+    for i in range(3 if tokens <= 64 else 1):
+        ours.append(_graph("otoscope", job))
         if failed is None and (i == 0 or (tokens <= 16 and nodes == 500)):
-            found = _run(peer, root, job, "theirs")
-            failed = found.get("failed")
-            theirs += [] if failed else [found]
-    mine = {k: statistics.median(o[k] for o in ours) for k in ("seconds", "gb_above_loaded")}
+            try:
+                theirs.append(_graph("circuit_tracer", job))
+            except RuntimeError as error:
+                failed = str(error).splitlines()[-1][:300]
+    seconds, gb = _medians(ours)
     told: dict[str, Any] = {
-        "active_features": ours[0]["active"],
-        "seconds": round(mine["seconds"], 2),
-        "gb": round(mine["gb_above_loaded"], 3),
+        "active_features": int(ours[0].answer["active"]),
+        "seconds": round(seconds, 2),
+        "gb": round(gb, 3),
         "circuit_tracer_seconds": None,
         "circuit_tracer_gb": None,
         "times_faster": None,
@@ -161,43 +112,34 @@ def _beside(peer: list[str], root: Path, patient: dict[str, Any], tokens: int, n
     }
     if failed:
         return told | {"circuit_tracer_failed": failed}
-    its = {k: statistics.median(o[k] for o in theirs) for k in ("seconds", "gb_above_loaded")}
+    its_seconds, its_gb = _medians(theirs)
     return told | {
-        "circuit_tracer_seconds": round(its["seconds"], 2),
-        "circuit_tracer_gb": round(its["gb_above_loaded"], 3),
-        "times_faster": round(its["seconds"] / mine["seconds"], 1),
-        "share_of_its_memory": round(mine["gb_above_loaded"] / its["gb_above_loaded"], 3),
-        "agreement": _agreement(root, tokens, job),
+        "circuit_tracer_seconds": round(its_seconds, 2),
+        "circuit_tracer_gb": round(its_gb, 3),
+        "times_faster": round(its_seconds / seconds, 1),
+        "share_of_its_memory": round(gb / its_gb, 3),
+        "agreement": _agreement(ours[-1].answer, theirs[-1].answer, tokens, job),
     }
 
 
-def _run(command: list[str], root: Path, job: dict[str, Any], name: str) -> dict[str, Any]:
-    (root / "job.json").write_text(json.dumps({**job, "out": str(root / f"{name}.npz")}))
-    try:
-        done = subprocess.run(
-            [*command, str(root / "job.json")], capture_output=True, text=True, timeout=PATIENCE
-        )
-    except subprocess.TimeoutExpired:
-        return {"failed": f"not done after {PATIENCE} s"}
-    if done.returncode and name != "theirs":
-        raise RuntimeError(done.stderr[-2000:])
-    if done.returncode:
-        return {
-            "failed": done.stderr.strip().splitlines()[-1][:300]
-            if done.stderr.strip()
-            else f"exit {done.returncode}"
-        }
-    return json.loads(done.stdout.strip().splitlines()[-1])
+def _graph(side: str, job: dict[str, Any]) -> Checked:
+    """One graph in a process that has made none before."""
+    with Side(side, SCRIPTS[side], job) as process:
+        return process.check("graph")
 
 
-def _agreement(root: Path, tokens: int, job: dict[str, Any]) -> dict[str, Any]:
+def _medians(runs: list[Checked]) -> tuple[float, float]:
+    """Seconds, and GB above the loaded model."""
+    return statistics.median(run.seconds for run in runs), statistics.median(run.gb for run in runs)
+
+
+def _agreement(ours: Answer, theirs: Answer, tokens: int, job: dict[str, Any]) -> dict[str, Any]:
     """Edges of both over the same nodes, judged by otoscope's own in float64.
 
     Compared are edges above the noise of float32: at least `FLOOR` times the largest error that either has in their row. How
     large those errors are is told beside it: edges that really differed would show there.
     """
-    _run([sys.executable, "-c", OURS], root, {**job, "dtype": "float64"}, "exact")
-    ours, theirs, exact = (np.load(root / f"{name}.npz") for name in ("ours", "theirs", "exact"))
+    exact = _graph("otoscope", {**job, "dtype": "float64"}).answer
     order = [tuple(f) for f in theirs["features"].tolist()]
     same = set(order) == {tuple(f) for f in ours["features"].tolist()}
     if not same:
@@ -219,13 +161,17 @@ def _agreement(root: Path, tokens: int, job: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _in_order(told: Any, order: list[tuple[int, ...]], columns: int, tokens: int) -> np.ndarray:
+def _in_order(told: Answer, order: list[tuple[int, ...]], columns: int, tokens: int) -> np.ndarray:
     """Our matrix with circuit-tracer's rows and columns: features, errors by layer and position, tokens, the target."""
+    from scipy.sparse import csr_matrix
+
     from otoscope.circuits.graph import ERROR, TOKEN
 
     place = {tuple(f): i for i, f in enumerate(told["features"].tolist())}
     rows = [place[f] for f in order]
-    dense = told["matrix"][[*rows, -1]].astype(float)
+    shape = (len(told["indptr"]) - 1, len(told["kind"]))
+    edges = csr_matrix((told["weights"], told["indices"], told["indptr"]), shape=shape)
+    dense = edges[[*rows, -1]].toarray().astype(float)
     out = np.zeros((len(order) + 1, columns))
     layers = (columns - len(order) - 1) // tokens - 1
     for column, (kind, layer, pos) in enumerate(zip(told["kind"], told["layer"], told["pos"], strict=True)):

@@ -19,7 +19,9 @@ from matplotlib.figure import Figure
 
 import otoscope as oto
 from otoscope.audio import noises
-from otoscope.circuits.speech import SpeechSettings, listen, trace_speech
+from otoscope.circuits.heard import listen
+from otoscope.circuits.speech import trace_speech
+from otoscope.circuits.speech_tracing import SpeechSettings
 from otoscope.dictionaries.harvesting import heard_vectors
 from otoscope.dictionaries.places import places_of
 from otoscope.figures.heat_map import lens_figure

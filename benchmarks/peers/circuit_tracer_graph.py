@@ -1,20 +1,39 @@
-"""circuit-tracer at one graph; runs in its own environment: `python circuit_tracer_graph.py JOB.json`.
+"""circuit-tracer at one graph; runs in its own environment.
 
 The job names a Llama checkpoint of Hugging Face, a folder with transcoders in circuit-tracer's format, token ids, the target's
-id, nodes and batch size. Writes the graph as `.npz` and prints seconds and memory as JSON. Nothing of otoscope is imported.
+id, nodes and batch size. Nothing of otoscope is imported.
 """
 
-import json
-import sys
-import time
 from pathlib import Path
 
-import numpy as np
 import torch
-from turns import Watch, resident_gb
+from turns import serve
 
 
 def load(job):
+    from circuit_tracer import attribute
+
+    model, ids = replacement_model(job), torch.tensor(job["ids"])
+
+    def graph():
+        found = attribute(
+            ids,
+            model,
+            attribution_targets=torch.tensor([job["target"]]),
+            batch_size=job["batch"],
+            max_feature_nodes=job["nodes"],
+            update_interval=job["update"],
+        )
+        return {
+            "features": found.active_features[found.selected_features].numpy(),
+            "matrix": found.adjacency_matrix.numpy(),
+        }
+
+    return {"graph": graph}
+
+
+def replacement_model(job):
+    """The model with its transcoders in place of its MLPs."""
     from circuit_tracer.replacement_model.replacement_model_transformerlens import (
         TransformerLensReplacementModel,
     )
@@ -82,45 +101,4 @@ def renamed(weights):
     }
 
 
-def main():
-    job = json.loads(Path(sys.argv[1]).read_text())
-    model = load(job)
-    from circuit_tracer import attribute
-
-    ids = torch.tensor(job["ids"])
-    before = resident_gb()
-    watch = Watch()
-    watch.start()
-    start = time.perf_counter()
-    graph = attribute(
-        ids,
-        model,
-        attribution_targets=torch.tensor([job["target"]]),
-        batch_size=job["batch"],
-        max_feature_nodes=job["nodes"],
-        update_interval=job["update"],
-    )
-    seconds = time.perf_counter() - start
-    watch.running = False
-    watch.join()
-    active = graph.active_features[graph.selected_features]
-    np.savez(
-        job["out"],
-        features=active.numpy(),
-        matrix=graph.adjacency_matrix.numpy(),
-        activation=graph.activation_values[graph.selected_features].detach().numpy(),
-    )
-    print(
-        json.dumps(
-            {
-                "seconds": seconds,
-                "gb_above_loaded": watch.most - before,
-                "active": len(graph.active_features),
-                "probability": float(graph.logit_probabilities[0]),
-            }
-        )
-    )
-
-
-if __name__ == "__main__":
-    main()
+serve(load)

@@ -3,7 +3,7 @@
 It runs in a peer's environment, so nothing but the standard library and NumPy is imported. A script beside this one defines
 `load(job) -> {piece of work: function}` and calls `serve(load)`; `workers.Side` is the other end. Orders come line by line:
 
-    check NAME   do it once, unhurried; answer with what came out (a `.npz`) and the most memory it took above the loaded model
+    check NAME   do it once, watched; answer with what came out (a `.npz`), the seconds and the most memory above the loaded model
     time NAME    do it; answer with the seconds it took
 """
 
@@ -58,12 +58,15 @@ def serve(load):
         else:
             watch = Watch()
             watch.start()
+            start = time.perf_counter()
             found = works[name]()
+            seconds = time.perf_counter() - start
             watch.running = False
             watch.join()
             out = Path(job["folder"]) / f"{job['side']}-{name}.npz"
             np.savez(out, **{key: np.asarray(value) for key, value in found.items()})
-            _say(answers, {"answer": str(out), "gb_above_loaded": max(0.0, watch.most - loaded)})
+            gb = max(0.0, watch.most - loaded)
+            _say(answers, {"answer": str(out), "seconds": seconds, "gb_above_loaded": gb})
 
 
 def padded(rows):

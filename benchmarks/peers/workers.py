@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,14 @@ Compare = Callable[[Mapping[str, np.ndarray], Mapping[str, np.ndarray]], dict[st
 """Tells how far two answers agree; ours comes first."""
 
 
+class Checked(NamedTuple):
+    """One piece of work, done once: what came out, seconds, and the most memory above the loaded model, in GB."""
+
+    answer: Mapping[str, np.ndarray]
+    seconds: float
+    gb: float
+
+
 class Side:
     """One process that has loaded its model and works when it is told to.
 
@@ -32,7 +40,7 @@ class Side:
         versions: Distributions whose versions are told.
     """
 
-    def __init__(self, name: str, script: str, job: dict[str, Any], versions: tuple[str, ...]) -> None:
+    def __init__(self, name: str, script: str, job: dict[str, Any], versions: tuple[str, ...] = ()) -> None:
         python = Path(sys.executable) if name == OWN else python_of(name)
         self.name = name
         path = Path(job["folder"]) / f"{name}.json"
@@ -47,10 +55,11 @@ class Side:
         self.works: list[str] = told["works"]
         self.versions: dict[str, str] = told["versions"]
 
-    def check(self, work: str) -> tuple[Mapping[str, np.ndarray], float]:
-        """What the work gives, and the most memory it took above the loaded model, in GB."""
+    def check(self, work: str) -> Checked:
+        """Do the work once and see what it gives and takes."""
         told = self._order("check", work)
-        return np.load(told["answer"]), told["gb_above_loaded"]
+        with np.load(told["answer"]) as answer:
+            return Checked(dict(answer), told["seconds"], told["gb_above_loaded"])
 
     def seconds(self, work: str) -> float:
         """How long the work takes, once."""
@@ -87,13 +96,13 @@ def compared(ours: Side, theirs: Side, work: str, compare: Compare, runs: int) -
     Returns:
         `ratio` and its spread are of our seconds over theirs, pair by pair.
     """
-    (mine, gb), (its, its_gb) = ours.check(work), theirs.check(work)
+    mine, its = ours.check(work), theirs.check(work)
     pair = alternately(lambda: ours.seconds(work), lambda: theirs.seconds(work), runs)
     return {
-        **compare(mine, its),
+        **compare(mine.answer, its.answer),
         **pair.to_dict(),
-        "ours_gb": round(gb, 3),
-        "theirs_gb": round(its_gb, 3),
+        "ours_gb": round(mine.gb, 3),
+        "theirs_gb": round(its.gb, 3),
     }
 
 

@@ -15,7 +15,7 @@ from otoscope.circuits.checking import check
 from otoscope.circuits.graph import FRAME, PROJECTOR
 from otoscope.circuits.scores import grounding
 from otoscope.circuits.segments import fixed
-from otoscope.circuits.speech import SpeechSettings
+from otoscope.circuits.speech_tracing import SpeechSettings
 from otoscope.circuits.summary import summary_lines
 from otoscope.circuits.targets import token_target
 from otoscope.circuits.totals import totals

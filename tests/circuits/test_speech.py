@@ -20,9 +20,9 @@ from otoscope.circuits.neuronpedia import read_neuronpedia, to_neuronpedia, writ
 from otoscope.circuits.saving import load_graph, save_graph
 from otoscope.circuits.scores import grounding
 from otoscope.circuits.segments import fixed
-from otoscope.circuits.speech import SpeechSettings, SpeechTracer, contrast_target
+from otoscope.circuits.speech_tracing import SpeechSettings, SpeechTracer
 from otoscope.circuits.summary import summary_lines
-from otoscope.circuits.targets import target_seeds, token_target
+from otoscope.circuits.targets import contrast_target, target_seeds, token_target
 from otoscope.circuits.totals import totals
 from otoscope.dictionaries.activation import Activation
 from otoscope.dictionaries.transcoder import Transcoder, TranscoderSet

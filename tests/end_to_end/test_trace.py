@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 import otoscope as oto
+from otoscope.circuits.heard import listen
 from otoscope.circuits.hearing_runs import Change, react
-from otoscope.circuits.speech import SpeechSettings, listen, trace_speech
+from otoscope.circuits.speech import trace_speech
+from otoscope.circuits.speech_tracing import SpeechSettings
 from otoscope.cli.main import main
 
 pytestmark = pytest.mark.weights

@@ -18,8 +18,10 @@ from otoscope.monitors.features import reads_of
 from otoscope.monitors.fitting import SHARES, FitOptions, fit, fit_monitor
 from otoscope.monitors.inputs import Probed, origin, step_targets
 from otoscope.monitors.judging import best_f1_threshold, f1
-from otoscope.monitors.monitor import Monitor, Watch, calibrated, inputs_of, joined_risk
+from otoscope.monitors.monitor import Monitor
 from otoscope.monitors.running import watch_all
+from otoscope.monitors.scoring import calibrated, inputs_of, joined_risk
+from otoscope.monitors.watching import Watch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

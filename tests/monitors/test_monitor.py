@@ -13,16 +13,11 @@ from tests.patching.worlds import hearing_whisper, spans
 from otoscope.errors import ModelError, OptionError
 from otoscope.models.transcripts import DecodeOptions
 from otoscope.monitors.collecting import collect
-from otoscope.monitors.monitor import (
-    Monitor,
-    Progress,
-    Watch,
-    calibrated,
-    conformal_threshold,
-    inputs_of,
-    joined_risk,
-)
+from otoscope.monitors.monitor import Monitor
 from otoscope.monitors.running import watch_all
+from otoscope.monitors.scoring import Progress, calibrated, inputs_of, joined_risk
+from otoscope.monitors.thresholds import conformal_threshold
+from otoscope.monitors.watching import Watch
 
 OPTIONS = DecodeOptions(language="en", max_positions=24)
 

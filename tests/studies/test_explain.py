@@ -8,7 +8,9 @@ from tests.conftest import tiny
 
 import otoscope as oto
 from otoscope.audio import Clip, silence
-from otoscope.circuits.speech import SpeechSettings, listen, trace_speech
+from otoscope.circuits.heard import listen
+from otoscope.circuits.speech import trace_speech
+from otoscope.circuits.speech_tracing import SpeechSettings
 from otoscope.errors import AudioError, ModelError, OptionError
 from otoscope.monitors.running import watch_all
 from otoscope.studies.explain import Stages, explain_clip

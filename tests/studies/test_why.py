@@ -9,7 +9,7 @@ import pytest
 import otoscope as oto
 from otoscope.audio import noises
 from otoscope.audio.reading import read
-from otoscope.circuits.speech import END
+from otoscope.circuits.heard import END
 from otoscope.corpora import Item
 from otoscope.studies import why
 from otoscope.studies.why import Case, study_why

@@ -18,8 +18,9 @@ from otoscope.circuits.adjoint import Seeds, Sweep
 from otoscope.circuits.graph import NONE, PROJECTOR, AttributionGraph, Nodes
 from otoscope.circuits.segments import Segments, named_segments
 from otoscope.circuits.sources import find_sources
-from otoscope.circuits.speech import SpeechSettings, SpeechTracer, contrast_target
+from otoscope.circuits.speech_tracing import SpeechSettings, SpeechTracer
 from otoscope.circuits.tape import Projection, record_audio
+from otoscope.circuits.targets import contrast_target
 from otoscope.dictionaries.neurons import NeuronBasis
 from otoscope.errors import ModelError, OptionError
 from otoscope.lenses.listening import first_window
@@ -287,6 +288,5 @@ def _other_token(model: AudioLanguageModel, against: str | int | None) -> int | 
     if against is None or isinstance(against, int):
         return against
     if against == "end":
-        end = model.hf.generation_config.eos_token_id  # type: ignore[union-attr]
-        return int(end[0] if isinstance(end, list) else end)  # type: ignore[arg-type]
+        return model.end_tokens[0]
     return int(model.tokenizer(f" {against.strip()}", add_special_tokens=False)["input_ids"][0])

@@ -48,11 +48,10 @@ def _dot(text: str) -> str:
 
 
 def _edges(graph: AttributionGraph) -> list[tuple[str, str, float]]:
-    rows = np.repeat(np.arange(len(graph.rest)), np.diff(graph.indptr))
     names = graph.names
     return [
-        (names[source], names[graph.row_nodes[row]], float(weight))
-        for row, source, weight in zip(rows, graph.indices, graph.weights, strict=True)
+        (names[source], names[target], float(weight))
+        for source, target, weight in zip(graph.indices, graph.edge_targets, graph.weights, strict=True)
     ]
 
 

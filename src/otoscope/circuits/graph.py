@@ -70,11 +70,11 @@ class Nodes:
     def of_rows(
         cls,
         rows: Sequence[tuple[int, int, int, int]],
-        stream: str,
+        stream: str | Sequence[str],
         activation: np.ndarray | None = None,
         span: np.ndarray | None = None,
     ) -> Nodes:
-        """Nodes of one stream from rows of kind, layer, pos and feature."""
+        """Nodes from rows of kind, layer, pos and feature; they have one stream, or each its own."""
         kind, layer, pos, feature = np.array(rows, dtype=np.int64).reshape(-1, 4).T
         return cls(
             kind.astype(np.int8),
@@ -82,7 +82,7 @@ class Nodes:
             pos.astype(np.int32),
             feature.astype(np.int64),
             np.full(len(rows), np.nan) if activation is None else activation.astype(np.float64),
-            (stream,) * len(rows),
+            (stream,) * len(rows) if isinstance(stream, str) else tuple(stream),
             np.full((len(rows), 2), np.nan) if span is None else span,
         )
 
@@ -106,6 +106,11 @@ class Nodes:
     def of(self, kind: int) -> np.ndarray:
         """Indices of the nodes of a kind."""
         return np.flatnonzero(self.kind == kind)
+
+    @property
+    def expanded(self) -> np.ndarray:
+        """`(row,)` nodes that have a row: the features, then the targets."""
+        return np.concatenate([self.of(FEATURE), self.of(TARGET)])
 
     def take(self, index: np.ndarray) -> Nodes:
         """Some nodes."""
@@ -199,8 +204,18 @@ class AttributionGraph(Shows):
 
     @cached_property
     def row_nodes(self) -> np.ndarray:
-        """`(row,)` node of every row: the features, then the targets."""
-        return np.concatenate([self.nodes.of(FEATURE), self.nodes.of(TARGET)])
+        """`(row,)` node of every row."""
+        return self.nodes.expanded
+
+    @cached_property
+    def edge_rows(self) -> np.ndarray:
+        """`(edge,)` row of every edge."""
+        return np.repeat(np.arange(len(self.rest)), np.diff(self.indptr))
+
+    @property
+    def edge_targets(self) -> np.ndarray:
+        """`(edge,)` node that every edge leads to; `indices` are those that they come from."""
+        return self.row_nodes[self.edge_rows]
 
     @cached_property
     def matrix(self) -> csr_matrix:

@@ -31,7 +31,7 @@ from otoscope.progress import track
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from otoscope.circuits.speech import SpeechTracer
+    from otoscope.circuits.speech_tracing import SpeechTracer
 
 _DECODER_ROWS, _ENCODER_ROWS, _FROZEN_ROWS = 16, 8, 2
 """Changes run at once: of the decoder alone, of the encoder, of the encoder with its patterns held."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from otoscope.activations import HookFunction
-    from otoscope.circuits.speech import SpeechTracer
+    from otoscope.circuits.speech_tracing import SpeechTracer
     from otoscope.circuits.tape import Tape
     from otoscope.dictionaries.base import Dictionary
 

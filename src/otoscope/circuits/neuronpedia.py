@@ -224,10 +224,9 @@ def _quoted(text: str) -> str:
 
 
 def _links(graph: AttributionGraph, ids: list[str]) -> list[dict[str, Any]]:
-    rows = np.repeat(np.arange(len(graph.rest)), np.diff(graph.indptr))
     return [
-        {"source": ids[source], "target": ids[graph.row_nodes[row]], "weight": float(weight)}
-        for row, source, weight in zip(rows, graph.indices, graph.weights, strict=True)
+        {"source": ids[source], "target": ids[target], "weight": float(weight)}
+        for source, target, weight in zip(graph.indices, graph.edge_targets, graph.weights, strict=True)
     ]
 
 
@@ -298,20 +297,18 @@ def _read(told: Mapping[str, Any]) -> AttributionGraph:
     index = {told["nodes"][i]["node_id"]: at for at, i in enumerate(order)}
     if len(index) != len(order):
         raise ValueError("two nodes have the same id")
-    kind, layer, pos, feature, activation = (
-        np.array(x) for x in zip(*(parsed[i] for i in order), strict=True)
+    listed = [told["nodes"][i] for i in order]
+    nodes = Nodes.of_rows(
+        [parsed[i][:4] for i in order],
+        [str(node.get("stream", "text")) for node in listed],
+        np.array([parsed[i][4] for i in order]),
+        np.array([_span(node) for node in listed]).reshape(-1, 2),
     )
-    stream = tuple(str(told["nodes"][i].get("stream", "text")) for i in order)
-    nodes = Nodes(
-        kind.astype(np.int8), layer.astype(np.int32), pos.astype(np.int32), feature.astype(np.int64),
-        activation.astype(np.float64), stream,
-        np.array([_span(told["nodes"][i]) for i in order]).reshape(-1, 2),
-    )  # fmt: skip
-    row_nodes = np.concatenate([nodes.of(FEATURE), nodes.of(TARGET)])
+    row_nodes = nodes.expanded
     indptr, indices, weights = _edges(told["links"], index, row_nodes)
     sums = np.bincount(np.repeat(np.arange(len(row_nodes)), np.diff(indptr)), weights, len(row_nodes))
     extra = metadata.get("otoscope", {})
-    targets = _targets([told["nodes"][i] for i in order], nodes, extra)
+    targets = _targets(listed, nodes, extra)
     zeros = np.zeros(len(row_nodes))
     return AttributionGraph(
         nodes,

@@ -84,7 +84,7 @@ def keep_strongest(graph: AttributionGraph, edges: int) -> AttributionGraph:
 
 def edge_influence(graph: AttributionGraph) -> np.ndarray:
     """`(edge,)` share of the targets that comes along each edge, over all paths."""
-    rows = _row_of_edges(graph)
+    rows = graph.edge_rows
     shares = np.abs(graph.weights) / normalisers(graph)[rows]
     through = path_influence(_matrix(graph, shares), graph.row_nodes, graph.target_weights)[graph.row_nodes]
     return shares * (through + graph.target_weights)[rows]
@@ -100,19 +100,15 @@ def _threshold(values: np.ndarray, share: float) -> float:
     return float(ordered[min(at, len(ordered) - 1)]) * (1 - _TIE)
 
 
-def _row_of_edges(graph: AttributionGraph) -> np.ndarray:
-    return np.repeat(np.arange(len(graph.rest)), np.diff(graph.indptr))
-
-
 def _both_ends(graph: AttributionGraph, nodes: np.ndarray) -> np.ndarray:
-    return nodes[graph.indices] & nodes[graph.row_nodes[_row_of_edges(graph)]]
+    return nodes[graph.indices] & nodes[graph.edge_targets]
 
 
 def _edges_worth_keeping(graph: AttributionGraph, nodes: np.ndarray, share: float) -> np.ndarray:
     """Edges between kept nodes, by their share times the influence that their target passes on."""
     inside = _both_ends(graph, nodes)
     weights = np.where(inside, np.abs(graph.weights), 0.0)
-    rows = _row_of_edges(graph)
+    rows = graph.edge_rows
     mass = np.bincount(rows, weights, len(graph.rest)) if graph.renormalise else normalisers(graph)
     shares = weights / np.maximum(mass, 1e-10)[rows]
     through = path_influence(_matrix(graph, shares), graph.row_nodes, graph.target_weights)[graph.row_nodes]
@@ -130,7 +126,7 @@ def _connected(
     graph: AttributionGraph, nodes: np.ndarray, edges: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Drop features and errors that lead nowhere, and features that nothing leads to, until none is left."""
-    kind, rows = graph.nodes.kind, _row_of_edges(graph)
+    kind, rows = graph.nodes.kind, graph.edge_rows
     while True:
         outgoing = np.bincount(graph.indices[edges], minlength=len(nodes)) > 0
         incoming = np.zeros(len(nodes), bool)
@@ -144,7 +140,7 @@ def _connected(
 
 def _part(graph: AttributionGraph, nodes: np.ndarray, edges: np.ndarray) -> AttributionGraph:
     """Kept nodes and edges; everything else of a kept row joins its rest."""
-    rows, kept_rows = _row_of_edges(graph), nodes[graph.row_nodes]
+    rows, kept_rows = graph.edge_rows, nodes[graph.row_nodes]
     gone = ~edges
     rest = graph.rest + np.bincount(rows[gone], graph.weights[gone], len(graph.rest))
     mass = graph.rest_mass + np.bincount(rows[gone], np.abs(graph.weights[gone]), len(graph.rest))

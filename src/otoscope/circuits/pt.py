@@ -123,7 +123,7 @@ def _graph(told: dict[str, Any]) -> AttributionGraph:
     logits = _logits(told["logit_targets"])
     probabilities = [float(p) for p in told["logit_probabilities"]]
     nodes = _nodes(features, activation, ids, logits, matrix.shape[0])
-    rows = np.concatenate([nodes.of(FEATURE), nodes.of(TARGET)])
+    rows = nodes.expanded
     indptr, indices, weights = _sparse(matrix[rows])
     values = matrix[rows].sum(axis=1)
     targets = tuple(
@@ -166,16 +166,13 @@ def _nodes(
             f"{total} nodes are not features, errors, {positions} tokens and {len(logits)} logits"
         )
     errors = [(ERROR, layer, pos, NONE) for layer in range(layers) for pos in range(positions)]
-    table = [(FEATURE, *(int(x) for x in row)) for row in features]
+    table = [(FEATURE, int(layer), int(pos), int(feature)) for layer, pos, feature in features]
     table += errors
     table += [(TOKEN, NONE, pos, token) for pos, token in enumerate(ids)]
     table += [(TARGET, layers, positions - 1, token) for _, token in logits]
-    kind, layer, pos, feature = np.array(table, dtype=np.int64).T
     values = np.full(total, np.nan)
     values[: len(features)] = activation
-    return Nodes(
-        kind.astype(np.int8), layer.astype(np.int32), pos.astype(np.int32), feature, values, ("text",) * total
-    )
+    return Nodes.of_rows(table, "text", values)
 
 
 def _sparse(matrix: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -27,7 +27,7 @@ from otoscope.showing import Shows
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from otoscope.circuits.speech import SpeechTracer
+    from otoscope.circuits.speech_tracing import SpeechTracer
 
 _ROWS = 8
 """Changes run at once."""

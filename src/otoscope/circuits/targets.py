@@ -122,6 +122,22 @@ def token_target(model: Model, tape: Tape, token: int, pos: int | None = None) -
     return Target(label, at, probability, weight[token] - weight.mean(dim=0), None, token, constant)
 
 
+def contrast_target(model: Model, tape: Tape, token: int, other: int | None, pos: int) -> Target:
+    """The logit of one token less that of another, or less the mean over the vocabulary.
+
+    Raises:
+        OptionError: There is no such token, or both are the same.
+    """
+    a = token_target(model, tape, token, pos)
+    if other is None:
+        return a
+    if token == other:
+        raise OptionError("A token cannot be compared with itself.", "Compare with another.")
+    b = token_target(model, tape, other, pos)
+    label, direction = f"{a.label} rather than {b.label.strip()}", a.direction - b.direction
+    return Target(label, pos, a.weight, direction, None, token, a.constant - b.constant, other)
+
+
 def probable_targets(model: Model, tape: Tape, most: int = 10, probability: float = 0.95) -> list[Target]:
     """The most probable tokens: the fewest, and at most `most`, that together reach a probability (circuit-tracer's choice)."""
     best = tape.logits[-1].double().softmax(-1).topk(min(most, tape.logits.shape[-1]))

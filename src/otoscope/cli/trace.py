@@ -232,7 +232,7 @@ def _write_page(
 
 
 def _draw(graph: AttributionGraph, path: Path) -> None:
-    from otoscope.circuits.speech import SpeechTracer
+    from otoscope.circuits.speech_tracing import SpeechTracer
     from otoscope.figures.trace import trace_figure
 
     tracer, told = graph.tracer, graph.record
@@ -260,7 +260,8 @@ def _of_recording(
     **how: Any,
 ) -> AttributionGraph:
     from otoscope.circuits.audio_language import trace_audio
-    from otoscope.circuits.speech import SpeechSettings, trace_speech
+    from otoscope.circuits.speech import trace_speech
+    from otoscope.circuits.speech_tracing import SpeechSettings
     from otoscope.models.qwen2_audio import AudioLanguageModel
     from otoscope.models.transcripts import DecodeOptions
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -70,6 +70,16 @@ class Part(BaseModel):
     """Base of every piece of a document: unknown fields, NaN and infinities are refused."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+def require_numbered(parts: Sequence[Any], count: int, name: str) -> None:
+    """Refuse parts that are not so many, numbered from 0 by their `index`.
+
+    Raises:
+        ValueError: They are not.
+    """
+    if [part.index for part in parts] != list(range(count)):
+        raise ValueError(f"{name} are misnumbered")
 
 
 class Document(Part):

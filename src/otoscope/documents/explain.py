@@ -27,6 +27,7 @@ from otoscope.documents.base import (
     Resource,
     Seconds,
     Text,
+    require_numbered,
 )
 from otoscope.documents.bench import Accounts, FeatureRow, HeadAttention, Risk
 from otoscope.documents.explain_words import in_words
@@ -255,10 +256,8 @@ class ExplainDoc(Document):
             "ablation.control_change is not (controls, tokens)",
         )
         self._rows_agree(count)
-        for tokens, name in ((self.transcript.tokens, "transcript"), (self.logit_lens.tokens, "logit_lens")):
-            _require(
-                [token.index for token in tokens] == list(range(count)), f"{name}.tokens are misnumbered"
-            )
+        require_numbered(self.transcript.tokens, count, "transcript.tokens")
+        require_numbered(self.logit_lens.tokens, count, "logit_lens.tokens")
         _require(
             self.selected_token is None or self.selected_token < count,
             "selected_token is not the index of a token",

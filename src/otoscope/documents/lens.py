@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
-from otoscope.documents.base import Document, Index, JsonScalar, Part, Seconds, Text
+from otoscope.documents.base import Document, Index, JsonScalar, Part, Seconds, Text, require_numbered
 from otoscope.documents.explain import EncoderLensLayer, LogitLens
 from otoscope.figures.style import Saved
 
@@ -46,11 +46,8 @@ class LensDoc(Document):
 
     @model_validator(mode="after")
     def _parts_agree(self) -> LensDoc:
-        order = list(range(len(self.tokens)))
-        if [token.index for token in self.tokens] != order:
-            raise ValueError("tokens are misnumbered")
-        if [token.index for token in self.logit_lens.tokens] != order:
-            raise ValueError("logit_lens.tokens are misnumbered")
+        require_numbered(self.tokens, len(self.tokens), "tokens")
+        require_numbered(self.logit_lens.tokens, len(self.tokens), "logit_lens.tokens")
         return self
 
     def summary(self) -> str:

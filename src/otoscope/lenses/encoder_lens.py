@@ -7,12 +7,13 @@ the norm, and projects after it.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 
 from otoscope.errors import OptionError
-from otoscope.models.decoding import Decoded, decode
+from otoscope.models.decoding import Decoded, batches, decode
 from otoscope.models.transcripts import DecodeOptions
 
 if TYPE_CHECKING:
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
     from otoscope.models.qwen2_audio import AudioLanguageModel
     from otoscope.models.whisper import SpeechModel
+
+
+_ROOM = 100
+"""Tokens that a layer may write at least, however short the transcript."""
 
 
 def encoder_lens(
@@ -45,6 +50,41 @@ def encoder_lens(
         states = model.normed(torch.cat(list(residuals)))
     prompts = torch.tensor([list(prompt)] * len(states))
     return decode(model, states, prompts, options)
+
+
+def bounded_encoder_lens(
+    model: SpeechModel,
+    residuals: Sequence[Tensor],
+    decoded: Decoded,
+    options: DecodeOptions,
+    *,
+    room: int | None = None,
+    batch: int | None = None,
+) -> list[list[int]]:
+    """What the decoder writes from every encoder layer, beside the ordinary transcript.
+
+    Args:
+        model: The recogniser.
+        residuals: One `hook_resid_post` an encoder layer, `(1, frame, d_model)`.
+        decoded: The ordinary transcript.
+        options: How it was decoded.
+        room: Tokens that a layer may write at most; None: see `room_of`.
+        batch: Layers decoded at once; None: all.
+
+    Returns:
+        Ids written from each layer, in order.
+    """
+    limit = len(decoded.prompt) + (room or room_of(len(decoded.ids)))
+    bounded = replace(options, max_positions=min(limit, model.max_positions))
+    rows: list[Decoded] = []
+    for some in batches(residuals, batch or len(residuals)):
+        rows += encoder_lens(model, some, decoded.prompt, bounded)
+    return [row.ids for row in rows]
+
+
+def room_of(written: int) -> int:
+    """Tokens that a layer may write beside a transcript of so many: early layers never end by themselves."""
+    return max(_ROOM, 2 * written)
 
 
 def audio_encoder_lens(
@@ -86,8 +126,7 @@ def audio_encoder_lens(
         num_beams=1,
         max_new_tokens=max_new_tokens,
     )
-    ends = model.hf.generation_config.eos_token_id  # type: ignore[union-attr]
-    return [_until_end(row, ends) for row in out.tolist()]
+    return [model.until_end(row) for row in out.tolist()]
 
 
 def _check_slots(rows: int, slots: int, heard: Tensor, inputs: Mapping[str, Tensor]) -> None:
@@ -100,9 +139,3 @@ def _check_slots(rows: int, slots: int, heard: Tensor, inputs: Mapping[str, Tens
             f"{rows} rows with {slots} audio slots do not go with {frames or heard.shape[1]} audio positions.",
             "Give the inputs of one recording, made by the model's processor.",
         )
-
-
-def _until_end(ids: list[int], ends: int | list[int] | None) -> list[int]:
-    """Ids before the first end token; what follows it in a batch row is padding."""
-    stops = {ends} if isinstance(ends, int) else set(ends or ())
-    return ids[: next((i for i, token in enumerate(ids) if token in stops), len(ids))]

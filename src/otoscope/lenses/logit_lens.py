@@ -7,17 +7,19 @@ Transcription", section on the logit lens). At the last layer this is the model'
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
     from otoscope.models.base import Model
 
+CAVEAT = "The logit lens reads a layer as if it were the last; a layer may hold what the lens cannot read."
+"""What every result of the lens says."""
 
 _ROWS = 64
 """Rows unembedded at once, of whatever layers: the unembedding is read from memory once for all of them. With more rows a block
@@ -44,6 +46,17 @@ class LensReading:
     rank_final: Tensor
     entropy: Tensor
     saturation: tuple[int | None, ...]
+
+    def at(self, layer: int, token: int, text_of: Callable[[int], str]) -> dict[str, Any]:
+        """One layer's reading of one token by the names that documents and JSON have for it; `text_of` gives a token's text."""
+        ids, p = self.top_ids[layer, token].tolist(), self.top_p[layer, token].tolist()
+        return {
+            "layer": layer,
+            "top": [{"id": i, "text": text_of(i), "p": q} for i, q in zip(ids, p, strict=True)],
+            "p_final": float(self.p_final[layer, token]),
+            "rank_final": int(self.rank_final[layer, token]),
+            "entropy": float(self.entropy[layer, token]),
+        }
 
 
 def logit_lens(model: Model, residuals: Sequence[Tensor], written: Tensor, k: int = 5) -> LensReading:

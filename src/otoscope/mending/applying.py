@@ -15,8 +15,9 @@ from otoscope.mending.breaker import Trigger, stopping
 from otoscope.mending.features import gated_features
 from otoscope.mending.repair import Repair
 from otoscope.models.whisper import SpeechModel, require_speech
-from otoscope.monitors.monitor import Monitor, Watch
+from otoscope.monitors.monitor import Monitor
 from otoscope.monitors.reading import EVERY
+from otoscope.monitors.watching import Watch
 
 if TYPE_CHECKING:
     from torch import Tensor

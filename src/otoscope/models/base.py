@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -380,6 +381,16 @@ class Model(HookedModel, Shows):
             )
         with torch.no_grad():
             return self.hf.generate(*args, disable_compile=True, **kwargs)  # type: ignore[operator]
+
+    @property
+    def end_tokens(self) -> tuple[int, ...]:
+        """Ids with which `generate` ends a text; none where the checkpoint names none."""
+        ends = getattr(self.hf.generation_config, "eos_token_id", None)
+        return () if ends is None else (ends,) if isinstance(ends, int) else tuple(ends)
+
+    def until_end(self, ids: Sequence[int]) -> list[int]:
+        """Ids before the first end token; what follows it in a row of a batch is padding."""
+        return list(takewhile(lambda token: token not in self.end_tokens, ids))
 
     def __repr__(self) -> str:
         facts = self.describe()

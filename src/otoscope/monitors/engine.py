@@ -15,12 +15,14 @@ import torch
 from otoscope.errors import OtoscopeError
 from otoscope.models.transcribing import Window, transcribe_all
 from otoscope.models.transcripts import DecodeOptions, Transcript
-from otoscope.monitors.monitor import Monitor, Progress, Watch
+from otoscope.monitors.monitor import Monitor
 from otoscope.monitors.reading import Block
 from otoscope.monitors.running import Watched
+from otoscope.monitors.scoring import Progress
 from otoscope.monitors.signals import SIGNALS
 from otoscope.monitors.streaming import Event, Job, Pacing, Stream
 from otoscope.monitors.verdicts import TARGETS
+from otoscope.monitors.watching import Watch
 from otoscope.progress import notice
 
 if TYPE_CHECKING:

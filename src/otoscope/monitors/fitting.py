@@ -20,16 +20,10 @@ from otoscope.models.transcripts import DecodeOptions
 from otoscope.monitors.collecting import Text, collect
 from otoscope.monitors.features import Features, reads_of
 from otoscope.monitors.inputs import family_scores, fit_probes, kind_of, marks_of, origin, step_targets
-from otoscope.monitors.monitor import (
-    Monitor,
-    calibrated,
-    check_rate,
-    conformal_threshold,
-    facts_of,
-    inputs_of,
-    joined_risk,
-)
+from otoscope.monitors.monitor import Monitor, facts_of
 from otoscope.monitors.recurrent import fit_recurrent
+from otoscope.monitors.scoring import calibrated, inputs_of, joined_risk
+from otoscope.monitors.thresholds import check_rate, conformal_threshold
 from otoscope.monitors.verdicts import TARGETS
 from otoscope.progress import notice, track
 from otoscope.versions import versions

@@ -11,8 +11,9 @@ from transformers import LogitsProcessor, StoppingCriteria
 
 from otoscope.errors import OptionError
 from otoscope.monitors.features import reads_of
-from otoscope.monitors.monitor import Monitor, Progress, Scorer
+from otoscope.monitors.monitor import Monitor
 from otoscope.monitors.reading import EVERY, Block, Reader
+from otoscope.monitors.scoring import Progress, Scorer
 from otoscope.progress import notice
 
 if TYPE_CHECKING:

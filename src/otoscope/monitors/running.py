@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 from otoscope.errors import AudioError, OptionError
 from otoscope.models.transcribing import Source, transcribe_all
 from otoscope.models.transcripts import DecodeOptions, Segment, Token, Transcript
-from otoscope.monitors.monitor import Monitor, Progress, Watch
+from otoscope.monitors.monitor import Monitor
 from otoscope.monitors.reading import UNHURRIED
+from otoscope.monitors.scoring import Progress
 from otoscope.monitors.verdicts import TARGETS
+from otoscope.monitors.watching import Watch
 from otoscope.showing import Shows
 
 if TYPE_CHECKING:

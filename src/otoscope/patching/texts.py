@@ -83,7 +83,7 @@ class _Copy:
 
 
 def _greedy(model: Model, copies: list[_Copy], patcher: Patcher, max_tokens: int) -> list[list[int]]:
-    ends = _end_tokens(model)
+    ends = torch.tensor(model.end_tokens, dtype=torch.long, device=model.device)
     written: list[Tensor] = []
     tokens: Tensor | None = None
     finished = torch.zeros(len(copies[-1].feed["input_ids"]), dtype=torch.bool, device=model.device)
@@ -96,14 +96,4 @@ def _greedy(model: Model, copies: list[_Copy], patcher: Patcher, max_tokens: int
         finished |= torch.isin(chosen, ends)
         tokens = chosen[:, None]
     rows = torch.stack(written, dim=1).tolist() if written else [[] for _ in range(len(finished))]
-    return [_until_end(row, set(ends.tolist())) for row in rows]
-
-
-def _until_end(row: list[int], ends: set[int]) -> list[int]:
-    return row[: next((i for i, token in enumerate(row) if token in ends), len(row))]
-
-
-def _end_tokens(model: Model) -> Tensor:
-    end = model.hf.generation_config.eos_token_id if model.hf.generation_config else None  # type: ignore[union-attr]
-    ends = [] if end is None else [end] if isinstance(end, int) else list(end)
-    return torch.tensor(ends, dtype=torch.long, device=model.device)
+    return [model.until_end(row) for row in rows]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from otoscope.circuits.speech import SpeechSettings
+from otoscope.circuits.speech_tracing import SpeechSettings
 from otoscope.errors import ModelError, OptionError
 from otoscope.models.whisper import SpeechModel
 from otoscope.planning.jobs import Job

@@ -16,19 +16,21 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from otoscope.audio import Clip
-from otoscope.circuits.speech import Heard as Spoke
+from otoscope.circuits.heard import Heard as Spoke
 from otoscope.documents.audio import AudioInfo
 from otoscope.documents.bench import Risk
 from otoscope.documents.explain import ExplainDoc, ModelInfo, Timing
 from otoscope.documents.explain_words import in_words, left_out
 from otoscope.errors import GraphError, ModelError, OptionError
 from otoscope.lenses.listening import first_window, window_note, write
+from otoscope.lenses.logit_lens import CAVEAT
 from otoscope.models.hearing import Heard, listen
 from otoscope.models.transcribing import check_source, frames_of
 from otoscope.models.transcripts import DecodeOptions, Transcript
 from otoscope.models.whisper import SpeechModel
-from otoscope.monitors.monitor import Monitor, Watch
+from otoscope.monitors.monitor import Monitor
 from otoscope.monitors.verdicts import TARGETS
+from otoscope.monitors.watching import Watch
 from otoscope.outcomes import NO_SPEECH, is_loop
 from otoscope.progress import track
 from otoscope.studies.explain_ablation import ablation_of, no_ablation
@@ -48,7 +50,7 @@ _ROWS = 3
 
 NOTES = (
     "Word times come from cross-attention of the alignment heads; attention is not proof of cause.",
-    "The logit lens reads a layer as if it were the last; a layer may hold what the lens cannot read.",
+    CAVEAT,
     "Zeroing a component takes it off the distribution it was trained on, and other components may make up for it; "
     "random components also change tokens, so a large change alone does not make a component responsible.",
     "Ablations are teacher-forced: each token is judged given the written ones, not what would be written instead.",

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
-from otoscope.circuits.speech import SpeechSettings, trace_speech
+from otoscope.circuits.speech import trace_speech
+from otoscope.circuits.speech_tracing import SpeechSettings
 from otoscope.documents.explain import Circuit
 from otoscope.studies.graph_page import graph_data
 
 if TYPE_CHECKING:
-    from otoscope.circuits.speech import Heard
+    from otoscope.circuits.heard import Heard
     from otoscope.documents.bench import Risk
     from otoscope.models.transcripts import Transcript
     from otoscope.models.whisper import SpeechModel

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from otoscope.documents.explain import EncoderLensLayer, LogitLens
-from otoscope.lenses.encoder_lens import encoder_lens
+from otoscope.lenses.encoder_lens import bounded_encoder_lens
 from otoscope.lenses.listening import read_again
 from otoscope.models.transcribing import frames_of
 from otoscope.outcomes import output_type
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     from otoscope.models.hearing import Heard
     from otoscope.models.transcripts import DecodeOptions, Transcript
     from otoscope.models.whisper import SpeechModel
-
-_POSITIONS = 100
 
 
 def read_decoder(
@@ -52,16 +49,10 @@ def read_decoder(
 def read_encoder(
     model: SpeechModel, heard: Heard, decoded: Decoded, transcript: Transcript, options: DecodeOptions
 ) -> list[EncoderLensLayer]:
-    """What the decoder writes when it listens to each layer of the encoder.
-
-    Early layers repeat themselves to the last position, so they get about twice the room that the transcript took.
-    """
-    prompt, written = len(decoded.prompt), len(decoded.ids)
-    room = prompt + max(_POSITIONS, 2 * written)
-    bounded = replace(options, max_positions=min(room, model.max_positions))
+    """What the decoder writes when it listens to each layer of the encoder."""
     texts = [
-        model.tokenizer.decode(layer.ids, skip_special_tokens=True).strip()
-        for layer in encoder_lens(model, heard.resid_post, decoded.prompt, bounded)
+        model.tokenizer.decode(ids, skip_special_tokens=True).strip()
+        for ids in bounded_encoder_lens(model, heard.resid_post, decoded, options)
     ]
     return [
         EncoderLensLayer(

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from otoscope.documents.explain import (
-    Candidate,
     LensLayer,
     LensToken,
     LogitLens,
@@ -85,15 +84,8 @@ def lens_of(model: Model, residuals: Sequence[Tensor], written: Tensor) -> Logit
 
 
 def _lens_token(model: Model, reading: LensReading, token: int) -> LensToken:
-    def layer_of(layer: int) -> LensLayer:
-        ids, p = reading.top_ids[layer, token].tolist(), reading.top_p[layer, token].tolist()
-        return LensLayer(
-            layer=layer,
-            top=[Candidate(id=i, text=model.tokenizer.decode([i]), p=q) for i, q in zip(ids, p, strict=True)],
-            p_final=float(reading.p_final[layer, token]),
-            rank_final=int(reading.rank_final[layer, token]),
-            entropy=float(reading.entropy[layer, token]),
-        )
+    def text_of(i: int) -> str:
+        return model.tokenizer.decode([i])
 
-    layers = [layer_of(layer) for layer in range(len(reading.top_ids))]
+    layers = [LensLayer(**reading.at(layer, token, text_of)) for layer in range(len(reading.top_ids))]
     return LensToken(index=token, saturation_layer=reading.saturation[token], layers=layers)

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from otoscope.circuits.heard import spoken_words
 from otoscope.circuits.segments import PADDING, Segments, of_words
-from otoscope.circuits.speech import SpeechSettings, SpeechTracer, Spoken, contrast_target
+from otoscope.circuits.speech_tracing import SpeechSettings, SpeechTracer
 from otoscope.circuits.tape import frozen_norm
-from otoscope.circuits.targets import Target, target_seeds
+from otoscope.circuits.targets import Target, contrast_target, target_seeds
 from otoscope.circuits.totals import Totals, totals
 from otoscope.dictionaries.neurons import NeuronBasis
 from otoscope.documents.base import Array
@@ -96,7 +97,7 @@ def pieces_of(model: SpeechModel, clip: Clip, transcript: Transcript, positions:
 
 def words_segments(model: SpeechModel, clip: Clip, transcript: Transcript) -> Segments:
     """A segment for each written word, one for each pause, one for the padding."""
-    words = [Spoken(w.text, w.start - clip.start, w.end - clip.start) for w in transcript.words]
+    words = spoken_words(transcript, clip)
     every = model.config.max_source_positions
     return of_words(words, every, frames_of(model, clip), model.frame_seconds)
 

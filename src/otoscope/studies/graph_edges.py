@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +25,8 @@ from otoscope.circuits.graph import (
 from otoscope.circuits.heads import split_by_head
 from otoscope.circuits.pruning import edge_influence
 from otoscope.circuits.qk import qk_attribution
-from otoscope.circuits.speech import SpeechSettings, speech_tracer
+from otoscope.circuits.speech import speech_tracer
+from otoscope.circuits.speech_tracing import SpeechSettings
 from otoscope.circuits.targets import token_target
 from otoscope.circuits.tracer import Tracer, TraceSettings
 from otoscope.dictionaries.loading import load_dictionary
@@ -37,7 +37,7 @@ from otoscope.progress import track
 
 if TYPE_CHECKING:
     from otoscope.circuits.heads import HeadSplit
-    from otoscope.circuits.speech import Heard
+    from otoscope.circuits.heard import Heard
     from otoscope.documents.graph import GraphData
     from otoscope.models.base import Model
 
@@ -62,8 +62,7 @@ def splits_of(graph: AttributionGraph, part: AttributionGraph) -> list[EdgeSplit
     tracer = graph.tracer
     if tracer is None:
         return []
-    n, rows = part.nodes, np.repeat(np.arange(len(part.rest)), np.diff(part.indptr))
-    targets = part.row_nodes[rows]
+    n, targets = part.nodes, part.edge_targets
     writing = np.array([stream not in HEARING for stream in n.stream])
     can = writing[part.indices] & writing[targets] & np.isin(n.kind[part.indices], SPLIT_KINDS)
     if tracer.tape.positions is None:
@@ -169,7 +168,6 @@ def _tracer(model: Model, data: GraphData, sound: Heard | None, settings: Mappin
 
 def _with_tracer(data: GraphData, tracer: Tracer) -> AttributionGraph:
     """The nodes of a document as a graph without edges, over its tracer."""
-    count, ends = len(data.nodes), len(data.targets)
     rows = [
         (
             KINDS.index(n.kind),
@@ -181,16 +179,15 @@ def _with_tracer(data: GraphData, tracer: Tracer) -> AttributionGraph:
     ]
     nodes = Nodes.of_rows(
         rows,
-        tracer.tape.stream,
+        [node.stream for node in data.nodes],
         np.array([np.nan if n.activation is None else n.activation for n in data.nodes]),
     )
-    nodes = replace(nodes, stream=tuple(node.stream for node in data.nodes))
-    nothing, expanded = np.zeros(0), int((nodes.kind == FEATURE).sum()) + ends
+    expanded = len(nodes.expanded)
     graph = AttributionGraph(
         nodes=nodes,
         indptr=np.zeros(expanded + 1, dtype=np.int64),
         indices=np.zeros(0, dtype=np.int64),
-        weights=nothing,
+        weights=np.zeros(0),
         rest=np.zeros(expanded),
         rest_mass=np.zeros(expanded),
         values=np.zeros(expanded),
@@ -199,7 +196,7 @@ def _with_tracer(data: GraphData, tracer: Tracer) -> AttributionGraph:
         record={},
         tracer=tracer,
     )
-    if graph.names != tuple(node.id for node in data.nodes) or count == 0:
+    if graph.names != tuple(node.id for node in data.nodes) or not data.nodes:
         raise OptionError("The nodes of this page are not in the order of a graph.", "Trace it again.")
     return graph
 

@@ -123,6 +123,6 @@ def _of_recording(
     call = f"oto.{door}(model, {', '.join([repr(source), repr(list(which)), *more])})"
     return (
         ["otoscope", "trace", source, *named, *options],
-        ["from otoscope.circuits.speech import SpeechSettings"],
+        ["from otoscope.circuits.speech_tracing import SpeechSettings"],
         call,
     )

@@ -151,10 +151,9 @@ def _inputs(graph: AttributionGraph, row: int, mass: float) -> Inputs:
 
 def edges_of(graph: AttributionGraph) -> Edges:
     """The edges as three arrays."""
-    rows = np.repeat(np.arange(len(graph.rest)), np.diff(graph.indptr))
     return Edges(
         source=Array.pack(graph.indices),
-        target=Array.pack(graph.row_nodes[rows]),
+        target=Array.pack(graph.edge_targets),
         weight=Array.pack(graph.weights),
     )
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from otoscope.audio import Clip, read
-from otoscope.circuits.speech import SpeechTracer
+from otoscope.circuits.speech_tracing import SpeechTracer
 from otoscope.documents.audio import AudioInfo
 from otoscope.documents.base import Array
 from otoscope.documents.graph import Sound

@@ -7,7 +7,7 @@ attribution, and the encoder lens decodes all layers as one batch.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,9 +21,9 @@ from otoscope.figures.heat_map import lens_figure
 from otoscope.figures.style import Saved
 from otoscope.lenses.attribution import DirectAttribution, attribution_points, direct_attribution
 from otoscope.lenses.closeness import Closeness, ClosenessMeter
-from otoscope.lenses.encoder_lens import audio_encoder_lens, encoder_lens
+from otoscope.lenses.encoder_lens import audio_encoder_lens, bounded_encoder_lens, room_of
 from otoscope.lenses.listening import first_window, read_again, window_note, write
-from otoscope.lenses.logit_lens import LensReading, logit_lens
+from otoscope.lenses.logit_lens import CAVEAT, LensReading, logit_lens
 from otoscope.models.causal_lm import LanguageModel
 from otoscope.models.decoding import batches
 from otoscope.models.hearing import listen
@@ -46,11 +46,10 @@ INSTRUCTION = "<|audio_bos|><|AUDIO|><|audio_eos|>Transcribe the speech."
 """What Qwen2-Audio is asked, unless a prompt is given."""
 
 NOTES = (
-    "The logit lens reads a layer as if it were the last; a layer may hold what the lens cannot read.",
+    CAVEAT,
     "Probabilities are of the unfiltered distribution: decoding may have suppressed its most probable token.",
 )
 
-_ROOM = 100  # tokens that an encoder layer may write, or twice the transcript: early layers never end by themselves
 _DIGITS = 6
 
 
@@ -181,15 +180,9 @@ class Lens(Shows):
         return told
 
     def _layer(self, i: int, layer: int) -> dict[str, Any]:
-        reading = self.reading
-        ids, p = reading.top_ids[layer, i].tolist(), reading.top_p[layer, i].tolist()
-        told: dict[str, Any] = {
-            "layer": layer,
-            "top": [{"id": t, "text": self.texts[t], "p": rounded(q)} for t, q in zip(ids, p, strict=True)],
-            "p_final": rounded(reading.p_final[layer, i]),
-            "rank_final": int(reading.rank_final[layer, i]),
-            "entropy": rounded(reading.entropy[layer, i]),
-        }
+        told = self.reading.at(layer, i, self.texts.__getitem__)
+        told["top"] = [one | {"p": rounded(one["p"])} for one in told["top"]]
+        told |= {name: rounded(told[name]) for name in ("p_final", "entropy")}
         if self.closeness:
             told["phoneme_error"] = rounded(self.closeness.phoneme_error[layer, i])
             told["cosine"] = rounded(self.closeness.cosine[layer, i])
@@ -307,12 +300,12 @@ class Reader:
         with model.capturing(tower) as heard, model.capturing(self._points(), pos_slice=-1) as cache:
             out = model.generate(**inputs, do_sample=False, num_beams=1, max_new_tokens=self._room(0))
         written = out[0, inputs["input_ids"].shape[1] :]
-        ids = written[: _length(written.tolist(), model.hf.generation_config.eos_token_id)]  # type: ignore[union-attr]
+        ids = written[: len(model.until_end(written.tolist()))]
         text = self._join(ids.tolist())
         layers = []
         if self.settings.encoder:
             room = self._room(len(ids))
-            for some in self._chunks(list(heard.values())):
+            for some in batches(heard.values(), self.settings.batch or len(heard)):
                 rows = audio_encoder_lens(model, some, inputs, max_new_tokens=room)
                 layers += [self._join(row) for row in rows]
         facts: dict[str, Any] = {"text": text, "layers": layers, "reference": reference}
@@ -332,10 +325,9 @@ class Reader:
             cache = read_again(model, heard.encoded, tokens, len(decoded.prompt), self._points())
         if self.settings.encoder:
             residuals = self._translated(heard.resid_post, "encoder")
-            limit = min(len(decoded.prompt) + self._room(len(decoded.ids)), model.max_positions)
-            bounded = replace(options, max_positions=limit)
-            for some in self._chunks(residuals):
-                layers += [self._join(row.ids) for row in encoder_lens(model, some, decoded.prompt, bounded)]
+            room, batch = self.settings.max_tokens, self.settings.batch
+            rows = bounded_encoder_lens(model, residuals, decoded, options, room=room, batch=batch)
+            layers = [self._join(ids) for ids in rows]
         facts: dict[str, Any] = {"text": transcript.text, "layers": layers, "reference": reference}
         return self._lens(written, cache, transcript.language, clip=clip, whole=whole, **facts)
 
@@ -398,11 +390,8 @@ class Reader:
         streams = f"{self.prefix}.*.hook_resid_post"
         return [streams, *(attribution_points(self.model) if self.settings.attribution else ())]
 
-    def _chunks(self, layers: list[Tensor]) -> Iterator[list[Tensor]]:
-        return batches(layers, self.settings.batch or len(layers))
-
     def _room(self, written: int) -> int:
-        return self.settings.max_tokens or max(_ROOM, 2 * written)
+        return self.settings.max_tokens or room_of(written)
 
     def _read(self, cache: ActivationCache, ids: Tensor) -> LensReading:
         names = (f"{self.prefix}.{layer}.hook_resid_post" for layer in range(self._layers))
@@ -428,12 +417,6 @@ class Reader:
         if self.model.tokenizer is None:
             return "".join(map(self._text, ids))
         return self.model.tokenizer.decode(ids, skip_special_tokens=True).strip()
-
-
-def _length(ids: Sequence[int], ends: int | Sequence[int] | None) -> int:
-    """Number of ids before the first end token."""
-    stops = {ends} if isinstance(ends, int) else set(ends or ())
-    return next((i for i, token in enumerate(ids) if token in stops), len(ids))
 
 
 def _nothing(layers: int) -> LensReading:

@@ -14,7 +14,9 @@ from otoscope.documents.intervention import RiskInfo, Written
 from otoscope.errors import OptionError
 from otoscope.lenses.listening import write
 from otoscope.models.decoding import DecoderSession
-from otoscope.monitors.monitor import Monitor, Progress, Watch
+from otoscope.monitors.monitor import Monitor
+from otoscope.monitors.scoring import Progress
+from otoscope.monitors.watching import Watch
 from otoscope.studies.explain_parts import lens_info, transcript_info
 from otoscope.studies.lab import Lab, Plan, Run
 

@@ -19,17 +19,11 @@ import torch
 from otoscope.audio.samples import sample
 from otoscope.circuits.checking import random_features, total_effects
 from otoscope.circuits.graph import FEATURE, HEARING, AttributionGraph
+from otoscope.circuits.heard import END, Heard, listen, written_target
 from otoscope.circuits.hearing_runs import Change, react
 from otoscope.circuits.interventions import Intervention, intervening
-from otoscope.circuits.speech import (
-    END,
-    Heard,
-    SpeechSettings,
-    SpeechTracer,
-    listen,
-    trace_speech,
-    written_target,
-)
+from otoscope.circuits.speech import trace_speech
+from otoscope.circuits.speech_tracing import SpeechSettings, SpeechTracer
 from otoscope.circuits.summary import node_words, segment_words, summary_lines
 from otoscope.circuits.swapping import swap
 from otoscope.corpora import Item, items

@@ -149,7 +149,7 @@ class Acts:
         )
 
     def _splitter(self, doc: Document, graph: GraphData) -> EdgeSplitter:
-        from otoscope.circuits.speech import listen
+        from otoscope.circuits.heard import listen
         from otoscope.models.transcripts import DecodeOptions
         from otoscope.models.whisper import require_speech
         from otoscope.studies.graph_edges import EdgeSplitter

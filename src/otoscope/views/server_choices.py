@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 from otoscope.errors import OptionError
 from otoscope.models.sources import status
 from otoscope.monitors.monitor import Monitor
+from otoscope.views.server_files import files_below
 
 SHIPPED, NONE = "shipped", "none"
 """Monitors that have no folder: the one that comes with otoscope for the model, and no monitor at all."""
@@ -98,9 +100,10 @@ class Monitors:
 
     def _found(self) -> dict[str, tuple[Path, str, str]]:
         named = [(path, path.name, str(monitor.model["name"])) for path, monitor in self._given.items()]
-        for path in _below(self._folder):
+        abouts = (child for child in files_below(self._folder, _DEEPEST) if child.name == _ABOUT)
+        for about in (Path(child.path) for child in islice(abouts, _MOST)):
             with suppress(OSError, ValueError, KeyError, TypeError):
-                about = path / _ABOUT
+                path = about.parent
                 if path.resolve() in self._given or about.stat().st_size > _LARGEST:
                     continue
                 told = json.loads(about.read_text("utf-8"))
@@ -108,23 +111,3 @@ class Monitors:
         return {
             sha256(os.fsencode(path)).hexdigest()[:20]: (path, name, model) for path, name, model in named
         }
-
-
-def _below(folder: Path) -> Iterator[Path]:
-    """Folders below one that hold a monitor; links are not followed, hidden ones are passed over."""
-    pending, count = [(folder, 0)], 0
-    while pending:
-        here, depth = pending.pop()
-        try:
-            children = sorted(os.scandir(here), key=lambda child: child.name)
-        except OSError:  # it may not be read, or has just gone
-            continue
-        for child in children:
-            if child.name.startswith(".") or child.is_symlink():
-                continue
-            if child.is_dir(follow_symlinks=False):
-                if depth < _DEEPEST:
-                    pending.append((Path(child.path), depth + 1))
-            elif child.name == _ABOUT and count < _MOST:
-                count += 1
-                yield here

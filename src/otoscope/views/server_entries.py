@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from otoscope.documents.kinds import parse_values
 from otoscope.errors import DocumentError
 from otoscope.runs.run import DESCRIPTION
 from otoscope.views.page_reading import FILE_LIMIT, document_text, is_page
+from otoscope.views.server_files import files_below
 from otoscope.views.server_summary import summary
 
 _DEEPEST = 12  # folders in folders
@@ -70,28 +73,14 @@ def stamp_of(about: os.stat_result) -> Stamp:
 
 def found(folder: Path) -> Iterator[tuple[str, Stamp]]:
     """Pages and descriptions below a folder, by their paths, with what tells that they have changed."""
-    pending, count = [(folder, 0)], 0
-    while pending:
-        here, depth = pending.pop()
-        try:
-            children = list(os.scandir(here))
-        except OSError:  # it may not be read, or has just gone
-            continue
-        for child in children:
-            if child.name.startswith(".") or child.is_symlink():
-                continue
-            if child.is_dir(follow_symlinks=False):
-                if depth < _DEEPEST:
-                    pending.append((Path(child.path), depth + 1))
-            elif child.name == DESCRIPTION or child.name.lower().endswith((".html", ".htm")):
-                try:
-                    about = child.stat(follow_symlinks=False)
-                except OSError:
-                    continue
-                count += 1
-                if count > _MOST:
-                    return
-                yield Path(child.path).relative_to(folder).as_posix(), stamp_of(about)
+    listed = (child for child in files_below(folder, _DEEPEST) if _is_listed(child.name))
+    for child in islice(listed, _MOST):
+        with suppress(OSError):  # it has just gone
+            yield Path(child.path).relative_to(folder).as_posix(), stamp_of(child.stat(follow_symlinks=False))
+
+
+def _is_listed(name: str) -> bool:
+    return name == DESCRIPTION or name.lower().endswith((".html", ".htm"))
 
 
 def entry_of(folder: Path, path: str, stamp: Stamp) -> Entry | None:
