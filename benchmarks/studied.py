@@ -29,12 +29,14 @@ class Study:
         page: The study, relative to `docs/`.
         figures: What is claimed.
         result: Gives what the command found.
+        copied: It was copied from the page, because the command's JSON was not kept.
     """
 
     command: str
     page: str
     figures: tuple[Figure, ...]
     result: Callable[[], dict[str, Any]]
+    copied: bool = False
 
 
 def kept(name: str) -> Callable[[], dict[str, Any]]:
@@ -99,6 +101,7 @@ STUDIES = (
             Figure("WER with them in place of the MLPs, change", "decoder/wer_change", at_most=1, unit="points"),
         ),
         kept("features"),
+        copied=True,
     ),
     Study(
         "otoscope features train … --recipe whisper-tiny.en-encoder; features evaluate",
@@ -112,12 +115,14 @@ STUDIES = (
             ),
         ),
         kept("features"),
+        copied=True,
     ),
     Study(
         "otoscope features test DIR MANIFEST --feature L:F",
         "studies/features.md",
         (Figure("Features of the encoder that change more than each of 20 random ones", "tested/stand_out", at_least=3),),
         kept("features"),
+        copied=True,
     ),
     Study(
         "otoscope mend search … --start DIR; mend price DIR --on TEST",
