@@ -70,14 +70,18 @@ def fit(
     from otoscope.corpora import items
     from otoscope.models.loading import load_model
     from otoscope.models.whisper import require_speech
-    from otoscope.monitors.fitting import FitOptions, fit_monitor
+    from otoscope.monitors.fitting import FitOptions, check_fit, fit_monitor
+    from otoscope.monitors.thresholds import check_rate
     from otoscope.studies.monitors import monitor_corpora
 
     recordings = [item for path in data or () for item in items(path)]
     excluded = None if exclude is None else str(exclude)
     options = FitOptions(false_alarms, common.seed, language, excluded, dictionary, point)
+    check_rate(false_alarms)
+    if data:
+        check_fit(recordings, options)
     loaded = require_speech(load_model(model, common.device, common.dtype))
-    if not recordings:
+    if not data:
         recordings = monitor_corpora(loaded, out.parent / f"{out.name}-data", common.seed)
     _, told = fit_monitor(loaded, recordings, out, options, common.batch)
     if common.json:
