@@ -75,7 +75,7 @@ def is_ordinary(item: Item) -> bool:
 
 
 def possible(item: Item) -> dict[str, frozenset[bool]]:
-    """Answers that can turn out to be true of a text whatever is written, by `TARGETS` and `ordinary`; none where nobody will know."""
+    """Answers that can turn out to be true of a text, by `TARGETS` and `ordinary`; none where nobody will know."""
     given = {name: _given(item, name) for name in TARGETS}
     known = {"invented": item.text is not None or is_sound(item), "loop": True}
     either = {name: frozenset((True, False) if known[name] else ()) for name in TARGETS}
