@@ -19,7 +19,7 @@ from otoscope.models.transcribing import Window, frames_of, transcribe_all
 from otoscope.models.transcripts import DecodeOptions, Transcript
 from otoscope.monitors.reading import Block, Reader
 from otoscope.monitors.verdicts import Verdict, verdict
-from otoscope.progress import Task, notice, track, untracked
+from otoscope.progress import Silence, Task, notice, track, untracked
 from otoscope.runs import ActivationStore, Run
 
 if TYPE_CHECKING:
@@ -65,8 +65,10 @@ class Text:
 class _Collector:
     """A watcher that keeps every step of one window a recording."""
 
-    def __init__(self, model: SpeechModel, reads: Mapping[int, str], task: Task, recordings: int) -> None:
-        self.model, self.reads, self.task = model, reads, task
+    def __init__(
+        self, model: SpeechModel, reads: Mapping[int, str], task: Task | None = None, recordings: int = 0
+    ) -> None:
+        self.model, self.reads, self.task = model, reads, task or Silence()
         self.remaining = recordings
         self.layers = tuple(range(model.config.decoder_layers))
         self.rows: dict[int, list[Block]] = {}

@@ -67,8 +67,8 @@ def origin(item: Item) -> str:
 def ordinary_needed(rate: float) -> int:
     """Recordings of ordinary speech in a corpus with which a rate of false alarms can be promised.
 
-    The calibrating part needs 1 / rate - 1 (see `otoscope.monitors.thresholds.conformal_threshold`), and gets its share only by and
-    large: one more is asked for.
+    The calibrating part needs 1 / rate - 1 (see `otoscope.monitors.thresholds.conformal_threshold`), and gets its share
+    only by and large: one more is asked for.
     """
     return int(np.ceil(np.ceil(1 / rate - 1e-9) / SHARES["calibrate"] - 1e-9))
 
