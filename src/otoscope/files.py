@@ -18,7 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
-from otoscope.errors import OtoscopeError, OutputError
+from otoscope.errors import OptionError, OtoscopeError, OutputError
 
 try:
     import fcntl
@@ -220,6 +220,22 @@ def _removed(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def require_folder(path: Path | str, remedy: str) -> Path:
+    """Refuse a folder to read from that is not there.
+
+    Args:
+        path: The folder.
+        remedy: What to name instead.
+
+    Raises:
+        OptionError: It does not exist, or is a file.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise OptionError(f"{path} {'is no folder' if path.exists() else 'does not exist'}.", remedy)
+    return path
 
 
 def require_regular(path: Path | str) -> None:

@@ -74,6 +74,21 @@ def reporting_to(reporter: Reporter) -> Iterator[None]:
         _reporter.reset(token)
 
 
+class _NoticesTo(Silence):
+    def __init__(self, reporter: Reporter) -> None:
+        self.reporter = reporter
+
+    def notice(self, text: str) -> None:
+        self.reporter.notice(text)
+
+
+@contextmanager
+def untracked() -> Iterator[None]:
+    """Tell notices inside the block, but no progress: whoever opened it tells that itself, in units that say more."""
+    with reporting_to(_NoticesTo(_reporter.get())):
+        yield
+
+
 @contextmanager
 def track(label: str, total: float | None = None, unit: str = "") -> Iterator[Task]:
     """Report a task for as long as the block runs.

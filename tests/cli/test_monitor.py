@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import soundfile
@@ -10,6 +11,10 @@ import soundfile
 from otoscope.audio import Clip
 from otoscope.audio.noises import pink_noise
 from otoscope.cli.main import main
+from otoscope.cli.monitor import _lines, _summary
+from otoscope.models.transcripts import Token
+from otoscope.monitors.running import Watched
+from otoscope.monitors.scoring import Progress
 
 pytestmark = pytest.mark.weights
 
@@ -24,7 +29,11 @@ def test_a_clip_is_written_with_the_risk_of_every_token(jfk, tmp_path, capsys):
     assert 0 <= max(t["risk"] for t in segment["tokens"]) <= segment["risk"] < told["threshold"] <= 1
     assert set(segment["tokens"][0]) >= {"token", "text", "risk", "invented", "loop"}
     assert told["false_alarm_rate"] == 0.05
-    assert capsys.readouterr().out.startswith("ok")
+    shown = capsys.readouterr().out
+    assert shown.startswith("ok")
+    assert (
+        f"An alarm is a risk from {told['threshold']:.2f} on, which at most 5 % of ordinary speech" in shown
+    )
 
 
 def test_words_for_a_noise_ring(tmp_path, capsys):
@@ -44,7 +53,9 @@ def test_of_a_manifest_every_recording_is_told_and_bad_ones_are_skipped(jfk, tmp
     assert [len(item["segments"]) for item in told["items"]] == [1]
     assert [one["audio_filepath"] for one in told["skipped"]] == ["missing.wav"]
     assert told["items"][0]["audio_filepath"] == str(jfk)
-    assert "missing.wav was skipped" in capsys.readouterr().err
+    shown = capsys.readouterr()
+    assert "missing.wav was skipped" in shown.err
+    assert "Alarms in 0 of 1 recordings." in shown.out
 
 
 def test_a_lower_rate_of_false_alarms_has_a_higher_threshold(jfk, capsys):
@@ -60,3 +71,64 @@ def test_a_lower_rate_of_false_alarms_has_a_higher_threshold(jfk, capsys):
 def test_a_folder_without_a_monitor_is_refused(jfk, tmp_path, capsys):
     assert main(["monitor", "run", str(jfk), "--monitor", str(tmp_path)]) == 2
     assert "holds no monitor" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--mend", "nope", "nope does not exist"),
+        ("--monitor", "nomon", "nomon does not exist"),
+        ("--false-alarms", "2", "A false-alarm rate of 2"),
+    ],
+)
+def test_a_slip_of_the_pen_is_told_before_a_model_is_looked_for(jfk, capsys, option, value, said):
+    assert main(["monitor", "run", str(jfk), "--model", "no-such-model", option, value]) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["transcribe", "explain"])
+def test_a_repair_that_is_not_there_is_told_before_a_model_is_looked_for(jfk, capsys, tmp_path, command):
+    out = ["--out", str(tmp_path / "page.html")] if command == "explain" else []
+    assert main([command, str(jfk), "--model", "no-such-model", "--mend", "nope", *out]) == 2
+    assert "nope does not exist" in capsys.readouterr().err
+
+
+def test_hopeless_recordings_are_told_before_a_model_is_looked_for(jfk, capsys, tmp_path):
+    out = str(tmp_path / "m")
+    assert main(["monitor", "fit", str(jfk), "--model", "no-such-model", "--out", out]) == 2
+    assert "16 invented texts are needed, there can be at most 0: 16 more" in capsys.readouterr().err
+
+
+def watched(words, parts, alarm_token):
+    """A text of these tokens, of which each has these probabilities of the monitor's targets."""
+    tokens = [Token(i, word, 0.0, 0.0, 0.1 * i, 0.1 * i + 0.1) for i, word in enumerate(words)]
+    segment = SimpleNamespace(
+        start=0.0, end=3.0, text="".join(words).strip(), first_token=0, end_token=len(tokens)
+    )
+    transcript = SimpleNamespace(segments=[segment], tokens=tokens)
+    progress = Progress([max(part) for part in parts], parts, alarm_token)
+    return Watched(transcript, (progress,), SimpleNamespace(threshold=0.6))
+
+
+def test_a_loop_is_called_one_and_shown_in_part():
+    name, line, at = _lines("a.wav", watched([" and so"] * 60, [[0.9, 0.8]] * 61, 0), False, False)
+    assert name == "a.wav:"
+    assert line.startswith("ALARM")
+    assert "risk 0.90, loops:" in line
+    assert "more characters" in line
+    assert len(line) < 320
+    assert at.strip() == "rang at 0.00 s, when “and so” was written (token 0, counted from 0)"
+
+
+def test_a_text_that_a_repair_ended_says_so():
+    line, at = _lines("a.wav", watched([], [[0.9, 0.1]], 0), True, True)
+    assert line.endswith("may be invented:  nothing is written")
+    assert at.strip() == "ended at its alarm, by the repair"
+
+
+def test_the_summary_counts_recordings_by_kind():
+    used = SimpleNamespace(threshold=0.62, false_alarm_rate=0.05)
+    assert _summary([["invented"], [], ["loop", "loop"], ["loop"]], used, False) == [
+        "Alarms in 3 of 4 recordings: 1 may be invented, 2 loop.",
+        "An alarm is a risk from 0.62 on, which at most 5 % of ordinary speech reaches.",
+    ]

@@ -214,7 +214,7 @@ def under_the_sound(**changes):
         },
         "risk": {
             "monitor": "monitor of m", "steps": [0.1, 0.8, 0.2], "parts": {}, "threshold": 0.6,
-            "false_alarm_rate": 0.05, "alarm": 1,
+            "false_alarm_rate": 0.05, "alarm_token": 1,
         },
     } | changes  # fmt: skip
 
@@ -246,7 +246,7 @@ def test_most_is_said_of_half_and_more(share, said):
 
 
 def test_the_word_to_look_at_is_the_one_in_alarm_before_the_least_certain():
-    risk = under_the_sound()["risk"] | {"steps": [0.8, 0.1, 0.1], "alarm": 0}
+    risk = under_the_sound()["risk"] | {"steps": [0.8, 0.1, 0.1], "alarm_token": 0}
     doc = ExplainDoc.model_validate(fields(risk=risk))
     assert in_words(doc)[1].startswith("Word to look at: a")
 
@@ -257,6 +257,10 @@ def test_a_document_that_an_earlier_release_wrote_still_loads():
         old.pop(new)
     old["ablation"].pop("controls")
     assert ExplainDoc.model_validate(old).accounts is None
+    risk = under_the_sound()["risk"]
+    risk["alarm"] = risk.pop("alarm_token")
+    doc = ExplainDoc.model_validate(fields(risk=risk))
+    assert (doc.risk.alarm, doc.risk.alarm_token) == (True, 1)
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,8 @@ def test_a_saved_repair_comes_back_as_it_was(whisper, tmp_path):
 
 
 def test_a_folder_without_a_repair_or_with_a_newer_one_is_refused(whisper, tmp_path):
+    with pytest.raises(OptionError, match="nope does not exist"):
+        load_repair(tmp_path / "nope")
     with pytest.raises(OptionError, match="holds no repair"):
         load_repair(tmp_path)
     Repair.of(whisper, "nothing").save(tmp_path)

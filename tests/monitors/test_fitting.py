@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,16 +13,19 @@ from tests.patching.worlds import hearing_whisper
 from otoscope.audio.samples import sample
 from otoscope.corpora import Item
 from otoscope.errors import ManifestError, OptionError
+from otoscope.models.transcribing import transcribe_all
 from otoscope.models.transcripts import DecodeOptions
 from otoscope.monitors.collecting import collect
+from otoscope.monitors.dividing import SHARES, origin
 from otoscope.monitors.features import reads_of
-from otoscope.monitors.fitting import SHARES, FitOptions, fit, fit_monitor
-from otoscope.monitors.inputs import Probed, origin, step_targets
+from otoscope.monitors.fitting import FitOptions, fit, fit_monitor
+from otoscope.monitors.inputs import Probed, step_targets
 from otoscope.monitors.judging import best_f1_threshold, f1
 from otoscope.monitors.monitor import Monitor
 from otoscope.monitors.running import watch_all
 from otoscope.monitors.scoring import calibrated, inputs_of, joined_risk
 from otoscope.monitors.watching import Watch
+from otoscope.progress import Silence, reporting_to
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -122,7 +126,7 @@ def test_features_met_while_running_are_those_that_were_fitted_on(with_features,
 
 
 def test_a_dictionary_of_the_encoder_is_refused_before_any_work(model, tmp_path):
-    options = FitOptions(language="en", dictionary="neurons", point="encoder_blocks.*.mlp")
+    options = FitOptions(0.1, language="en", dictionary="neurons", point="encoder_blocks.*.mlp")
     with pytest.raises(OptionError, match="encoder") as refused:
         fit_monitor(model, corpus(), tmp_path / "m", options)
     assert "decoder_blocks" in refused.value.remedy
@@ -149,11 +153,55 @@ def test_a_loop_is_due_from_its_second_copy_on(model, tmp_path):
     assert len(onset) == 0 or (goals[onset[0] :, 1] == 1).all()
 
 
-def test_too_little_of_one_kind_is_refused(model, tmp_path):
+def test_recordings_that_cannot_be_enough_are_refused_before_any_work(model, tmp_path):
     calm = [item for item in corpus() if item.labels["invented"] == "no"]
-    with pytest.raises(ManifestError, match="are invented") as refused:
-        fit_monitor(model, calm, tmp_path / "m", FitOptions(language="en"))
-    assert "corpus make" in refused.value.remedy
+    with pytest.raises(ManifestError, match="16 invented texts are needed, there can be at most 0"):
+        fit_monitor(model, calm, tmp_path / "m", FitOptions(0.1, language="en"))
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_fit_that_failed_goes_on_with_more_recordings_in_the_same_folder(model, tmp_path, monkeypatch):
+    """Without the labels it is known only afterwards that too few texts loop; what was written then is not written again."""
+    first, rest = corpus()[:60], corpus()[60:]
+    first = [replace(item, labels={"invented": item.labels["invented"]}) for item in first]
+    options = FitOptions(0.1, language="en")
+    with pytest.raises(ManifestError, match="texts that loop are needed") as refused:
+        fit_monitor(model, first, tmp_path / "m", options)
+    assert "is kept" in refused.value.remedy
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "m" / "steps").glob("*.safetensors")}
+    written = []
+    monkeypatch.setattr(
+        "otoscope.monitors.collecting.transcribe_all",
+        lambda model, items, *args, **more: (
+            written.extend(items) or transcribe_all(model, items, *args, **more)
+        ),
+    )
+    monitor, _ = fit_monitor(model, [*rest, *corpus()[:60]], tmp_path / "m", options)
+    assert [item.audio_filepath for item in written] == [item.audio_filepath for item in rest]
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    at_once, _ = fit_monitor(model, [*rest, *corpus()[:60]], tmp_path / "new", options)
+    assert monitor.threshold == pytest.approx(at_once.threshold, abs=1e-4)
+
+
+def test_progress_moves_with_every_text_and_ends_with_the_last(model, tmp_path):
+    class Told(Silence):
+        def __init__(self):
+            self.labels, self.steps = [], []
+
+        def start(self, label, total, unit):
+            self.labels.append((label, total))
+            return self
+
+        def advance(self, amount=1):
+            self.steps.append(amount)
+
+    told = Told()
+    with reporting_to(told):
+        texts = collect(model, corpus(8), tmp_path / "s", DecodeOptions(language="en"))
+    assert told.labels == [("Transcribing", 8)]  # no second bar beside it
+    assert len({len(t.tokens) for t in texts}) > 1
+    assert len([n for n in told.steps if n]) > 1  # one batch, yet not all at once
+    assert sum(told.steps) == 8
 
 
 def test_a_rate_that_is_none_is_refused_before_any_work(model, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from otoscope.monitors.monitor import Monitor
 from otoscope.monitors.running import watch_all
 from otoscope.monitors.scoring import Progress, calibrated, inputs_of, joined_risk
 from otoscope.monitors.thresholds import conformal_threshold
+from otoscope.monitors.verdicts import TARGETS
 from otoscope.monitors.watching import Watch
 
 OPTIONS = DecodeOptions(language="en", max_positions=24)
@@ -73,6 +75,25 @@ def test_every_token_has_a_risk_and_the_window_the_highest(model, monitor):
     assert watched._repr_html_().count("<span") == len(segment["tokens"])
 
 
+def test_an_alarm_at_the_first_token_is_an_alarm(model, monitor):
+    (watched,) = watch_all(model, spans(1), replace(monitor, threshold=0.0), OPTIONS)
+    (progress,) = watched.progress
+    assert progress.alarm is True
+    assert progress.alarm_token == 0
+    assert progress.kind in TARGETS
+    assert watched.to_dict()["segments"][0]["alarm_token"] == 0
+    assert Progress().alarm is False
+    assert Progress().kind is None
+
+
+def test_a_text_that_rang_as_invented_and_then_loops_is_a_loop():
+    parts = [[0.9, 0.1], [0.9, 0.2]]
+    progress = Progress([0.9, 0.9], parts, 0)
+    assert progress.kind == "invented"
+    parts.append([0.9, 0.6])
+    assert progress.kind == "loop"
+
+
 @pytest.mark.parametrize(("every", "alarmed"), [(1, False), (2, False), (3, True), (32, True)])
 def test_a_row_is_in_alarm_for_as_many_steps_as_are_looked_at_together(model, monitor, every, alarmed):
     watch = Watch(monitor, model, every=every)
@@ -107,6 +128,8 @@ def test_a_folder_that_holds_no_monitor_is_refused(monitor, tmp_path, broken):
     (folder / "monitor.json").write_text(broken)
     with pytest.raises(OptionError, match="holds no monitor"):
         Monitor.load(folder)
+    with pytest.raises(OptionError, match="nope does not exist"):
+        Monitor.load(tmp_path / "nope")
 
 
 def test_the_threshold_keeps_to_the_rate_of_false_alarms_that_is_asked_for():

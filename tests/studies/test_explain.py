@@ -87,7 +87,8 @@ def test_the_monitor_watched_the_one_decoding_there_is(doc, tiny_en, jfk):
     watched = next(iter(watch_all(tiny_en, [jfk])))
     assert doc.risk.steps == pytest.approx(watched.progress[0].risks, abs=1e-6)
     assert len(doc.risk.steps) == len(doc.transcript.tokens) + 1  # the end of the text has one, too
-    assert doc.risk.alarm is None
+    assert doc.risk.alarm_token is None
+    assert doc.risk.alarm is False
 
 
 def test_the_mean_of_the_alignment_heads_is_made_of_their_rows(doc):

@@ -186,7 +186,7 @@ def _under_the_sound(rng, pieces, edges, duration, alarm):
             "parts": {"invented": steps.tolist(), "loop": (steps / 9).tolist()},
             "threshold": 0.6,
             "false_alarm_rate": 0.05,
-            "alarm": alarm,
+            "alarm_token": alarm,
         },
         "feature_rows": [
             {

@@ -123,6 +123,17 @@ def test_hostile_text_is_shown_as_text(live, open_live, label):
     assert page.evaluate("document.documentElement.scrollWidth") <= 420
 
 
+def test_the_banner_follows_a_text_that_turns_out_to_be_a_loop(live, open_live):
+    page = open_live()
+    alarm = {"type": "alarm", "segment": 0, "kind": "invented", "time": 1.0, "risk": 0.9}
+    looped = segment(token(" and so"), alarm=True, stopped=True)
+    told(live, page, segment(token(" yes")), alarm, looped, looped | {"segment": 1})
+    page.get_by_text("alarm: a loop, cut short").nth(1).wait_for()
+    assert page.get_by_role("alert").inner_text() == (
+        "Alarm at 0:01: the text may be invented (risk 0.90 when it rang). It looped, and was cut short."
+    )
+
+
 def test_the_keyboard_alone_reaches_every_control(open_live):
     page = open_live()
     reached = []

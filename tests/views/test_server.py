@@ -371,7 +371,7 @@ def test_monitors_of_the_folder_and_those_named_at_the_start_may_be_chosen_by_th
     for id in ("fits/mine", str(tmp_path / "given"), "../given", ""):
         with pytest.raises(OptionError, match="not, or no longer"):
             choices.monitor(id)
-    with pytest.raises(OptionError, match="holds no monitor"):
+    with pytest.raises(OptionError, match="nowhere does not exist"):
         Monitors(tmp_path, [tmp_path / "nowhere"])
 
 

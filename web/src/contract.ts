@@ -486,7 +486,8 @@ export interface Resource {
  * How much each token is to be trusted, by a monitor that watched while it was written.
  *
  * `steps` has one risk a token and one for the end of the text. It is an alarm from `threshold` on, chosen so that a share
- * `false_alarm_rate` of ordinary speech reaches it; `alarm` is the first step that did. `parts` are what the risk is made of.
+ * `false_alarm_rate` of ordinary speech reaches it; `alarm_token` is the first step that did, numbered
+ * like the tokens (the end of the text comes after the last). `parts` are what the risk is made of.
  */
 export interface Risk {
   monitor: string;
@@ -494,7 +495,7 @@ export interface Risk {
   parts: Record<string, Array<number>>;
   threshold: number;
   false_alarm_rate: number;
-  alarm?: number;
+  alarm_token?: number;
 }
 
 /** What two sources together supplied to an attention score, by ids or names. */

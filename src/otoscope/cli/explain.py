@@ -14,6 +14,7 @@ from otoscope.cli.options import (
     Mend,
     MonitorFolder,
     mended,
+    repair_of,
     require_different,
     require_page,
     with_common,
@@ -96,8 +97,9 @@ def explain(
     from otoscope.views.page import save_page
 
     watching = None if Without.RISK in out_of else Monitor.load(monitor) if monitor else "shipped"
+    repair = repair_of(mend)
     loaded = load_for("explain", model, common)
-    with mended(loaded, mend) as watch:
+    with mended(loaded, repair) as watch:
         if watch is not None:
             raise OptionError(
                 "A repair that waits for alarms cannot be explained.", "Use one that is always in force."

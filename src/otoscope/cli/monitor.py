@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from otoscope.cli.monitor_serve import serve
-from otoscope.cli.options import Common, Mend, ModelName, MonitorFolder, Spoken, mended, with_common
+from otoscope.cli.options import (
+    Common,
+    Mend,
+    ModelName,
+    MonitorFolder,
+    Spoken,
+    mended,
+    repair_of,
+    with_common,
+)
 from otoscope.cli.show import say, table, write_json
 from otoscope.cli.skipping import end, warn_of_skipped
 
 if TYPE_CHECKING:
+    from otoscope.monitors.monitor import Monitor
     from otoscope.monitors.running import Watched
 
 monitor = typer.Typer(
@@ -70,14 +80,18 @@ def fit(
     from otoscope.corpora import items
     from otoscope.models.loading import load_model
     from otoscope.models.whisper import require_speech
-    from otoscope.monitors.fitting import FitOptions, fit_monitor
+    from otoscope.monitors.fitting import FitOptions, check_fit, fit_monitor
+    from otoscope.monitors.thresholds import check_rate
     from otoscope.studies.monitors import monitor_corpora
 
     recordings = [item for path in data or () for item in items(path)]
     excluded = None if exclude is None else str(exclude)
     options = FitOptions(false_alarms, common.seed, language, excluded, dictionary, point)
+    check_rate(false_alarms)
+    if data:
+        check_fit(recordings, options)
     loaded = require_speech(load_model(model, common.device, common.dtype))
-    if not recordings:
+    if not data:
         recordings = monitor_corpora(loaded, out.parent / f"{out.name}-data", common.seed)
     _, told = fit_monitor(loaded, recordings, out, options, common.batch)
     if common.json:
@@ -146,17 +160,23 @@ def run(
     from otoscope.models.whisper import require_speech
     from otoscope.monitors.monitor import Monitor
     from otoscope.monitors.running import watch_all
+    from otoscope.monitors.thresholds import check_rate
 
     recordings = items(target)
+    if false_alarms is not None:
+        check_rate(false_alarms)
+    own, repair = None if folder is None else Monitor.load(folder), repair_of(mend)
     loaded = require_speech(load_for("monitor", model, common, recordings))
-    used = Monitor.shipped(loaded) if folder is None else Monitor.load(folder)
+    used = own or Monitor.shipped(loaded)
     if false_alarms is not None:
         used = used.at(false_alarms)
     single = len(recordings) == 1 and target.suffix != ".jsonl"
     found: list[dict[str, Any]] = []
     skipped: list[dict[str, str]] = []
+    kinds: list[list[str | None]] = []
     options = DecodeOptions(language=language)
-    with mended(loaded, mend, used) as watch:
+    stops = repair is not None and repair.stop
+    with mended(loaded, repair, used) as watch:
         watched = watch_all(
             loaded, recordings, used, options, batch=common.batch, keep_going=not single, watch=watch
         )
@@ -167,9 +187,12 @@ def run(
                 )
                 continue
             found.append({"audio_filepath": item.audio_filepath} | one.to_dict())
+            kinds.append([progress.kind for progress in one.progress if progress.alarm])
             if not common.json_on_stdout:
-                say(*_lines(item.audio_filepath, one, single))
+                say(*_lines(item.audio_filepath, one, single, stops))
         used = used if watch is None else watch.monitor
+    if not common.json_on_stdout:
+        say(*_summary(kinds, used, single))
     if common.json:
         shared = {"threshold": used.threshold, "false_alarm_rate": used.false_alarm_rate, "skipped": skipped}
         write_json(found[0] if single else {"items": found, **shared}, common.json)
@@ -177,16 +200,44 @@ def run(
     end(skipped)
 
 
-def _lines(name: str, watched: Watched, single: bool) -> list[str]:
+_KINDS = {"invented": "may be invented", "loop": "loops"}
+"""What an alarm says of a text."""
+
+_SHOWN = 200
+"""Characters that are shown of a text in alarm: a loop says nothing new after that."""
+
+
+def _lines(name: str, watched: Watched, single: bool, stops: bool) -> list[str]:
+    """What was written, window by window; `stops`: whether a repair ends a text at its alarm."""
     lines = [] if single else [f"{name}:"]
     for segment, tokens, progress in watched.segments():
-        sign = "ALARM" if progress.alarm is not None else "ok   "
-        lines.append(
-            f"{sign} {segment.start:6.2f}–{segment.end:6.2f} s  risk {progress.risk:.2f}  {segment.text}"
-        )
-        if progress.alarm is not None and progress.alarm < len(tokens):
-            first = tokens[progress.alarm][0]
+        span = f"{segment.start:6.2f}–{segment.end:6.2f} s  risk {progress.risk:.2f}"
+        if progress.alarm_token is None:
+            lines.append(f"ok    {span}  {segment.text}")
+            continue
+        text = segment.text
+        more = len(text) - _SHOWN
+        if more > 0:
+            text = f"{text[:_SHOWN].rstrip()} … ({more} more characters; --json has them all)"
+        lines.append(f"ALARM {span}, {_KINDS[progress.kind or '']}:  {text or 'nothing is written'}")
+        if progress.alarm_token < len(tokens):
+            first = tokens[progress.alarm_token][0]
+            at = f"rang at {first.start:.2f} s, when “{first.text.strip()}” was written"
+            lines.append(f"      {at} (token {progress.alarm_token}, counted from 0)")
+        else:
             lines.append(
-                f"      from {first.start:.2f} s, token {progress.alarm} (from 0): {first.text.strip()}"
+                f"      {'ended at its alarm, by the repair' if stops else 'rang as the text ended'}"
             )
     return lines
+
+
+def _summary(kinds: Sequence[Sequence[str | None]], used: Monitor, single: bool) -> list[str]:
+    """How many recordings are in alarm, of what kind, and from which risk on; by the kinds of each recording's alarms."""
+    lines = []
+    if not single:
+        rung = [of for of in kinds if of]
+        counts = [(said, sum(name in of for of in rung)) for name, said in _KINDS.items()]
+        told = ", ".join(f"{n} {'loop' if said == 'loops' and n != 1 else said}" for said, n in counts if n)
+        lines.append(f"Alarms in {len(rung)} of {len(kinds)} recordings" + (f": {told}." if told else "."))
+    promise = f"which at most {100 * used.false_alarm_rate:g} % of ordinary speech reaches"
+    return [*lines, f"An alarm is a risk from {used.threshold:.2f} on, {promise}."]

@@ -73,8 +73,9 @@ def serve(
     Segmenter(pause=pause or None)  # refuses a pause that cannot be used
     if token == "":
         raise OptionError("The token is empty.", "Leave --token out for a random one.")
+    own = None if folder is None else Monitor.load(folder)
     loaded = require_speech(load_model(model, common.device, common.dtype))
-    used = Monitor.shipped(loaded) if folder is None else Monitor.load(folder)
+    used = own or Monitor.shipped(loaded)
     pacing = Pacing(pause=pause or None, every=every)
     limits = Limits(streams=streams, message=message, idle=idle)
     with Engine(loaded, used, DecodeOptions(language=language), pacing) as engine:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,9 @@ from otoscope.cli.reporter import reporting
 from otoscope.errors import OptionError, OutputError
 from otoscope.files import require_regular, require_writable
 from otoscope.progress import Silence, reporting_to
+
+if TYPE_CHECKING:
+    from otoscope.mending.repair import Repair
 
 _PANEL = "Options of every command"
 
@@ -68,16 +71,28 @@ ChangedFeatures = Annotated[
 ]
 
 
-@contextmanager
-def mended(model: Any, folder: Path | None, monitor: Any = None) -> Iterator[Any]:
-    """The model with the repair of a folder in force, if one is named; yields what watches for alarms, if the repair needs it."""
+def repair_of(folder: Path | None) -> Repair | None:
+    """The repair that --mend names, read before a model is loaded for it.
+
+    Raises:
+        OptionError: The folder holds none.
+    """
     if folder is None:
+        return None
+    from otoscope.mending.repair import load_repair
+
+    return load_repair(folder)
+
+
+@contextmanager
+def mended(model: Any, repair: Repair | None, monitor: Any = None) -> Iterator[Any]:
+    """The model with a repair in force, if there is one; yields what watches for alarms, if the repair needs it."""
+    if repair is None:
         yield None
         return
     from otoscope.mending.applying import mended as in_force
-    from otoscope.mending.repair import load_repair
 
-    with in_force(model, load_repair(folder), monitor) as watch:
+    with in_force(model, repair, monitor) as watch:
         yield watch
 
 

@@ -13,7 +13,7 @@ import typer
 from otoscope.cli.options import Common, with_common
 from otoscope.cli.serving import AllowRemote, Host, Port, listening, require_extra, require_local
 from otoscope.cli.show import say, warn, write_json
-from otoscope.errors import OptionError
+from otoscope.files import require_folder
 
 if TYPE_CHECKING:
     from otoscope.cli.serving import Listening
@@ -51,9 +51,7 @@ def serve(
     """
     require_extra(*_EXTRA)
     require_local(host, allow_remote)
-    if not folder.is_dir():
-        what = "is no folder" if folder.exists() else "does not exist"
-        raise OptionError(f"{folder} {what}.", "Name a folder; make one with `mkdir`, it may be empty.")
+    require_folder(folder, "Name a folder; make one with `mkdir`, it may be empty.")
 
     from otoscope.views.server_work import Setup
 

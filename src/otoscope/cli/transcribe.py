@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from otoscope.cli.options import Common, Mend, mended, require_different, with_common
+from otoscope.cli.options import Common, Mend, mended, repair_of, require_different, with_common
 from otoscope.cli.show import say, table, warn, write_json
 from otoscope.cli.skipping import end, warn_of_skipped
 from otoscope.errors import OptionError
@@ -86,8 +86,9 @@ def transcribe(
     options = DecodeOptions(
         language, task.value, timestamps, previous, temperature, common.seed, max_positions, suppress
     )
+    repair = repair_of(mend)
     loaded = load_for("transcribe", model, common, recordings)
-    with mended(loaded, mend) as watch:
+    with mended(loaded, repair) as watch:
         if watch is not None and timestamps:
             raise OptionError(
                 "A repair that waits for alarms needs a text without timestamps.", "Leave one of them out."

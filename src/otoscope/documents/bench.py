@@ -5,6 +5,8 @@ Tokens, layers, heads and features are 0-based; times are seconds from the start
 
 from __future__ import annotations
 
+from pydantic import AliasChoices, Field
+
 from otoscope.documents.base import Array, Index, Part, Probability, Seconds, Text
 
 
@@ -75,7 +77,8 @@ class Risk(Part):
     """How much each token is to be trusted, by a monitor that watched while it was written.
 
     `steps` has one risk a token and one for the end of the text. It is an alarm from `threshold` on, chosen so that a share
-    `false_alarm_rate` of ordinary speech reaches it; `alarm` is the first step that did. `parts` are what the risk is made of.
+    `false_alarm_rate` of ordinary speech reaches it; `alarm_token` is the first step that did, numbered
+    like the tokens (the end of the text comes after the last). `parts` are what the risk is made of.
     """
 
     monitor: Text
@@ -83,7 +86,13 @@ class Risk(Part):
     parts: dict[Text, list[Probability]]
     threshold: Probability
     false_alarm_rate: Probability
-    alarm: Index | None = None
+    # `alarm` is what earlier documents call it.
+    alarm_token: Index | None = Field(None, validation_alias=AliasChoices("alarm_token", "alarm"))
+
+    @property
+    def alarm(self) -> bool:
+        """Whether any step is an alarm."""
+        return self.alarm_token is not None
 
 
 class FeatureRow(Part):

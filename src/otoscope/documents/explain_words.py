@@ -24,7 +24,7 @@ def in_words(doc: ExplainDoc) -> list[str]:
 def doubtful(doc: ExplainDoc) -> WordInfo | None:
     """The word to look at first: the one in alarm, else the one that was asked for, else the least certain one."""
     words = doc.transcript.words
-    alarm = None if doc.risk is None else doc.risk.alarm
+    alarm = None if doc.risk is None else doc.risk.alarm_token
     for token in (alarm, doc.selected_token):
         found = [w for w in words if token is not None and w.first_token <= token <= w.last_token]
         if found:
@@ -56,7 +56,7 @@ def _of_word(doc: ExplainDoc, word: WordInfo) -> Iterator[str]:
 def main_token(doc: ExplainDoc, word: WordInfo) -> int:
     """The token that stands for a word: the one in alarm or asked for, else its least certain one."""
     inside = range(word.first_token, word.last_token + 1)
-    alarm = None if doc.risk is None else doc.risk.alarm
+    alarm = None if doc.risk is None else doc.risk.alarm_token
     for token in (alarm, doc.selected_token):
         if token is not None and token in inside:
             return token
@@ -193,12 +193,14 @@ def _risk(doc: ExplainDoc) -> Iterator[str]:
     risk = doc.risk
     if risk is None:
         return
-    if risk.alarm is not None:
+    if risk.alarm_token is not None:
         written = doc.transcript.tokens
         where = (
-            f"“{written[risk.alarm].text.strip()}”" if risk.alarm < len(written) else "the end of the text"
+            f"“{written[risk.alarm_token].text.strip()}”"
+            if risk.alarm_token < len(written)
+            else "the end of the text"
         )
-        yield f"Alarm at {where}: risk {risk.steps[risk.alarm]:.2f}, an alarm from {risk.threshold:.2f} on."
+        yield f"Alarm at {where}: risk {risk.steps[risk.alarm_token]:.2f}, an alarm from {risk.threshold:.2f} on."
     else:
         yield f"Highest risk {max(risk.steps):.2f}; it would be an alarm from {risk.threshold:.2f} on."
 

@@ -13,7 +13,7 @@ import torch
 
 from otoscope.activations import Edit, load_edits, save_edits
 from otoscope.errors import EditError, OptionError, OutputError
-from otoscope.files import atomic_folder, atomic_write
+from otoscope.files import atomic_folder, atomic_write, require_folder
 from otoscope.mending.breaker import Breaker
 from otoscope.mending.features import FeatureGate
 from otoscope.showing import Shows
@@ -191,7 +191,8 @@ def load_repair(folder: Path | str) -> Repair:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    folder = Path(folder)
+    remedy = "Name a directory made by `otoscope mend`."
+    folder = require_folder(folder, remedy)
     try:
         told = object_in(folder / DESCRIPTION)
         if told["format"] != _FORMAT:
@@ -215,7 +216,7 @@ def load_repair(folder: Path | str) -> Repair:
     except (OSError, ValueError, KeyError, TypeError, SafetensorError, EditError) as error:
         raise OptionError(
             f"{folder} holds no repair that can be read ({type(error).__name__}).",
-            "Name a directory made by `otoscope mend`.",
+            remedy,
         ) from error
 
 

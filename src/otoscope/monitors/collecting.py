@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,11 +14,12 @@ import torch
 
 from otoscope.corpora import Item
 from otoscope.errors import AudioError, EditError, ManifestError
+from otoscope.models.decoding import batches
 from otoscope.models.transcribing import Window, frames_of, transcribe_all
 from otoscope.models.transcripts import DecodeOptions, Transcript
 from otoscope.monitors.reading import Block, Reader
 from otoscope.monitors.verdicts import Verdict, verdict
-from otoscope.progress import notice, track
+from otoscope.progress import Silence, Task, notice, track, untracked
 from otoscope.runs import ActivationStore, Run
 
 if TYPE_CHECKING:
@@ -63,8 +65,11 @@ class Text:
 class _Collector:
     """A watcher that keeps every step of one window a recording."""
 
-    def __init__(self, model: SpeechModel, reads: Mapping[int, str]) -> None:
-        self.model, self.reads = model, reads
+    def __init__(
+        self, model: SpeechModel, reads: Mapping[int, str], task: Task | None = None, recordings: int = 0
+    ) -> None:
+        self.model, self.reads, self.task = model, reads, task or Silence()
+        self.remaining = recordings
         self.layers = tuple(range(model.config.decoder_layers))
         self.rows: dict[int, list[Block]] = {}
         self.done: dict[tuple[int, int], dict[str, np.ndarray]] = {}
@@ -75,9 +80,34 @@ class _Collector:
         self.rows = {}
         reader = Reader(self.model, self.layers, self._take, reads=self.reads)
         with reader.following([frames_of(self.model, w.clip) for w in windows]) as follow:
-            yield [follow]
+            yield [self._counting(len(windows)), follow]
         for row, window in enumerate(windows):
             self.done[window.recording, window.number] = _stored(self.rows.pop(row))
+
+    def _counting(self, rows: int) -> LogitFilter:
+        """Says of every text that it has ended as soon as it has: of a batch, one that loops takes far longer than the others."""
+        told = steps = 0
+
+        def count(tokens: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+            nonlocal told, steps
+            if steps:  # before the first step the last token is the prompt's
+                ended = rows - len(tokens) + int((tokens[:, -1] == self.model.end_token).sum())
+                self._advance(ended - told)
+                told = max(told, ended)
+            steps += 1
+            return logits
+
+        return count
+
+    def _advance(self, texts: int) -> None:
+        texts = max(min(texts, self.remaining), 0)  # a long recording has several
+        if texts:
+            self.remaining -= texts
+            self.task.advance(texts)
+
+    def finish(self) -> None:
+        """Say of the rest that it is done, too: what could not be read, and the last texts of batches."""
+        self._advance(self.remaining)
 
     def _take(self, block: Block) -> None:
         if block.first < LONGEST:
@@ -110,6 +140,8 @@ def collect(
 ) -> list[Text]:
     """Transcribe a corpus, or go on with it, and keep every step.
 
+    What is there of a recording is not computed again, be the corpus now a larger one, a smaller one or in another order.
+
     Args:
         model: The recogniser.
         items: Recordings; of one that is longer than a window nothing is kept, for its text cannot be judged window by window.
@@ -133,23 +165,28 @@ def collect(
     settings = {
         "model": {k: v for k, v in model.describe().items() if k not in ("device", "source")},
         "weights": model.weights_digest(),
-        "items": [[i.audio_filepath, i.offset, i.duration, i.file_stamp()] for i in items],
         "decoding": options.to_dict(),
         "longest": LONGEST,
         **({"reads": list(reads.values())} if reads else {}),
     }
     with Run.opened(out, "activations", settings) as run:
         store = ActivationStore(run)
-        missing = [n for n in range(-(-len(items) // SHARD)) if not store.has(n)]
+        done = {*store.index["key"], *store.skipped["key"]} if store.shards else set()
+        missing = list({key: item for item in items if (key := _key(item)) not in done}.items())
         if missing:
             notice(f"What the model does while it writes goes into {out}, about 60 kB a second of speech.")
-        with track("Listening", len(items), "recordings") as task:
-            task.advance(len(items) - sum(len(items[n * SHARD : (n + 1) * SHARD]) for n in missing))
-            for number in missing:
-                part = items[number * SHARD : (number + 1) * SHARD]
-                store.append(number, *_shard(model, part, number * SHARD, options, batch, reads or {}))
-                task.advance(len(part))
+        with track("Transcribing", len(items), "recordings") as task:
+            task.advance(len(items) - len(missing))
+            first = max(store.shards, default=-1) + 1
+            for number, part in enumerate(batches(missing, SHARD), first):
+                store.append(number, *_shard(model, dict(part), options, batch, reads or {}, task))
     return _texts(ActivationStore.read_from(out), items, len(_layers(model)), sorted(reads or {}))
+
+
+def _key(item: Item) -> str:
+    """What tells a recording from others, and from what it was before it was changed."""
+    path = str(item.path.resolve())  # two manifests may both call a recording audio/0.flac
+    return json.dumps([path, item.offset, item.duration, item.language, item.file_stamp()])
 
 
 def _layers(model: SpeechModel) -> range:
@@ -158,34 +195,41 @@ def _layers(model: SpeechModel) -> range:
 
 def _shard(
     model: SpeechModel,
-    items: Sequence[Item],
-    first: int,
+    items: Mapping[str, Item],
     options: DecodeOptions,
     batch: int | None,
     reads: Mapping[int, str],
+    task: Task,
 ) -> tuple[dict[str, np.ndarray], Any]:
+    """Tensors and index of some recordings, by key."""
     import pandas as pd
 
-    collector = _Collector(model, reads)
+    collector = _Collector(model, reads, task, len(items))
     lines: list[dict[str, Any]] = []
     kept: list[dict[str, np.ndarray]] = []
-    written = transcribe_all(model, items, options, batch=batch, keep_going=True, watcher=collector)
-    for i, (item, transcript) in enumerate(zip(items, written, strict=True)):
+    with untracked():
+        written = list(
+            transcribe_all(
+                model, list(items.values()), options, batch=batch, keep_going=True, watcher=collector
+            )
+        )
+    for i, ((key, item), transcript) in enumerate(zip(items.items(), written, strict=True)):
         steps = None
         if not isinstance(transcript, AudioError) and (i, 1) not in collector.done:
             steps = collector.done[i, 0]
             kept.append(steps)
-        lines.append(_line(item, first + i, transcript, steps))
+        lines.append(_line(item, key, transcript, steps))
+    collector.finish()
     tensors = {name: np.concatenate([steps[name] for steps in kept]) for name in (kept[0] if kept else ())}
     table = pd.DataFrame(lines).astype({"reason": "str", "remedy": "str"})
     return tensors, table.where(pd.DataFrame(lines).notna(), None)
 
 
 def _line(
-    item: Item, number: int, transcript: Transcript | AudioError, steps: dict[str, np.ndarray] | None
+    item: Item, key: str, transcript: Transcript | AudioError, steps: dict[str, np.ndarray] | None
 ) -> dict[str, Any]:
     told: dict[str, Any] = {
-        "item": number,
+        "key": key,
         "audio_filepath": item.audio_filepath.encode("utf-8", "backslashreplace").decode(),
         "steps": 0 if steps is None else len(steps["signals"]),
         "reason": None,
@@ -209,21 +253,26 @@ def _line(
 
 def _texts(store: ActivationStore, items: Sequence[Item], layers: int, reads: Sequence[int]) -> list[Text]:
     index = store.index
-    for row in store.skipped.to_dict("records"):  # type: ignore[call-overload]
-        notice(f"{row['audio_filepath']} is left out: {row['reason']}")
-    if not len(index):
+    keys = [_key(item) for item in items]
+    for row in store.skipped.drop_duplicates("key").to_dict("records"):  # type: ignore[call-overload]
+        if row["key"] in keys:
+            notice(f"{row['audio_filepath']} is left out: {row['reason']}")
+    ends = np.cumsum(index["steps"]) if len(index) else []
+    found = {row["key"]: (n, row) for n, row in enumerate(index.to_dict("records"))}  # type: ignore[call-overload]
+    if found.keys().isdisjoint(keys):
         raise ManifestError("None of the recordings can be used.", "Name recordings of at most 30 s.")
     arrays = {name: store.read(name) for name in ("residual", "heard", "signals", "window")}
     read = {layer: store.read(_READ.format(layer)) for layer in reads}
-    ends = np.cumsum(index["steps"])
     texts = []
-    for n, row in enumerate(index.to_dict("records")):  # type: ignore[call-overload]
+    for number, (item, key) in enumerate(zip(items, keys, strict=True)):
+        if key not in found:
+            continue
+        n, row = found[key]
         span = slice(int(ends[n] - row["steps"]), int(ends[n]))
-        item = items[row["item"]]
         residual = arrays["residual"][span]
         texts.append(
             Text(
-                row["item"],
+                number,
                 verdict(item, row["written"], row["language_written"]),
                 row,
                 [int(token) for token in row["tokens"]],

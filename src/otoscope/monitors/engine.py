@@ -21,7 +21,6 @@ from otoscope.monitors.running import Watched
 from otoscope.monitors.scoring import Progress
 from otoscope.monitors.signals import SIGNALS
 from otoscope.monitors.streaming import Event, Job, Pacing, Stream
-from otoscope.monitors.verdicts import TARGETS
 from otoscope.monitors.watching import Watch
 from otoscope.progress import notice
 
@@ -56,21 +55,20 @@ class _Ear(Watch):
     def _take(self, block: Block) -> None:
         super()._take(block)
         progress = self.scorer.rows[block.row]
-        if progress.alarm is None:
+        if progress.alarm_token is None:
             return
-        if progress.alarm >= block.first:
-            self.stream.ring(self.job, self._alarm(block, progress, progress.alarm))
+        if progress.alarm_token >= block.first:
+            self.stream.ring(self.job, self._alarm(block, progress, progress.alarm_token))
         echo, copies = np.expm1(block.signals[-1, [_ECHO, _COPIES]])
         self.looping = bool(echo >= ENOUGH_TOKENS and copies >= ENOUGH_COPIES)
 
     def _alarm(self, block: Block, progress: Progress, token: int) -> Event:
         attention = block.attention[token - block.first, : block.track.frames]
-        parts = progress.parts[token]
         return {
             "token": token,
             "time": round(self.job.clip.start + int(attention.argmax()) * self.model.frame_seconds, 2),
             "risk": round(progress.risks[token], 4),
-            "kind": TARGETS[int(np.argmax(parts))],
+            "kind": progress.kind,
             "text": self.model.tokenizer.decode(block.track.tokens, skip_special_tokens=True).strip(),
         }
 

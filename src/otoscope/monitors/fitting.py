@@ -13,28 +13,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from otoscope.corpora import Item, split
+from otoscope.corpora import Item
 from otoscope.corpora.splitting import without_texts
 from otoscope.errors import ManifestError
 from otoscope.models.transcripts import DecodeOptions
 from otoscope.monitors.collecting import Text, collect
+from otoscope.monitors.dividing import divided, require_enough, require_possible
 from otoscope.monitors.features import Features, reads_of
-from otoscope.monitors.inputs import family_scores, fit_probes, kind_of, marks_of, origin, step_targets
+from otoscope.monitors.inputs import family_scores, fit_probes, marks_of, step_targets
 from otoscope.monitors.monitor import Monitor, facts_of
 from otoscope.monitors.recurrent import fit_recurrent
 from otoscope.monitors.scoring import calibrated, inputs_of, joined_risk
 from otoscope.monitors.thresholds import check_rate, conformal_threshold
 from otoscope.monitors.verdicts import TARGETS
-from otoscope.progress import notice, track
+from otoscope.progress import Silence, notice, reporting_to, track
 from otoscope.versions import versions
 
 if TYPE_CHECKING:
     from otoscope.models.whisper import SpeechModel
-
-SHARES = {"train": 0.5, "calibrate": 0.2, "test": 0.3}
-
-LEAST = 8
-"""Texts of each kind that a target needs in training."""
 
 
 @dataclass(frozen=True)
@@ -102,9 +98,8 @@ def fit_monitor(
     from otoscope.monitors.judging import report
 
     options, out = options or FitOptions(), Path(out)
-    check_rate(options.false_alarms)  # before any work
+    items = _usable(items, options)  # before any work
     features = options.dictionary and Features.of(model, options.dictionary, options.point)
-    items = _distinct(items, options)
     decoding = DecodeOptions(language=options.language)
     texts = collect(model, items, out / "steps", decoding, batch, reads_of(features or None))
     fitted = fit(model, items, texts, options, features or None)
@@ -114,14 +109,27 @@ def fit_monitor(
     return monitor, told
 
 
-def _distinct(items: Sequence[Item], options: FitOptions) -> list[Item]:
+def check_fit(items: Sequence[Item], options: FitOptions) -> None:
+    """Refuse what `fit_monitor` would refuse whatever the model writes: before a model is loaded.
+
+    Raises:
+        ManifestError: There is too little of one kind of recording.
+        OptionError: The false-alarm rate is not between 0 and 1.
+    """
+    with reporting_to(Silence()):  # fitting says the same once more
+        _usable(items, options)
+
+
+def _usable(items: Sequence[Item], options: FitOptions) -> list[Item]:
     from otoscope.corpora import items as items_of
 
+    check_rate(options.false_alarms)
     kept = list(items)
     if options.exclude:
         kept = without_texts(kept, items_of(options.exclude))
     if not kept:
         raise ManifestError("There are no recordings to learn from.", "Name a manifest.")
+    require_possible(kept, options.false_alarms)
     return kept
 
 
@@ -138,8 +146,8 @@ def fit(
     alarms, in expectation, by texts that had no part in the scores; two numbers a target bend that little, but the promise is not
     exact.
     """
-    parts = _divided(items, texts, options.seed)
-    _require(parts["train"])
+    require_enough(texts, items, options.false_alarms)
+    parts = divided(texts, items, options.false_alarms, options.seed)
     with track("Fitting", 2 * len(TARGETS), "targets") as task:
         probes, held_out = fit_probes(parts["train"], items, options.seed, features, task)
         inputs = {
@@ -160,10 +168,6 @@ def fit(
     ordinary = np.array(
         [r for r, text in zip(risks, parts["calibrate"], strict=True) if text.verdict.ordinary]
     )
-    if not len(ordinary):
-        raise ManifestError(
-            "There is no ordinary speech to choose the threshold by.", "Add recordings with their texts."
-        )
     monitor = Monitor(
         dict(facts_of(model)), tuple(range(layers)), probes.linear, head, slope, offset,
         conformal_threshold(ordinary, options.false_alarms), options.false_alarms, np.sort(ordinary),
@@ -181,26 +185,6 @@ def fit(
         probes.chosen,
     )  # fmt: skip
     return Fitted(monitor, parts, scores, family)
-
-
-def _divided(items: Sequence[Item], texts: Sequence[Text], seed: int) -> dict[str, list[Text]]:
-    """Texts by part; each part has its share of what is to be told apart."""
-    labelled = [
-        replace(items[t.item], labels={"origin": origin(items[t.item]), "kind": kind_of(t)}) for t in texts
-    ]
-    names = split(labelled, SHARES, "origin", "kind", seed)
-    return {part: [t for t, name in zip(texts, names, strict=True) if name == part] for part in SHARES}
-
-
-def _require(train: Sequence[Text]) -> None:
-    for target in TARGETS:
-        told = [getattr(text.verdict, target) for text in train]
-        if min(told.count(True), told.count(False)) < LEAST:
-            raise ManifestError(
-                f"Of the texts to learn from {told.count(True)} are {_ADJECTIVE[target]} and {told.count(False)} are not; "
-                f"{LEAST} of each are needed.",
-                "Add recordings: `otoscope corpus make nonspeech`, `loops` and `prompts` make some.",
-            )
 
 
 _ADJECTIVE = {"invented": "invented", "loop": "loops"}

@@ -33,7 +33,7 @@ class HallucinationMonitor(LogitsProcessor, StoppingCriteria):
 
         with HallucinationMonitor(model) as monitor:
             ids = model.hf.generate(features, logits_processor=[monitor], stopping_criteria=[monitor])
-        monitor.rows[0].risk, monitor.rows[0].alarm
+        monitor.rows[0].risk, monitor.rows[0].alarm, monitor.rows[0].alarm_token
 
     Of a recording in several windows, or one that is decoded again at another temperature, the newest pass is told. Where
     `generate` goes on with some of several recordings alone, or moves texts between rows (beam search), it is refused. One block
@@ -99,12 +99,12 @@ class HallucinationMonitor(LogitsProcessor, StoppingCriteria):
         if block.first == 0:
             self._rung.discard(block.row)
         progress = self._scorer.take(block)
-        if progress.alarm is not None and block.row not in self._rung:
+        if progress.alarm and block.row not in self._rung:
             self._rung.add(block.row)
             if self.on_alarm:
                 self.on_alarm(block.row, progress)
             elif self.action == "warn":
-                notice(f"Row {block.row}: risk {progress.risk:.2f} at token {progress.alarm} (from 0).")
+                notice(f"Row {block.row}: risk {progress.risk:.2f} at token {progress.alarm_token} (from 0).")
 
     def process(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Look at one step; scores come back as they were, but for a mend."""

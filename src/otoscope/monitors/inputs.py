@@ -10,6 +10,7 @@ import numpy as np
 
 from otoscope.corpora import Item, folds
 from otoscope.monitors.collecting import Text
+from otoscope.monitors.dividing import classes, origin
 from otoscope.monitors.features import FeatureProbes, Features, fit_features
 from otoscope.monitors.monitor import Probes
 from otoscope.monitors.signals import ATTENTION_SIGNALS, SIGNALS, TEXT_SIGNALS, TOKEN_SIGNALS
@@ -24,21 +25,6 @@ FOLDS = 4
 
 STRENGTH = 0.003
 """Inverse regularisation of the probes."""
-
-
-def origin(item: Item) -> str:
-    """What must not be in two parts: the sentence, or what is said again and again; without either its source, else itself."""
-    if item.labels.get("unit"):
-        return str(item.labels["unit"]).casefold()
-    if item.text:
-        return " ".join(item.text.casefold().split())
-    return str(item.labels.get("source") or item.audio_filepath)
-
-
-def kind_of(text: Text) -> str:
-    """What parts and folds have equal shares of."""
-    v = text.verdict
-    return f"{v.invented} {v.loop} {v.ordinary}"
 
 
 def step_targets(text: Text) -> np.ndarray:
@@ -98,7 +84,7 @@ def fit_probes(
 ) -> tuple[Probed, list[_Read]]:
     """Probes of all training texts; and what those give that were fitted without a text's fold."""
     groups = [origin(items[text.item]) for text in train]
-    fold = folds(groups, [kind_of(text) for text in train], FOLDS, seed)
+    fold = folds(groups, classes(train, groups), FOLDS, seed)
     held_out: list[_Read | None] = [None] * len(train)
     for k in range(FOLDS):
         probes = Probed.of([text for text, f in zip(train, fold, strict=True) if f != k], features)

@@ -10,7 +10,7 @@ import numpy as np
 from otoscope.corpora import Item
 from otoscope.monitors.baselines import baseline_scores
 from otoscope.monitors.collecting import Text
-from otoscope.monitors.inputs import origin
+from otoscope.monitors.dividing import origin
 from otoscope.monitors.scoring import calibrated, joined_risk
 from otoscope.monitors.verdicts import TARGETS, loop_onset
 from otoscope.outcomes import Rate, bootstrap, compression_ratio

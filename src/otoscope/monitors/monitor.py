@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from otoscope.errors import ModelError, OptionError
-from otoscope.files import atomic_folder, atomic_write
+from otoscope.files import atomic_folder, atomic_write, require_folder
 from otoscope.monitors.features import FeatureProbes, Features
 from otoscope.monitors.recurrent import Recurrent
 from otoscope.monitors.signals import SIGNALS
@@ -184,7 +184,8 @@ class Monitor(Shows):
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
-        folder = Path(folder)
+        remedy = "Name a folder that `otoscope monitor fit` wrote."
+        folder = require_folder(folder, remedy)
         try:
             told = object_in(folder / _ABOUT)
             if (told["format"], told["signals"], told["targets"]) != (FORMAT, list(SIGNALS), list(TARGETS)):
@@ -205,9 +206,7 @@ class Monitor(Shows):
             made._require_whole()
             return made
         except (OSError, ValueError, KeyError, TypeError, IndexError, SafetensorError) as error:
-            raise OptionError(
-                f"{folder} holds no monitor.", "Name a folder that `otoscope monitor fit` wrote."
-            ) from error
+            raise OptionError(f"{folder} holds no monitor.", remedy) from error
 
     def _require_whole(self) -> None:
         """Refuse tensors that do not fit each other.

@@ -57,7 +57,7 @@ class Watched(Shows):
     @property
     def alarm(self) -> bool:
         """Whether any window rang."""
-        return any(progress.alarm is not None for progress in self.progress)
+        return any(progress.alarm for progress in self.progress)
 
     def segments(self) -> Iterator[tuple[Segment, list[tuple[Token, Risk]], Progress]]:
         """Each window with its tokens and their risks."""
@@ -75,7 +75,7 @@ class Watched(Shows):
                 {
                     "start": round(segment.start, 3), "end": round(segment.end, 3), "text": segment.text,
                     **window_risk(progress).to_dict(),
-                    "alarm": progress.alarm is not None, "alarm_token": progress.alarm,
+                    "alarm": progress.alarm, "alarm_token": progress.alarm_token,
                     "tokens": [
                         {"token": token.id, "text": token.text, "start": round(token.start, 2), **risk.to_dict()}
                         for token, risk in tokens
@@ -104,7 +104,7 @@ class Watched(Shows):
                     for token, risk in tokens
                 ]
             )
-            sign = "alarm" if progress.alarm is not None else "no alarm"
+            sign = "alarm" if progress.alarm else "no alarm"
             signs.append(f"{segment.start:.1f}–{segment.end:.1f} s: {sign}, risk {progress.risk:.2f}")
         return Card(
             title="Transcript under a monitor", texts=texts, lines=signs, note=f"Alarm from risk {limit:.2f}."

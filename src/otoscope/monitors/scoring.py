@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from otoscope.monitors.verdicts import TARGETS
+
 if TYPE_CHECKING:
     from otoscope.monitors.features import Features
     from otoscope.monitors.monitor import Monitor
@@ -20,12 +22,30 @@ class Progress:
     Attributes:
         risks: Risk of each step so far, the end token's included.
         parts: Probability of each of `TARGETS`, a row a step.
-        alarm: Number of the first step (0-based) that is an alarm, or None.
+        alarm_token: Number of the first step (0-based) that is an alarm, or None; the step after the last token wrote the end.
     """
 
     risks: list[float] = field(default_factory=list)
     parts: list[list[float]] = field(default_factory=list)
-    alarm: int | None = None
+    alarm_token: int | None = None
+
+    @property
+    def alarm(self) -> bool:
+        """Whether any step is an alarm."""
+        return self.alarm_token is not None
+
+    @property
+    def kind(self) -> str | None:
+        """Which of `TARGETS` it is by now: a loop as soon as that is likelier than not, for many ring before they loop.
+
+        Else what was likelier at the alarm; None without one.
+        """
+        if self.alarm_token is None:
+            return None
+        loop = TARGETS.index("loop")
+        if max(parts[loop] for parts in self.parts) >= 0.5:
+            return TARGETS[loop]
+        return TARGETS[int(np.argmax(self.parts[self.alarm_token]))]
 
     @property
     def risk(self) -> float:
@@ -71,8 +91,8 @@ class Scorer:
         for i, risk in enumerate(joined_risk(parts).tolist()):
             progress.risks.append(risk)
             progress.parts.append(parts[i].tolist())
-            if progress.alarm is None and risk >= self.monitor.threshold:
-                progress.alarm = block.first + i
+            if progress.alarm_token is None and risk >= self.monitor.threshold:
+                progress.alarm_token = block.first + i
         return progress
 
     def _begin(self, block: Block) -> _State:

@@ -64,8 +64,23 @@ def verdict(item: Item, written: str, language: str | None) -> Verdict:
     return Verdict(
         invented if given["invented"] is None else given["invented"],
         loop if given["loop"] is None else given["loop"],
-        speech and not is_repeat(item) and _snr(item) >= CLEAN_SNR,
+        is_ordinary(item),
     )
+
+
+def is_ordinary(item: Item) -> bool:
+    """Whether it is clear speech with its text, in which nothing is said again and again."""
+    speech = bool(item.text) and not is_sound(item)
+    return speech and not is_repeat(item) and _snr(item) >= CLEAN_SNR
+
+
+def possible(item: Item) -> dict[str, frozenset[bool]]:
+    """Answers that can turn out to be true of a text, by `TARGETS` and `ordinary`; none where nobody will know."""
+    given = {name: _given(item, name) for name in TARGETS}
+    known = {"invented": item.text is not None or is_sound(item), "loop": True}
+    either = {name: frozenset((True, False) if known[name] else ()) for name in TARGETS}
+    told = {name: either[name] if (v := given[name]) is None else frozenset((v,)) for name in TARGETS}
+    return told | {"ordinary": frozenset((is_ordinary(item),))}
 
 
 def _invented(

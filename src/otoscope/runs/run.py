@@ -129,8 +129,10 @@ class Run:
         differing = _first_difference(there["settings"], self.settings)
         if differing:
             key, old, new = differing
+            plain = not any(isinstance(value, list | dict) for value in (old, new))
+            said = f"{key} = {_brief(old)}, now it is {_brief(new)}" if plain else f"other {key}"
             raise OptionError(
-                f"{self.path} was begun with {key} = {_brief(old)}, now it is {_brief(new)}.",
+                f"{self.path} was begun with {said}.",
                 "Use the settings it was begun with, or choose another directory.",
             )
         if there.get("versions") != versions():

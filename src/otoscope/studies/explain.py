@@ -270,7 +270,7 @@ def _risk(watch: Watch) -> Risk | None:
         parts={name: [part[i] for part in progress.parts] for i, name in enumerate(TARGETS)},
         threshold=watch.monitor.threshold,
         false_alarm_rate=watch.monitor.false_alarm_rate,
-        alarm=progress.alarm,
+        alarm_token=progress.alarm_token,
     )
 
 

@@ -32,8 +32,8 @@ def tokens_to_trace(
     """
     wanted: dict[int, Why] = {}
     written = transcript.tokens
-    if risk is not None and risk.alarm is not None and risk.alarm < len(written):
-        wanted[risk.alarm] = "alarm"
+    if risk is not None and risk.alarm_token is not None and risk.alarm_token < len(written):
+        wanted[risk.alarm_token] = "alarm"
     if token is not None:
         wanted.setdefault(token, "asked for")
     for word in sorted(transcript.words, key=lambda word: word.probability):

@@ -88,7 +88,7 @@ class SpeechRun(Run):
             tokens=self.progress.risks[: len(self.decoded.ids)],
             text=self.progress.risk,
             threshold=self.lab.watch.monitor.threshold,
-            alarm=self.progress.alarm is not None,
+            alarm=self.progress.alarm,
         )
 
 

@@ -43,6 +43,8 @@ function tokens(event) {
   });
 }
 
+let rung; // number of the segment whose alarm the banner tells
+
 function verdict(event) {
   if (event.stopped) return "  alarm: a loop, cut short";
   if (event.alarm) return `  alarm, highest risk ${event.risk.toFixed(2)}`;
@@ -51,6 +53,7 @@ function verdict(event) {
 
 function showSegment(event) {
   parts.partial.replaceChildren();
+  if (event.stopped && event.segment === rung) parts.alarm.textContent += " It looped, and was cut short.";
   const line = element("p", "segment", "");
   const span = element("span", "at", `${clock(event.start)}–${clock(event.end)}  `);
   line.append(span, ...tokens(event));
@@ -63,6 +66,7 @@ function showSegment(event) {
 
 function showAlarm(event) {
   const kind = event.kind === "loop" ? "the text loops" : "the text may be invented";
+  rung = event.segment;
   parts.alarm.textContent = `Alarm at ${clock(event.time)}: ${kind} (risk ${event.risk.toFixed(2)} when it rang).`;
   parts.alarm.hidden = false;
 }
