@@ -109,6 +109,20 @@ def track(label: str, total: float | None = None, unit: str = "") -> Iterator[Ta
         reporter.finish(task)
 
 
+@contextmanager
+def goes_on_in(place: object) -> Iterator[None]:
+    """Let an interrupt inside the block say, in a note (PEP 678), where the job goes on.
+
+    Args:
+        place: The directory that keeps what is done.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        interrupt.add_note(f"The same command goes on with what is kept in {place}.")
+        raise
+
+
 def notice(text: str) -> None:
     """Tell the person one line, if anybody listens."""
     _reporter.get().notice(text)

@@ -38,6 +38,13 @@ def test_a_corpus_is_made_and_the_manifest_named(capsys, tmp_path):
     assert "4 recordings (4 of them were there)" in capsys.readouterr().out
 
 
+def test_music_that_nobody_named_is_said_to_be_left_out(capsys, tmp_path):
+    assert make("nonspeech", "--out", tmp_path / "all", "--count", 1, "--longest", 1.0) == 0
+    told = capsys.readouterr()
+    assert told.out.startswith("10 recordings")
+    assert "Music is left out" in told.err
+
+
 def test_json_alone_goes_to_stdout(capsys, tmp_path):
     assert (
         make("nonspeech", "--out", tmp_path / "o", "--kinds", "hum", "--count", 1, "--seed", 3, "--json", "-")

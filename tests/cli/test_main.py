@@ -241,6 +241,24 @@ sys.exit(main.main([]))
     assert (done.returncode, done.stderr) == (130, "Interrupted; no half-written file was left behind.\n")
 
 
+def test_an_interrupt_tells_where_the_work_goes_on(monkeypatch, capsys):
+    from otoscope.cli import main as entry
+
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # else this process would heed no Ctrl-C any more
+
+    def stopped(_):
+        interrupt = KeyboardInterrupt()
+        interrupt.add_note("The same command goes on with what is kept in searched.")
+        raise interrupt
+
+    monkeypatch.setattr(entry, "_invoke", stopped)
+    assert entry.main([]) == 130
+    assert capsys.readouterr().err.splitlines() == [
+        "Interrupted; no half-written file was left behind.",
+        "The same command goes on with what is kept in searched.",
+    ]
+
+
 def test_a_full_disk_behind_stdout_is_an_error_without_a_traceback(otoscope):
     import subprocess
     from pathlib import Path

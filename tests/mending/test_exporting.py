@@ -13,7 +13,7 @@ from otoscope.errors import OptionError, OutputError
 from otoscope.files import remove_abandoned
 from otoscope.mending.applying import repaired
 from otoscope.mending.breaker import Breaker
-from otoscope.mending.exporting import check_exports, export_ctranslate2, export_transformers
+from otoscope.mending.exporting import Parity, check_exports, export_ctranslate2, export_transformers
 from otoscope.mending.repair import Repair, load_repair
 
 pytestmark = [pytest.mark.weights, pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
@@ -115,3 +115,10 @@ def test_a_conversion_under_way_is_not_taken_for_an_abandoned_one(exported, monk
 
     monkeypatch.setattr(converters.TransformersConverter, "convert", interrupted)
     assert (export_ctranslate2(found.folder, folder / "beside") / "model.bin").is_file()
+
+
+def test_parity_says_how_many_texts_loop_so_that_nobody_takes_it_for_a_test_of_the_breaker():
+    texts = ("He was not an ill-disposed young man.", "thank you very much " * 8)
+    parity = Parity("faster-whisper", texts, texts)
+    assert parity.loops == 1
+    assert parity.to_dict()["loops"] == 1

@@ -124,6 +124,29 @@ def test_a_search_goes_on_as_it_would_have_whatever_was_left_half_done(model, tm
     assert again.trials[0].score.values == (1, 1, 0)  # nothing at all, though its first attempt was killed
 
 
+def test_a_search_that_was_stopped_in_its_baseline_writes_the_rest_of_it(model, tmp_path, monkeypatch):
+    from otoscope.mending import baseline
+
+    write, written = baseline.write_heard, []
+
+    def dies(model, heard, *more):
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(len(heard))
+        return write(model, heard, *more)
+
+    monkeypatch.setattr(baseline, "_SHARD", 2)
+    monkeypatch.setattr(baseline, "write_heard", dies)
+    options = SearchOptions(heads=((0, 1),), trials=1, max_tokens=8)
+    with pytest.raises(KeyboardInterrupt):
+        search_repair(model, mixed_corpus(), options, tmp_path / "run")
+    monkeypatch.setattr(
+        baseline, "write_heard", lambda *given: written.append(len(given[1])) or write(*given)
+    )
+    search_repair(model, mixed_corpus(), options, tmp_path / "run")
+    assert written == [2, 2, 2]  # six recordings, each once
+
+
 def test_trials_are_added_to_a_repair_to_start_from(model, tmp_path):
     name = "model.decoder.layers.0.fc2.bias"
     start = Repair.of(
@@ -142,6 +165,22 @@ def test_what_cannot_be_searched_is_refused():
         SearchOptions(heads=(), parts=("prayer",))
     with pytest.raises(OptionError, match="above 0"):
         SearchOptions(heads=(), trials=0)
+
+
+def test_strength_without_weights_to_weaken_is_refused_before_anything_is_written(model, tmp_path):
+    options = SearchOptions(heads=((0, 1),), parts=("strength",))
+    with pytest.raises(OptionError, match="start from"):
+        search_repair(model, mixed_corpus(), options, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_search_in_which_nothing_helps_makes_no_repair(model, tmp_path):
+    options = SearchOptions(heads=((0, 1),), trials=1, max_tokens=8)  # the first trial is to do nothing
+    result = search_repair(model, mixed_corpus(), options, tmp_path / "run")
+    assert result.repair is None
+    assert result.to_dict()["repair"] is None
+    assert (tmp_path / "run" / "search.json").exists()
+    assert not (tmp_path / "run" / "repair.json").exists()
 
 
 def test_states_are_the_mean_over_the_positions_that_write(model, heard):

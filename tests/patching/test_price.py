@@ -15,7 +15,7 @@ from otoscope.errors import ManifestError
 from otoscope.outcomes import error_rates
 from otoscope.patching.changes import Change
 from otoscope.patching.components import Component
-from otoscope.patching.price import card, is_repeat, price, price_rows, priced_on, shipped
+from otoscope.patching.price import card, is_repeat, price, price_legend, price_rows, priced_on, shipped
 from otoscope.patching.references import Reference
 from otoscope.patching.writing import writer_of
 from otoscope.runs import Run
@@ -52,7 +52,8 @@ def test_an_edit_that_does_nothing_costs_nothing(writer, tmp_path):
     assert found["repeats"]["before"]["n"] == 1
     assert found["nonspeech"]["before"]["raw"]["n"] == 2
     assert found["loops"]["before"]["n"] == 3
-    assert price_rows(found)
+    assert "hallucination rate, log-probability gate" in [row[0] for row in price_rows(found)]
+    assert "log-probability gate" in " ".join(price_legend(found))
 
 
 def test_a_card_has_the_errors_of_the_texts_that_were_written(writer, tmp_path):
@@ -100,6 +101,7 @@ def test_what_is_longer_than_a_window_or_unreadable_is_left_out_and_said(writer,
     assert empty["n"] == 0
     assert empty["speech"] == {}
     assert price_rows(empty)
+    assert price_legend(empty) == []
 
 
 def test_languages_have_cards_of_their_own_and_repetitions_are_no_speech():

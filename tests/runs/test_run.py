@@ -48,6 +48,12 @@ def test_another_job_or_other_settings_are_refused_by_name(tmp_path):
         pass
 
 
+def test_an_interrupt_says_where_the_job_goes_on(tmp_path):
+    with pytest.raises(KeyboardInterrupt) as stopped, Run.opened(tmp_path / "r", "sweep", SETTINGS):
+        raise KeyboardInterrupt
+    assert stopped.value.__notes__ == [f"The same command goes on with what is kept in {tmp_path / 'r'}."]
+
+
 def test_a_directory_with_other_files_is_refused_and_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(OutputError, match="not empty"), Run.opened(tmp_path, "sweep", SETTINGS):

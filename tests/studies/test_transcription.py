@@ -68,6 +68,15 @@ def test_doubts_name_the_recordings():
     assert alone.doubts() == ["1 of 1 transcripts may hold no speech (no-speech probability above 0.6)."]
 
 
+def test_an_empty_text_under_a_repair_is_doubted():
+    from dataclasses import replace
+
+    silent = corpus("", "said")
+    assert silent.doubts() == []
+    mended = replace(silent, model={"name": "tiny", "mended": "calm"})
+    assert mended.doubts() == ["1 of 2 transcripts are empty under the repair calm: 0.wav."]
+
+
 def test_without_references_the_rates_are_null():
     data = corpus("a").to_dict()
     assert (data["wer"], data["cer"], data["wer_interval"], data["languages"]) == (None, None, None, {})

@@ -130,7 +130,8 @@ def nonspeech(
         str | None,
         typer.Option(
             metavar="A,B",
-            help="silence, white, pink, brown, tone, chirp, modulated, hum, clicks, chords, music; all.",
+            help="silence, white, pink, brown, tone, chirp, modulated, hum, clicks, chords, music; all, "
+            "music if --music names some.",
         ),
     ] = None,
     count: Count = 20,
@@ -144,7 +145,10 @@ def nonspeech(
     Example: otoscope corpus make nonspeech --out sounds --count 10 --kinds silence,white,hum
     """
     from otoscope.corpora.recipes import NonSpeech
+    from otoscope.progress import notice
 
+    if kinds is None and not music:
+        notice("Music is left out: name files or folders of it with --music.")
     recipe = NonSpeech(
         seed=common.seed,
         kinds=_names(kinds),

@@ -47,9 +47,9 @@ def main(arguments: Sequence[str]) -> int:
             sys.stdout.flush()
         return code
     except _Stopped as stopped:
-        return _interrupted(debug, stopped.number)
-    except KeyboardInterrupt:
-        return _interrupted(debug)
+        return _interrupted(stopped, debug, stopped.number)
+    except KeyboardInterrupt as interrupt:
+        return _interrupted(interrupt, debug)
     except BrokenPipeError:
         _drop_unwritten()
         return PIPE_CLOSED
@@ -129,7 +129,7 @@ def _heed_signals() -> None:
             signal.signal(number, stop)
 
 
-def _interrupted(debug: bool, number: int = signal.SIGINT) -> int:
+def _interrupted(interrupt: KeyboardInterrupt, debug: bool, number: int = signal.SIGINT) -> int:
     if debug:
         _show_traceback()
     if sys.platform != "win32":
@@ -139,6 +139,10 @@ def _interrupted(debug: bool, number: int = signal.SIGINT) -> int:
     # are imported), caught or not, and kills itself with SIGINT at exit; running another text makes it forget.
     exec("")
     print("Interrupted; no half-written file was left behind.", file=sys.stderr)
+    if notes := getattr(interrupt, "__notes__", None):  # where the job goes on
+        from otoscope.cli.show import plain
+
+        print(*map(plain, dict.fromkeys(notes)), sep="\n", file=sys.stderr)
     return SIGNALLED + number
 
 

@@ -108,12 +108,15 @@ def make_command(
     from dataclasses import replace
 
     from otoscope.mending.repair import Repair, load_repair, require_empty
+    from otoscope.monitors.monitor import check_rate
 
     require_empty(out)
     if not (gate or may_be_empty or stop or start) and breaker is BreakerAction.NONE:
         raise OptionError(
             "Nothing is to be mended.", "Name a --gate, a --breaker, --stop, --may-be-empty or --start."
         )
+    if false_alarms is not None:
+        check_rate(false_alarms)  # before the model is loaded
     loaded = _speech_model(model, common)
     repair = Repair.of(
         loaded,
@@ -173,6 +176,7 @@ def tune_command(
     """
     from dataclasses import replace
 
+    from otoscope.mending.keeping import REMEDY, imbalance, write_again
     from otoscope.mending.lessons import hear_items, lessons_of
     from otoscope.mending.pricing import used
     from otoscope.mending.repair import require_empty
@@ -184,14 +188,20 @@ def tune_command(
     options = TuneOptions(parse_heads(heads, loaded), optimizer, lr, epochs, lessons, common.seed)
     heard = hear_items(loaded, corpus, common.batch, memory)
     taught = lessons_of(loaded, heard, max_tokens=max_tokens, batch=common.batch)
+    if scarce := imbalance(taught):
+        warn(scarce)
     learn = learn_gates if gates else tune_heads
     repair = learn(loaded, taught, options, name or out.name)
-    repair = replace(
-        repair, breaker=_breaker(breaker, copies, tokens), made={**repair.made, "used": used(corpus)}
-    )
-    _save(repair, out, common)
+    repair = replace(repair, breaker=_breaker(breaker, copies, tokens))
+    kept = write_again(loaded, repair, taught, max_tokens=max_tokens, batch=common.batch, seed=common.seed)
+    made = {**repair.made, "used": used(corpus), "speech": kept and kept.to_dict()}
+    _save(replace(repair, made=made), out, common)
     if not common.json_on_stdout:
         say("loss by epoch: " + ", ".join(f"{loss:.3f}" for loss in repair.made["losses"]))
+        if kept:
+            say(f"{kept}.")
+    if kept and kept.broke:
+        warn(f"the repair breaks speech that it was taught to keep. {REMEDY}")
 
 
 @mend.command("search")
@@ -234,16 +244,18 @@ def search_command(
     Example: otoscope mend search discovery.jsonl --model whisper-base --trials 60 --out searched
     """
     from otoscope.mending.repair import load_repair
-    from otoscope.mending.search import SearchOptions, search_repair
+    from otoscope.mending.search import SearchOptions, require_parts, search_repair
     from otoscope.mending.tuning import parse_heads
 
+    searched = tuple(part.strip() for part in parts.split(",") if part.strip())
+    require_parts(searched, started=start is not None)
     corpus = _corpus(data)
     begin = load_repair(start) if start else None
     loaded = _speech_model(model, common)
     every = ",".join(f"H{head}" for head in range(loaded.config.decoder_attention_heads))
     options = SearchOptions(
         heads=parse_heads(heads or every, loaded),
-        parts=tuple(part.strip() for part in parts.split(",") if part.strip()),
+        parts=searched,
         gates=gates,
         trials=trials,
         wer_budget=wer_budget / 100,
@@ -256,7 +268,7 @@ def search_command(
     )
     if common.json:
         write_json(result.to_dict(), common.json)
-    if not result.within:
+    if result.repair and not result.within:
         warn("no trial is within the budget; the cheapest was kept.")
     if not common.json_on_stdout:
         head = ("trial", "loops left", "invented text left", "price in budgets", "repair")
@@ -275,7 +287,10 @@ def search_command(
             "",
             *table([head, *rows]),
             "",
-            f"The repair is {out}.",
+            f"The repair is {out}."
+            if result.repair
+            else f"No trial beat doing nothing, so there is no repair. More --trials go on in {out}; "
+            "other --parts or a higher budget make a search of their own.",
         )
 
 
@@ -314,7 +329,7 @@ def price_command(
     """
     from otoscope.mending.pricing import price_repairs, repair_rows
     from otoscope.mending.repair import load_repair
-    from otoscope.patching.price import SHIPPED, priced_on, shipped
+    from otoscope.patching.price import SHIPPED, price_legend, priced_on, shipped
 
     loaded_repairs = [load_repair(folder) for folder in repairs]
     corpus = priced_on(on or ())
@@ -328,6 +343,7 @@ def price_command(
     if not common.json_on_stdout:
         for priced in result["repairs"]:
             say(*table([(f"price of {priced['name']}", "before", "after"), *repair_rows(priced)]), "")
+        say(*price_legend(result["repairs"][0]["card"]))
         if result["note"]:
             say(result["note"])
 
@@ -392,11 +408,14 @@ def export_command(
     if not common.json_on_stdout:
         say(f"{len(exported.baked)} parameters differ in {out}.")
         if exported.left:
-            say(f"{out / 'mended.py'} applies what is not in the weights.")
+            say(f"{out / 'mended.py'} applies what is not in the weights; it needs otoscope.")
         if ct2:
-            say(f"The CTranslate2 model is {ct2}.")
+            without = " It goes without what is not in the weights." if exported.left else ""
+            say(f"The CTranslate2 model is {ct2}.{without}")
         for parity in found:
             say(f"{parity.name} writes the same for {parity.same.count} of {parity.same.n} recordings.")
+        if found and exported.left:
+            say(f"Compared without what is not in the weights; {found[0].loops} of these texts loop.")
 
 
 # Shared -----------------------------------------------------------------------------------------------------------------

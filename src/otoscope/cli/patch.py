@@ -314,13 +314,15 @@ def _say_sets(result: Mapping[str, Any]) -> None:
 
 
 def _say_price(result: Mapping[str, Any]) -> None:
-    from otoscope.patching.price import named, price_rows
+    from otoscope.patching.price import named, price_legend, price_rows
 
     if not result["price"]:
         return
     for edit in result["price"]["edits"]:
         rows = [(f"price of {named(edit)}", "before", "after"), *price_rows(edit["card"])]
         say("", *table(rows))
+    if result["price"]["edits"]:
+        say(*price_legend(result["price"]["edits"][0]["card"]))
     if result["price"]["note"]:
         say(result["price"]["note"])
 

@@ -114,7 +114,7 @@ def _say(result: CorpusTranscript) -> None:
         say(*texts)
     else:
         say(*(f"{item.audio_filepath}: {text}" for item, text in zip(result.items, texts, strict=True)))
-    if result.rates:
+    if any(rates.reference_words for rates in result.rates.values()):
         say("", *table([_HEADER, *(_row(name, rates) for name, rates in result.rates.items())]))
 
 

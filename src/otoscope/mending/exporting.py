@@ -25,7 +25,7 @@ from otoscope.models.loading import load_model
 from otoscope.models.transcribing import transcribe_all
 from otoscope.models.transcripts import DecodeOptions, Transcript
 from otoscope.models.whisper import SpeechModel
-from otoscope.outcomes import Rate
+from otoscope.outcomes import Rate, is_loop
 from otoscope.progress import track
 from otoscope.showing import Shows
 from otoscope.text_values import object_in
@@ -241,7 +241,7 @@ class Parity(Shows):
     Attributes:
         name: The program.
         texts: Its texts, one a recording.
-        expected: The mended model's.
+        expected: The mended model's, without what was not baked.
     """
 
     name: str
@@ -253,11 +253,21 @@ class Parity(Shows):
         """Share of recordings with the same text, up to spaces at its ends."""
         return Rate.of([a == b for a, b in zip(self.texts, self.expected, strict=True)])
 
+    @property
+    def loops(self) -> int:
+        """How many of the mended model's texts loop, so that a loop breaker would have something to do."""
+        return sum(is_loop(text) for text in self.expected)
+
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready: the rate, and the texts that differ."""
+        """JSON-ready: the rate, how many texts loop, and the texts that differ."""
         pairs = enumerate(zip(self.expected, self.texts, strict=True))
         different = [{"recording": i, "expected": a, "found": b} for i, (a, b) in pairs if a != b]
-        return {"program": self.name, "same": self.same.to_dict(), "different": different}
+        return {
+            "program": self.name,
+            "same": self.same.to_dict(),
+            "loops": self.loops,
+            "different": different,
+        }
 
 
 def check_exports(

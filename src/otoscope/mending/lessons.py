@@ -150,23 +150,33 @@ def _languages(model: SpeechModel, chunk: Sequence[Item], encoded: Tensor) -> li
 
 
 def write_heard(
-    model: SpeechModel, heard: Sequence[HeardItem], max_tokens: int, batch: int | None = None
+    model: SpeechModel,
+    heard: Sequence[HeardItem],
+    max_tokens: int,
+    batch: int | None = None,
+    label: str = "Writing",
 ) -> list[Decoded]:
     """What the decoder, as it is now, writes for each recording: greedily, without timestamps.
 
     Recordings of one kind are written together: texts of about the same length, no row waits for a loop of another.
     """
-    order = sorted(range(len(heard)), key=lambda i: (kind_of(heard[i].item), heard[i].item.duration or 0.0))
     out: dict[int, Decoded] = {}
-    for chunk in batches(order, batch or model.batch):
-        rows = [heard[i] for i in chunk]
-        prompts = prompts_for(model, [h.language for h in rows], DecodeOptions())
-        most = min(model.max_positions, prompts.shape[1] + max_tokens)
-        encoded = torch.stack([h.encoded for h in rows]).to(model.device, model.dtype)
-        out |= dict(
-            zip(chunk, decode(model, encoded, prompts, DecodeOptions(max_positions=most)), strict=True)
-        )
+    with track(label, len(heard), "recordings") as task:
+        for chunk in batches(alike_first(heard), batch or model.batch):
+            rows = [heard[i] for i in chunk]
+            prompts = prompts_for(model, [h.language for h in rows], DecodeOptions())
+            most = min(model.max_positions, prompts.shape[1] + max_tokens)
+            encoded = torch.stack([h.encoded for h in rows]).to(model.device, model.dtype)
+            out |= dict(
+                zip(chunk, decode(model, encoded, prompts, DecodeOptions(max_positions=most)), strict=True)
+            )
+            task.advance(len(chunk))
     return [out[i] for i in range(len(heard))]
+
+
+def alike_first(heard: Sequence[HeardItem]) -> list[int]:
+    """Numbers of the recordings, those of one kind and of about the same length beside each other."""
+    return sorted(range(len(heard)), key=lambda i: (kind_of(heard[i].item), heard[i].item.duration or 0.0))
 
 
 def lessons_of(
@@ -189,8 +199,7 @@ def lessons_of(
     """
     breaker = breaker or Breaker()
     out = []
-    with track("Writing what is right", 1, "pass"):
-        written = write_heard(model, heard, max_tokens, batch)
+    written = write_heard(model, heard, max_tokens, batch, "Writing what is right")
     for recording, decoded in zip(heard, written, strict=True):
         kind = kind_of(recording.item)
         target = _target(model, recording, decoded, kind, breaker)

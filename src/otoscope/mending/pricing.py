@@ -138,7 +138,8 @@ def price_repairs(
         return _under_repairs(writer, repairs, clips, languages, monitor)
 
     with Run.opened(place, KIND, settings) as run:
-        table = written_in_ways(corpus, write, run, batch or model.batch, model.window_seconds)
+        ways, batch = 1 + len(repairs), batch or model.batch
+        table = written_in_ways(corpus, write, ways, run, batch, model.window_seconds)
     return {
         "model": model.describe(),
         "n_items": len(corpus),
@@ -229,7 +230,7 @@ def _cut(sides: Sequence[Sequence[bool]]) -> dict[str, Any] | None:
 def repair_rows(priced: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """One repair's card and cuts for people: measure, before and after."""
     rows = price_rows(priced["card"])
-    for key, title in (("loops", "loops cut by"), ("nonspeech", "text for sounds cut by")):
+    for key, title in (("loops", "loops cut by"), ("nonspeech", "raw text for sounds cut by")):
         found = priced["cuts"][key]
         if found:
             told = f"{100 * found['cut']:.0f} % ({100 * found['ci_low']:.0f} to {100 * found['ci_high']:.0f})"

@@ -16,6 +16,7 @@ from otoscope.errors import EditError, OptionError, OutputError
 from otoscope.files import atomic_folder, atomic_write, require_folder
 from otoscope.mending.breaker import Breaker
 from otoscope.mending.features import FeatureGate
+from otoscope.monitors.monitor import check_rate
 from otoscope.showing import Shows
 from otoscope.text_values import object_in
 from otoscope.versions import versions
@@ -69,6 +70,8 @@ class Repair(Shows):
             raise OptionError(f"A repair cannot act {self.when!r}.", "Choose always or alarm.")
         if self.when == "always" and (self.stop or self.false_alarms is not None):
             raise OptionError("What always acts asks no monitor.", "Make it act in alarm alone.")
+        if self.false_alarms is not None:
+            check_rate(self.false_alarms)
         if any(edit.rows is not None for edit in self.edits):
             raise EditError(
                 "An edit of a repair names rows, and which recording is in which row is not known.",

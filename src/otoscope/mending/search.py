@@ -22,6 +22,7 @@ from otoscope.corpora import Item
 from otoscope.errors import OptionError
 from otoscope.files import atomic_write
 from otoscope.mending.applying import repaired, weakened
+from otoscope.mending.baseline import baseline
 from otoscope.mending.breaker import Breaker
 from otoscope.mending.directions import (
     decoder_states,
@@ -48,6 +49,7 @@ PARTS = ("gates", "steer", "project", "breaker", "empty", "strength")
 KIND = "search for a repair"
 RESULT = "search.json"
 _LOG = "trials.log"
+_UNTOUCHED = 2.0  # all of the loops and all of the invented text
 _FIRST_SHARE = 0.25
 _TOO_DEAR = 30.0
 """Price, in budgets, on the first share of the recordings above which a trial goes no further; on few recordings one word is many
@@ -82,15 +84,32 @@ class SearchOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        wrong = [part for part in self.parts if part not in PARTS]
-        if wrong or not self.parts:
-            raise OptionError(
-                f"There is nothing like {wrong or 'nothing'} to search.", f"Choose of: {', '.join(PARTS)}."
-            )
+        require_parts(self.parts)
         if min(self.trials, self.gates) < 1 or min(self.wer_budget, self.cer_budget) <= 0:
             raise OptionError(
                 "A search needs trials, gates and budgets above 0.", "Raise what is 0; a budget may be tiny."
             )
+
+
+def require_parts(parts: Sequence[str], *, started: bool = True) -> None:
+    """Refuse what cannot be searched.
+
+    Args:
+        parts: What is to be searched.
+        started: Whether there is a repair to start from.
+
+    Raises:
+        OptionError: A part is unknown, there is none, or there are no weights to take a part of the way.
+    """
+    wrong = [part for part in parts if part not in PARTS]
+    if wrong or not parts:
+        named = ", ".join(map(repr, wrong)) or "nothing"
+        raise OptionError(f"There is no way to search {named}.", f"Choose of: {', '.join(PARTS)}.")
+    if "strength" in parts and not started:
+        raise OptionError(
+            "Strength is how far the weights of a repair to start from go, and there are none.",
+            "Name a repair of tuned heads with --start, or leave strength out of --parts.",
+        )
 
 
 @dataclass(frozen=True)
@@ -115,6 +134,11 @@ class Score:
         """What is minimised."""
         return self.loops, self.invented, max(0.0, self.price)
 
+    @property
+    def mends(self) -> bool:
+        """Whether less is left than the untouched model leaves."""
+        return self.loops + self.invented < _UNTOUCHED
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -138,13 +162,13 @@ class SearchResult(Shows):
     """What a search found.
 
     Attributes:
-        repair: The best within the budget, or the cheapest of the front.
-        within: Whether it is within the budget.
+        repair: The best within the budget, or the cheapest of the front; None where that leaves as much as doing nothing.
+        within: Whether the best is within the budget.
         front: Trials that no other beats in everything.
         trials: All.
     """
 
-    repair: Repair
+    repair: Repair | None
     within: bool
     front: tuple[Trial, ...]
     trials: tuple[Trial, ...] = field(repr=False)
@@ -152,7 +176,7 @@ class SearchResult(Shows):
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return {
-            "repair": self.repair.to_dict(),
+            "repair": self.repair and self.repair.to_dict(),
             "within_budget": self.within,
             "front": [asdict(trial) for trial in self.front],
             "trials": [asdict(trial) for trial in self.trials],
@@ -186,6 +210,7 @@ def search_repair(
             another search.
     """
     optuna = _optuna()
+    require_parts(options.parts, started=start is not None and bool(start.weights))
     start = start or Repair.of(model, "nothing")
     start.require_fit(model)
     facts = {key: value for key, value in model.describe().items() if key not in ("device", "source")}
@@ -196,16 +221,17 @@ def search_repair(
         "start": start.to_dict(),
     }
     with Run.opened(out, KIND, settings) as run:
-        bench = _Bench.of(model, corpus, options, start, batch)
+        bench = _Bench.of(model, corpus, options, start, batch, run)
         study = _study(optuna, run.path / _LOG)
         _run_trials(optuna, study, bench, options)
         trials = _trials(study)
         front = pareto_front([trial for trial in trials if trial.whole])
         best, within = pick(front)
         made = {"how": "searched", "options": asdict(options), "trial": asdict(best), "used": used(corpus)}
-        repair = bench.repair(best.params, name, made)
+        repair = bench.repair(best.params, name, made) if best.score.mends else None
         result = SearchResult(repair, within, tuple(front), tuple(trials))
-        repair.save(run.path)
+        if repair:
+            repair.save(run.path)
         with atomic_write(run.path / RESULT) as file:
             json.dump(result.to_dict(), file, indent=1, allow_nan=False)
         return result
@@ -341,15 +367,15 @@ class _Bench:
         options: SearchOptions,
         start: Repair,
         batch: int | None,
+        run: Run,
     ) -> _Bench:
         heard = hear_items(model, corpus, batch)
-        with track("Writing without a repair", 1, "pass"):
-            decoded = write_heard(model, heard, options.max_tokens, batch)
-        texts = [model.tokenizer.decode(d.ids, skip_special_tokens=True).strip() for d in decoded]
+        written = baseline(model, heard, options.max_tokens, batch, run)
+        texts = [model.tokenizer.decode(w.ids, skip_special_tokens=True).strip() for w in written]
         states = None
         if {"steer", "project"} & set(options.parts):
-            tokens = [[*d.prompt, *d.ids] for d in decoded]
-            prompt = len(decoded[0].prompt)
+            tokens = [[*w.prompt, *w.ids] for w in written]
+            prompt = len(written[0].prompt)
             sides = (
                 [i for i, h in enumerate(heard) if (kind_of(h.item) == "sound") is sound]
                 for sound in (True, False)

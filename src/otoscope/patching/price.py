@@ -28,6 +28,7 @@ from otoscope.outcomes import (
     repeat_fidelity,
 )
 from otoscope.outcomes import Written as Judged
+from otoscope.outcomes.hallucination import NO_SPEECH, SURE
 from otoscope.outcomes.repetition import units
 from otoscope.patching.changes import Change
 from otoscope.patching.judging import is_sound
@@ -46,6 +47,7 @@ WriteInWays = Callable[
 """`(clips by number, languages by number) -> (texts, seconds)` of the untouched model, then of every other way to write."""
 
 PART = "price"
+_KINDS = {"raw": "raw", "filtered": "filtered", "gate": "log-probability gate"}
 _SHARD = 16  # recordings a part, whatever the batch, so that a job may go on with another
 SHIPPED = (
     "Priced on the {} shipped recordings alone: that shows gross damage at most. Give ordinary speech of your own "
@@ -113,18 +115,20 @@ def price(
     Returns:
         One JSON-ready card an edit; see `card`.
     """
-    table = written_in_ways(corpus, partial(_under_changes, writer, changes), run, batch, window)
+    ways = 1 + len(changes)
+    table = written_in_ways(corpus, partial(_under_changes, writer, changes), ways, run, batch, window)
     return [card(corpus, table, i) for i in range(len(changes))]
 
 
 def written_in_ways(
-    corpus: Sequence[Item], write: WriteInWays, run: Run, batch: int, window: float = 30.0
+    corpus: Sequence[Item], write: WriteInWays, ways: int, run: Run, batch: int, window: float = 30.0
 ) -> pd.DataFrame:
     """The texts of a corpus, written in several ways, part by part; a job that was stopped goes on.
 
     Args:
         corpus: The recordings. Those that cannot be read or are longer than a window are left out, and it is said.
         write: Writes a batch in every way.
+        ways: How many ways there are.
         run: Where parts are kept.
         batch: Recordings at once.
         window: Length of a window in seconds.
@@ -132,11 +136,19 @@ def written_in_ways(
     Returns:
         One line a recording and way; column `edit` is -1 for the first way, then 0, 1, ...
     """
-    with track("Pricing", len(corpus), "recordings") as task:
+    import pandas as pd
+
+    with track("Pricing", len(corpus) * ways, "texts") as task:
         for number, chunk in enumerate(batches(enumerate(corpus), _SHARD)):
+            left = len(chunk) * ways
             if not run.has_part(PART, number):
-                run.write_part(PART, number, _lines(write, chunk, batch, window))
-            task.advance(len(chunk))
+                lines = []
+                for some in _lines(write, chunk, batch, window):
+                    lines += some
+                    task.advance(len(some))
+                run.write_part(PART, number, pd.DataFrame(lines, columns=list(_Line.__dataclass_fields__)))
+                left -= len(lines)
+            task.advance(left)
     table = run.table(PART)
     skipped = len(corpus) - len(set(table["item"]))
     if skipped:
@@ -174,17 +186,16 @@ def price_told(
     }
 
 
-def _lines(write: WriteInWays, chunk: Sequence[tuple[int, Item]], batch: int, window: float) -> pd.DataFrame:
-    import pandas as pd
-
-    lines: list[_Line] = []
+def _lines(
+    write: WriteInWays, chunk: Sequence[tuple[int, Item]], batch: int, window: float
+) -> Iterator[list[_Line]]:
+    """A part's lines, batch by batch and way by way."""
     languages = {i: item.language for i, item in chunk}
     for together in batches(_readable(chunk, window), batch):
         clips = dict(together)
         for way, (written, seconds) in enumerate(write(clips, languages), start=-1):
             each = seconds / len(clips)
-            lines += [_line(i, way, text, each) for i, text in zip(clips, written, strict=True)]
-    return pd.DataFrame(lines, columns=list(_Line.__dataclass_fields__))
+            yield [_line(i, way, text, each) for i, text in zip(clips, written, strict=True)]
 
 
 def _under_changes(
@@ -409,11 +420,24 @@ def price_rows(card: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     for key, title in (("repeats", "genuine repetitions kept"), ("loops", "loops where none was said")):
         if card[key]:
             rows.append((title, *_sides(card[key])))  # type: ignore[arg-type]
-    for kind in ("raw", "filtered", "gate") if card["nonspeech"] else ():
+    for kind, name in _KINDS.items() if card["nonspeech"] else ():
         sides = {side: card["nonspeech"][side][kind] for side in ("before", "after")}
-        rows.append((f"hallucination rate, {kind}", *_sides(sides)))  # type: ignore[arg-type]
+        rows.append((f"hallucination rate, {name}", *_sides(sides)))  # type: ignore[arg-type]
     speed = card["tokens_per_second"]
     return [*rows, ("tokens per second", _told(speed["before"], 0), _told(speed["after"], 0))]
+
+
+def price_legend(card: Mapping[str, Any]) -> list[str]:
+    """What the rates of a price card count, in a line each; nothing where there were no sounds without speech."""
+    if not card["nonspeech"]:
+        return []
+    return [
+        "Of sounds without speech, hallucination rates count, raw: any text;",
+        f"filtered: text that Whisper's rule lets pass (no-speech probability up to {NO_SPEECH:g}, or a mean "
+        f"log-probability above {SURE:g});",
+        f"{_KINDS['gate']}: what that rule lets pass by its probabilities alone, so that a model that is sure of its "
+        "empty text counts, too.",
+    ]
 
 
 def _sides(rates: Mapping[str, Any]) -> list[str]:

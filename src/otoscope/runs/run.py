@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from otoscope.errors import OptionError, OutputError
 from otoscope.files import atomic_write, output_error, remove_abandoned
-from otoscope.progress import notice
+from otoscope.progress import goes_on_in, notice
 from otoscope.text_values import object_in
 from otoscope.versions import versions
 
@@ -49,6 +49,8 @@ class Run:
             kind: What the job is.
             settings: JSON values that the results depend on.
 
+        An interrupt inside the block carries a note (PEP 678) that says where the job goes on.
+
         Raises:
             OptionError: The directory belongs to another job, or to the same with other settings.
             OutputError: It cannot be written, holds other files, or another process works in it.
@@ -73,7 +75,8 @@ class Run:
             run = cls(path, kind, settings)
             run._describe()
             remove_abandoned(path)
-            yield run
+            with goes_on_in(path):
+                yield run
         finally:
             lock.release()
 

@@ -92,6 +92,8 @@ class CorpusTranscript(Shows):
             "repeat themselves": lambda t: any(is_loop(s.text, language=t.language) for s in t.segments),
             "ran out of positions before the text ended": lambda t: not all(s.finished for s in t.segments),
         }
+        if mended := self.model.get("mended"):
+            signs[f"are empty under the repair {mended}"] = lambda t: not t.text.strip()
         heard = list(zip(self.items, self.transcripts, strict=True))
         found = {f"transcripts {sign}": [i for i, t in heard if shows(t)] for sign, shows in signs.items()}
         found["references are in another script than their language or transcript"] = [

@@ -20,7 +20,7 @@ from otoscope.corpora.manifest import write_manifest
 from otoscope.corpora.targets import items_or_texts
 from otoscope.errors import AudioError, OptionError, OutputError
 from otoscope.files import atomic_write, output_error, remove_abandoned
-from otoscope.progress import notice, track
+from otoscope.progress import goes_on_in, notice, track
 from otoscope.showing import Shows
 from otoscope.text_values import object_in
 from otoscope.versions import versions
@@ -145,7 +145,7 @@ def make_corpus(recipe: Recipe, folder: Path | str) -> Made:
         raise output_error(folder, error) from error
     _announce([s for s in sounds if not (folder / AUDIO / f"{s.name}.flac").exists()], recipe.pace)
     listed, skipped, fresh = [], {}, 0
-    with track("Making recordings", len(sounds), "recordings") as task:
+    with goes_on_in(folder), track("Making recordings", len(sounds), "recordings") as task:
         for sound in sounds:
             path = folder / AUDIO / f"{sound.name}.flac"
             try:
