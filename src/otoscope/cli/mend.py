@@ -108,7 +108,7 @@ def make_command(
     from dataclasses import replace
 
     from otoscope.mending.repair import Repair, load_repair, require_empty
-    from otoscope.monitors.monitor import check_rate
+    from otoscope.monitors.thresholds import check_rate
 
     require_empty(out)
     if not (gate or may_be_empty or stop or start) and breaker is BreakerAction.NONE:

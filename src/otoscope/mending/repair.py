@@ -16,7 +16,7 @@ from otoscope.errors import EditError, OptionError, OutputError
 from otoscope.files import atomic_folder, atomic_write, require_folder
 from otoscope.mending.breaker import Breaker
 from otoscope.mending.features import FeatureGate
-from otoscope.monitors.monitor import check_rate
+from otoscope.monitors.thresholds import check_rate
 from otoscope.showing import Shows
 from otoscope.text_values import object_in
 from otoscope.versions import versions
