@@ -127,7 +127,7 @@ def test_what_cannot_be_mended_is_refused_before_any_work(mend, tmp_path, capsys
         (("make", "--gate", "L0H0=much", "--out", "x"), "no factor"),
         (("make", "--gate", "L0H0", "--out", "full"), "not empty"),
         (("make", "--stop", "--false-alarms", "2", "--out", "x"), "false-alarm rate of 2"),
-        (("price", "nowhere"), "no repair"),
+        (("price", "nowhere"), "does not exist"),
         (("search", "discovery.jsonl", "--parts", "strength", "--out", "x"), "start from"),
         (("search", "discovery.jsonl", "--parts", "prayer", "--out", "x"), "Choose of"),
     ]:
