@@ -1,6 +1,6 @@
 /*
 Generated from web/ by `npm run build`; do not edit.
-sources sha256: 744ab890bf8a9eb50b95217abeac68bf3837f4e247a18a4f4850c3e471268ffd
+sources sha256: 10b19e2279a6511452ee54519f6445bb38ae7ed5ce25b318442bf5bb5dea950a
 
 Contains preact:
 The MIT License (MIT)
