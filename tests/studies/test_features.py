@@ -133,6 +133,8 @@ def test_recipes_are_read_without_running_anything_and_unknown_options_are_refus
         ("model: a", "needs point"),
         ("model: a\npoint: blocks.0.mlp\nwidht: 3", "no option 'widht'"),
         ("model: a\npoint: b\nheld_out: 1.5", "held_out"),
+        ("model: a\npoint: b\nheld_out:", "held_out"),
+        ("model: a\npoint: b\nalone: yes", "alone"),
     ):
         path.write_text(text)
         with pytest.raises(OptionError, match=message):
