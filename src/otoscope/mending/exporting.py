@@ -111,7 +111,8 @@ def export_transformers(model: SpeechModel, repair: Repair, folder: Path | str) 
             f"{repair.name} waits for alarms, and other programs have no monitor.",
             "Export a repair that always acts; use this one with --mend, or with HallucinationMonitor.",
         )
-    if done := require_export_place(folder, made_of(repair)):
+    source = made_of(repair)
+    if done := require_export_place(folder, source):
         return Exported(Path(folder), tuple(done["baked"]), tuple(done["left"]))
     baked = bake(model, repair)
     with atomic_folder(folder) as place:
@@ -120,7 +121,7 @@ def export_transformers(model: SpeechModel, repair: Repair, folder: Path | str) 
         model.processor.save_pretrained(place)
         model.processor.feature_extractor.save_pretrained(place)  # where other programs look for it
         left = _save_rest(place, repair, baked)
-        _record(place, {"made_of": made_of(repair), "baked": sorted(baked.weights), "left": list(left)})
+        _record(place, {"made_of": source, "baked": sorted(baked.weights), "left": list(left)})
     return Exported(Path(folder), tuple(sorted(baked.weights)), left)
 
 
