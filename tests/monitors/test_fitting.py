@@ -20,7 +20,7 @@ from otoscope.monitors.dividing import SHARES, origin
 from otoscope.monitors.features import reads_of
 from otoscope.monitors.fitting import FitOptions, fit, fit_monitor
 from otoscope.monitors.inputs import Probed, step_targets
-from otoscope.monitors.judging import best_f1_threshold, f1
+from otoscope.monitors.judging import best_f1_threshold, f1, over_divisions
 from otoscope.monitors.monitor import Monitor
 from otoscope.monitors.running import watch_all
 from otoscope.monitors.scoring import calibrated, inputs_of, joined_risk
@@ -215,6 +215,43 @@ def test_recordings_longer_than_a_window_are_left_out_and_said(model, tmp_path, 
     texts = collect(model, items, tmp_path / "s", DecodeOptions(language="en"))
     assert [t.item for t in texts] == [0, 1, 2]
     assert "longer than a window" in capsys.readouterr().err
+
+
+def test_further_divisions_tell_what_of_a_report_is_chance(fitted, model):
+    _, told, out = fitted
+    assert "divisions" not in told
+    options = FitOptions(language="en", false_alarms=0.1, divisions=3)
+    monitor, again = fit_monitor(model, corpus(), out, options)
+    assert again["targets"] == told["targets"]  # the monitor is the first division's
+    assert again["divisions"]["seeds"] == [0, 1, 2]
+    for target, lines in again["divisions"]["targets"].items():
+        first = {line["name"]: line for line in told["targets"][target]["scorers"]}
+        assert {line["name"] for line in lines} == set(first)
+        ours = next(line for line in lines if line["name"] == "monitor")
+        assert ours["auc_beaten"] == ours["f1_beaten"] == 0.5
+        assert any(line["auc_sd"] > 0 for line in lines)
+    assert "divisions" in monitor.about["report"]
+
+
+def test_the_spread_over_divisions_is_of_means_and_of_who_did_better():
+    def told(seed, monitor, other):
+        lines = [
+            {"name": n, "kind": "inside", "auc": x, "f1": x}
+            for n, x in (("monitor", monitor), ("other", other))
+        ]
+        return {"seed": seed, "targets": {"loop": {"scorers": lines}}}
+
+    found = over_divisions([told(4, 0.9, 0.8), told(5, 0.7, 0.7), told(6, 0.8, 0.9)])
+    monitor, other = found["targets"]["loop"]
+    assert found["seeds"] == [4, 5, 6]
+    assert (monitor["auc"], other["auc"]) == (pytest.approx(0.8), pytest.approx(0.8))
+    assert monitor["f1_sd"] == pytest.approx(0.1)
+    assert other["f1_beaten"] == 0.5
+
+
+def test_no_division_at_all_is_refused_before_any_work(model, tmp_path):
+    with pytest.raises(OptionError, match="0 divisions are none"):
+        fit_monitor(model, corpus(), tmp_path, FitOptions(divisions=0))
 
 
 def test_f1_is_that_of_precision_and_recall():

@@ -74,7 +74,9 @@ def test_one_sound_at_a_time(open_page, traced):
     circuit(page).locator(".segment").first.click()
     page.wait_for_function("() => !document.querySelector('.graph-panel audio').paused")
     # The others are silenced by the event that follows the start.
-    page.wait_for_function("() => [...document.querySelectorAll('audio')].filter((one) => !one.paused).length === 1")
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('audio')].filter((one) => !one.paused).length === 1"
+    )
     page.get_by_test_id("audio").get_by_role("button", name="Play", exact=True).wait_for()
 
 

@@ -69,6 +69,13 @@ def fit(
     point: Annotated[
         str, typer.Option(help="Where the dictionary reads, a place of the decoder.")
     ] = "decoder_blocks.*.mlp",
+    divisions: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            help="Divide the texts N times in all, and tell how the scores vary; each further division takes as long as fitting.",
+        ),
+    ] = 1,
     common: Common,
 ) -> None:
     """Fit a monitor to a model, and say how good it is beside what needs no look inside.
@@ -86,7 +93,7 @@ def fit(
 
     recordings = [item for path in data or () for item in items(path)]
     excluded = None if exclude is None else str(exclude)
-    options = FitOptions(false_alarms, common.seed, language, excluded, dictionary, point)
+    options = FitOptions(false_alarms, common.seed, language, excluded, dictionary, point, divisions)
     check_rate(false_alarms)
     if data:
         check_fit(recordings, options)
@@ -98,6 +105,19 @@ def fit(
         write_json(told, common.json)
     if not common.json_on_stdout:
         say(*report_lines(told), f"The monitor: {out}")
+
+
+def _divided(target: str, scorers: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How the scores of a target vary over divisions."""
+    from otoscope.monitors.judging import MONITOR
+
+    rows = [(f"{target}, over divisions", "AUC", "monitor better", "F1", "monitor better")]
+    for s in sorted(scorers, key=lambda s: -s["auc"]):
+        better = ["" if s["name"] == MONITOR else f"{100 * s[f'{of}_beaten']:.0f} %" for of in ("auc", "f1")]
+        outside = "" if s["kind"] == "inside" else "  (baseline)"
+        auc, f1 = (f"{s[of]:.3f} ± {s[f'{of}_sd']:.3f}" for of in ("auc", "f1"))
+        rows.append((s["name"] + outside, auc, better[0], f1, better[1]))
+    return [*table(rows), ""]
 
 
 def report_lines(told: Mapping[str, Any]) -> list[str]:
@@ -114,6 +134,11 @@ def report_lines(told: Mapping[str, Any]) -> list[str]:
                 )
             )  # fmt: skip
         lines += [*table(rows), ""]
+    lines += [
+        line
+        for target, scorers in told.get("divisions", {}).get("targets", {}).items()
+        for line in _divided(target, scorers)
+    ]
     false, delay = told["false_alarms"], told["delay"]
     lines.append(
         f"Alarms on {false['count']} of {false['n']} texts of ordinary speech; asked for were at most "

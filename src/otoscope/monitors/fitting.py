@@ -15,7 +15,7 @@ import numpy as np
 
 from otoscope.corpora import Item
 from otoscope.corpora.splitting import without_texts
-from otoscope.errors import ManifestError
+from otoscope.errors import ManifestError, OptionError
 from otoscope.models.transcripts import DecodeOptions
 from otoscope.monitors.collecting import Text, collect
 from otoscope.monitors.dividing import divided, require_enough, require_possible
@@ -44,6 +44,7 @@ class FitOptions:
         exclude: A corpus whose texts are kept out of all parts.
         dictionary: Features to look at as well: `neurons` or a folder, as `load_dictionary` takes it.
         point: Where those read, a place of the decoder.
+        divisions: How often the texts are divided, fitted and judged, by successive seeds; the monitor is that of the first.
     """
 
     false_alarms: float = 0.05
@@ -52,6 +53,7 @@ class FitOptions:
     exclude: str | None = None
     dictionary: str | None = None
     point: str = "decoder_blocks.*.mlp"
+    divisions: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,10 +94,10 @@ def fit_monitor(
 
     Raises:
         ManifestError: There is too little of one kind of text.
-        OptionError: The false-alarm rate is not between 0 and 1; or the dictionary is none of the decoder.
+        OptionError: The false-alarm rate is not between 0 and 1; there is no division; or the dictionary is none of the decoder.
         DictionaryError: There is no such dictionary, or it is of another model.
     """
-    from otoscope.monitors.judging import report
+    from otoscope.monitors.judging import over_divisions, report
 
     options, out = options or FitOptions(), Path(out)
     items = _usable(items, options)  # before any work
@@ -103,7 +105,18 @@ def fit_monitor(
     decoding = DecodeOptions(language=options.language)
     texts = collect(model, items, out / "steps", decoding, batch, reads_of(features or None))
     fitted = fit(model, items, texts, options, features or None)
-    told = report(fitted, items, options, lambda ids: model.tokenizer.decode(ids, skip_special_tokens=True))
+
+    def decode(ids: list[int]) -> str:
+        return model.tokenizer.decode(ids, skip_special_tokens=True)
+
+    told = report(fitted, items, options, decode)
+    reports = [told]
+    for further in range(1, options.divisions):
+        notice(f"Division {further + 1} of {options.divisions}.")
+        other = replace(options, seed=options.seed + further)
+        reports.append(report(fit(model, items, texts, other, features or None), items, other, decode))
+    if options.divisions > 1:
+        told["divisions"] = over_divisions(reports)
     monitor = replace(fitted.monitor, about=fitted.monitor.about | {"report": told})
     monitor.save(out)
     return monitor, told
@@ -124,6 +137,10 @@ def _usable(items: Sequence[Item], options: FitOptions) -> list[Item]:
     from otoscope.corpora import items as items_of
 
     check_rate(options.false_alarms)
+    if options.divisions < 1:
+        raise OptionError(
+            f"{options.divisions} divisions are none.", "Name 1, or more for the spread among them."
+        )
     kept = list(items)
     if options.exclude:
         kept = without_texts(kept, items_of(options.exclude))

@@ -60,6 +60,36 @@ def report(fitted: Fitted, items: Sequence[Item], options: FitOptions, decode: D
     }
 
 
+def over_divisions(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What of a report is chance: its figures over several divisions of the same texts, each with a monitor of its own.
+
+    The divisions share their texts, so that their spread is less than that among corpora; it says how much hangs on which texts
+    happened to be tested.
+
+    Returns:
+        `seeds`; and `targets`: for each a line a scorer, `auc` and `f1` the means, `auc_sd` and `f1_sd` the standard deviations,
+        and `auc_beaten` and `f1_beaten` the share of divisions in which the monitor does better (a tie counts half).
+    """
+    targets = {}
+    for target in reports[0]["targets"]:
+        each = [{line["name"]: line for line in told["targets"][target]["scorers"]} for told in reports]
+        names = [name for name in each[0] if all(name in lines for lines in each)]
+        targets[target] = [
+            {"name": name, "kind": each[0][name]["kind"]}
+            | _spread("auc", [(lines[MONITOR]["auc"], lines[name]["auc"]) for lines in each])
+            | _spread("f1", [(lines[MONITOR]["f1"], lines[name]["f1"]) for lines in each])
+            for name in names
+        ]
+    return {"seeds": [told["seed"] for told in reports], "targets": targets}
+
+
+def _spread(of: str, pairs: Sequence[tuple[float, float]]) -> dict[str, float]:
+    """Of the figures of the monitor and of another scorer."""
+    ours, theirs = np.array(pairs).T
+    beaten = np.mean((ours > theirs) + 0.5 * (ours == theirs))
+    return {of: float(theirs.mean()), f"{of}_sd": float(theirs.std(ddof=1)), f"{of}_beaten": float(beaten)}
+
+
 _Scores = dict[str, dict[str, np.ndarray]]
 """By scorer and part, `(text,)`."""
 
