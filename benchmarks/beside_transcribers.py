@@ -43,7 +43,7 @@ FIGURES = (
         for model, name in MODELS.items() for peer, spelled in PEERS.items()
     ),
 )  # fmt: skip
-RUNS = {"one_by_one": 2, "batch": 3}
+RUNS = {"one_by_one": 5, "batch": 5}
 
 
 def run() -> dict[str, Any]:
