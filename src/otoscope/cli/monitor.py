@@ -72,6 +72,7 @@ def fit(
     divisions: Annotated[
         int,
         typer.Option(
+            min=1,
             metavar="N",
             help="Divide the texts N times in all, and tell how the scores vary; each further division takes as long as fitting.",
         ),

@@ -127,7 +127,7 @@ def check_fit(items: Sequence[Item], options: FitOptions) -> None:
 
     Raises:
         ManifestError: There is too little of one kind of recording.
-        OptionError: The false-alarm rate is not between 0 and 1.
+        OptionError: The false-alarm rate is not between 0 and 1, or there is no division.
     """
     with reporting_to(Silence()):  # fitting says the same once more
         _usable(items, options)

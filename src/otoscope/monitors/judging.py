@@ -39,7 +39,7 @@ def report(fitted: Fitted, items: Sequence[Item], options: FitOptions, decode: D
     Returns:
         `targets`: for each target, and for `EARLY`, a line a scorer, with `auc`, `f1` at the threshold that is best on the
         calibrating part, and 95 % intervals over sentences; `false_alarms` on ordinary speech; `delay` in tokens from the second
-        copy of a loop to the alarm; `detected`, the share of bad texts with an alarm.
+        copy of a loop to the alarm; `detected`, the share of bad texts with an alarm, and of loops with one no more than `SOON` tokens into their second copy.
     """
     parts = {name: fitted.parts[name] for name in ("calibrate", "test")}
     groups = np.unique([origin(items[t.item]) for t in parts["test"]], return_inverse=True)[1]
@@ -181,12 +181,14 @@ def _alarms(fitted: Fitted, test: Sequence[Text]) -> dict[str, Any]:
     loops = [(t, a) for t, a in zip(test, first, strict=True) if t.verdict.loop]
     delays = [a - onset for t, a in loops if a is not None and (onset := loop_onset(t.tokens)) is not None]
     invented = [a is not None for t, a in zip(test, first, strict=True) if t.verdict.invented]
+    soon = [a is not None and a <= (loop_onset(t.tokens) or 0) + SOON for t, a in loops]
     return {
         "threshold": monitor.threshold,
         "false_alarms": Rate.of(ordinary).to_dict(),
         "detected": {
             "invented": Rate.of(invented).to_dict(),
             "loop": Rate.of([a is not None for _, a in loops]).to_dict(),
+            "loop, early": Rate.of(soon).to_dict(),
         },
         "delay": {
             "n": len(delays),
