@@ -14,8 +14,8 @@ PIP    := $(BIN)/python -m pip install --quiet
 KEPT   := --constraint $(VENV)/.torch
 # What the commands of the README need beyond the base: a 4-bit language model, the served page, spoken corpora, pauses found.
 EXTRAS ?= gguf,serve,synth,vad
-# Most processes that share the tests; each takes up to 2 GB.
-WORKERS ?= 4
+# Processes that share the tests: one more than there are cores, as many tests wait for servers and pages. Each takes up to 2 GB.
+WORKERS ?= $(shell $(PYTHON) -c "import os; print(min(os.cpu_count() or 1, 3) + 1)")
 CHOICE := $(TORCH) $(TORCH_INDEX)
 ENV_FILES := pyproject.toml constraints.txt
 
@@ -69,7 +69,7 @@ demo: $(VENV)/.installed
 	@$(BIN)/otoscope explain src/otoscope/audio/samples/jfk.flac --out jfk.explain.html --force
 
 test: $(VENV)/.dev
-	@$(BIN)/python -m pytest --numprocesses logical --maxprocesses $(WORKERS) --dist loadgroup
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff format --check .
@@ -101,7 +101,7 @@ audit: $(VENV)/.installed
 	@test -x $(VENV)-audit/bin/python || $(PYTHON) -m venv $(VENV)-audit
 	@if $(VENV)-audit/bin/python -m pip install --quiet 'cyclonedx-bom>=5' 'pip-audit>=2.8' 2>/dev/null; then \
 	  $(VENV)-audit/bin/python -m release.audit $(BIN)/python $(AUDIT); \
-	else echo "No audit: its tools cannot be had from this package index."; fi
+	else echo "No audit: its tools cannot be had from this package index."; [ -n "$(AUDIT)" ]; fi
 
 clean:
 	rm -rf $(VENV) $(VENV)-audit site build dist

@@ -31,7 +31,7 @@ class Figure:
     def reached(self, result: Mapping[str, Any]) -> float | None:
         """The figure in a result; None where any of its places holds none."""
         found = _values(result, self.paths)
-        if any(value is None for value in found):
+        if any(_missing(value) for value in found):
             return None
         return max(found) if self.at_most is not None else min(found)
 
@@ -41,7 +41,7 @@ class Figure:
         if not isinstance(limit, (str, tuple)):
             return limit
         found = _values(result, limit)
-        return None if any(value is None for value in found) else max(found)
+        return None if any(_missing(value) for value in found) else max(found)
 
     def holds(self, result: Mapping[str, Any]) -> bool | None:
         """Whether it keeps its limit; None where it was not measured."""
@@ -76,6 +76,11 @@ def spelled(value: float | None, unit: str = "") -> str:
         return "yes" if value else "no"
     number = f"{value:,.0f}" if value == round(value) or abs(value) >= 1000 else f"{value:.4g}"
     return f"{number} {unit}".strip()
+
+
+def _missing(value: Any) -> bool:
+    """None, or not a number: of that nothing is more or less."""
+    return value is None or value != value
 
 
 def _values(result: Mapping[str, Any], paths: Paths) -> list[Any]:

@@ -53,7 +53,7 @@ settings = SpeechSettings(nodes=job["nodes"], encoder_nodes=job["encoder_nodes"]
 start = time.perf_counter()
 graph = trace_speech(model, Clip(sound), "end" if job["seconds"] else "country", settings=settings)
 seconds = time.perf_counter() - start
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 print(json.dumps({"seconds": seconds, "gb": peak, "tokens": len(graph.tokens), "edges": len(graph.weights)}))
 """
 

@@ -102,9 +102,7 @@ def _of(name: str, count: int) -> dict[str, Any]:
 def _free(found: list[Any]) -> dict[str, Any]:
     own = [(f.predicted, f.measured) for f in found]
     correlation = _pearson(*_joined(own))
-    baselines = {
-        name: round(_pearson(*_joined([f.baselines[name] for f in found])), 3) for name in found[0].baselines
-    }
+    baselines = {name: _pearson(*_joined([f.baselines[name] for f in found])) for name in found[0].baselines}
     low, high = _interval(own)
     return {
         "n": int(sum(len(f.measured) for f in found)),
@@ -112,8 +110,8 @@ def _free(found: list[Any]) -> dict[str, Any]:
         "ci_low": low,
         "ci_high": high,
         "rank_correlation": round(_spearman(*_joined(own)), 3),
-        **{f"baseline_{name}": value for name, value in baselines.items()},
-        "above_every_baseline": bool(correlation > max(baselines.values())),
+        **{f"baseline_{name}": round(value, 3) for name, value in baselines.items()},
+        "above_every_baseline": all(correlation > value for value in baselines.values() if value == value),
     }
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import statistics
 import tempfile
 from pathlib import Path
@@ -117,10 +115,9 @@ def _mel() -> Any:
 
 
 def _chromium() -> str:
-    named = os.environ.get("OTOSCOPE_CHROMIUM")
-    found = (
-        [named]
-        if named
-        else [shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")]
-    )
-    return next(path for path in found if path)
+    from tests.views.conftest import chromium
+
+    found = chromium()
+    if found is None:
+        raise RuntimeError("No Chromium was found; install chromium, or name one in OTOSCOPE_CHROMIUM.")
+    return found

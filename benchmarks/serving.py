@@ -190,7 +190,7 @@ async def _watch(pid: int, memory: list[tuple[float, float]]) -> None:
     while True:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
         kb = next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
-        memory.append((time.perf_counter(), kb / 1000))
+        memory.append((time.perf_counter(), kb * 1024 / 1e6))
         await asyncio.sleep(1)
 
 

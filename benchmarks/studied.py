@@ -56,7 +56,10 @@ def monitor(name: str) -> Callable[[], dict[str, Any]]:
         report = json.loads((SHIPPED / name / "monitor.json").read_text("utf-8"))["about"]["report"]
         return {
             target: _scores(told["scorers"]) for target, told in report["targets"].items()
-        } | {"delay": report["delay"], "false_alarms": report["false_alarms"]}  # fmt: skip
+        } | {
+            "delay": report["delay"], "false_alarms": report["false_alarms"],
+            "soon": report["detected"].get("loop, early", {}).get("rate"),
+        }  # fmt: skip
 
     return read
 
@@ -79,9 +82,15 @@ def _monitor(name: str) -> Study:
         for target, says in targets.items()
         for key, word in (("auc", "AUC"), ("f1", "F1"))
     ]
-    held.append(
-        Figure(f"{name}: tokens from the start of a loop to the alarm, median", "delay/median", at_most=12)
-    )
+    held += [
+        Figure(
+            f"{name}: tokens from a loop's second copy to the alarm, median of those that ring",
+            "delay/median",
+            at_most=12,
+        ),
+        Figure(f"{name}: share of loops with an alarm by 12 tokens into their second copy", "soon"),
+        Figure(f"{name}: share of ordinary speech with an alarm", "false_alarms/rate", at_most=0.05),
+    ]
     return Study(
         f"otoscope monitor fit --model {name} --out DIR", "studies/monitors.md", tuple(held), monitor(name)
     )

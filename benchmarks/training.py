@@ -25,6 +25,12 @@ FIGURES = (
     Figure("TopK training: dense products, share of the matmul peak", "dense_share_of_peak", at_least=0.6),
     Figure("a step, times faster than sparsify's", "times_faster_than/sparsify", at_least=1),
     Figure("a step, times faster than SAELens'", "times_faster_than/sae_lens", at_least=1),
+    *(
+        Figure(
+            f"variance unexplained after the same steps, {name}", f"unexplained_after_the_same_steps/{key}"
+        )
+        for key, name in (("otoscope", "otoscope"), ("sparsify", "sparsify"), ("sae_lens", "SAELens"))
+    ),
 )
 JOB = {"d": 384, "width": 4096, "k": 32, "batch": 2048, "steps": 24, "warm": 6, "lr": 1e-3, "blocks": 8}
 TURNS = 3

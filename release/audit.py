@@ -1,6 +1,7 @@
 """Write the bill of materials of this environment, and ask whether a version in it has a known vulnerability: `make audit`.
 
-The advisories are asked for over the network. Where they cannot be had within half a minute this says so in one line and passes.
+The advisories are asked for over the network. Where they cannot be had within two minutes this says why and fails, unless it is
+only to tell.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import sys
 from pathlib import Path
 
 OUT = Path("build") / "sbom.json"
-SECONDS = 30
+SECONDS = 120
 
 
 def bill_of_materials(python: str, out: Path) -> int:
@@ -32,7 +33,11 @@ def bill_of_materials(python: str, out: Path) -> int:
 
 
 def advisories(folder: Path) -> tuple[int, list[str]]:
-    """How many packages in a folder could be asked about, and what is known against them, a line each."""
+    """How many packages in a folder could be asked about, and what is known against them, a line each.
+
+    Raises:
+        RuntimeError: Nothing could be learnt, and why.
+    """
     command = [
         sys.executable,
         "-m",
@@ -48,9 +53,11 @@ def advisories(folder: Path) -> tuple[int, list[str]]:
         asked = subprocess.run(
             [*command, "--timeout", "5"], capture_output=True, text=True, timeout=SECONDS, check=False
         )
-        told = json.loads(asked.stdout)["dependencies"]
-    except (subprocess.TimeoutExpired, json.JSONDecodeError):
-        return 0, []
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"no answer within {SECONDS} s") from None
+    if asked.returncode not in (0, 1) or not asked.stdout:
+        raise RuntimeError((asked.stderr.strip().splitlines() or ["it ended without a word"])[-1])
+    told = json.loads(asked.stdout)["dependencies"]
     asked_about = [one for one in told if "skip_reason" not in one]
     return len(asked_about), [
         f"{one['name']} {one['version']}: {each['id']}, mended in {', '.join(each['fix_versions']) or 'no version'}"
@@ -60,17 +67,22 @@ def advisories(folder: Path) -> tuple[int, list[str]]:
 
 
 def main() -> None:
-    """Both; the exit code is 1 where an advisory names an installed version, unless `--only-tell` comes after the Python."""
+    """Both; the exit code is 1 where an advisory names an installed version, 2 where none could be asked for.
+
+    With `--only-tell` after the Python it is 0 either way.
+    """
     python, *how = sys.argv[1:]
     asked = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
     folder = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
     print(f"{OUT}: {bill_of_materials(python, OUT)} components")
-    count, found = advisories(Path(folder))
-    if not count:
-        print("No audit: the service with the advisories cannot be reached from here.")
-        return
+    only_tell = "--only-tell" in how
+    try:
+        count, found = advisories(Path(folder))
+    except RuntimeError as error:
+        print(f"No audit: {error}.")
+        sys.exit(0 if only_tell else 2)
     print("\n".join(found) or f"No advisory names one of the {count} packages that could be asked about.")
-    sys.exit(bool(found) and "--only-tell" not in how)
+    sys.exit(bool(found) and not only_tell)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
+from importlib.metadata import distribution, version
 from importlib.resources import files
 from pathlib import Path
 
@@ -41,7 +41,9 @@ def main() -> None:
     import otoscope as oto
 
     require("otoscope comes from this environment", Path(sys.prefix) in Path(oto.__file__).parents)
-    require("no test came along", not any("tests" in str(path) for path in files("otoscope").iterdir()))
+    came = [str(path) for path in distribution("otoscope").files or ()]
+    require("no test came along", not any("tests/" in path for path in came))
+    require("the licence came along", any(path.endswith("LICENSE") for path in came))
     for asset in ASSETS:
         require(f"the wheel brought {asset}", files("otoscope").joinpath(asset).is_file())
     require("the version is one", run("--version").split()[-1] == oto.__version__ == version("otoscope"))

@@ -26,10 +26,10 @@ def generated(model, clips, size):
 
 
 @pytest.mark.parametrize("name", ["tiny_en", "base"])
-def test_greedy_tokens_equal_generate_on_twenty_recordings(name, shared_audio, request):
+def test_greedy_tokens_equal_generate_on_nine_recordings(name, shared_audio, request):
     model = request.getfixturevalue(name)
-    items = read_manifest(shared_audio / "manifest.jsonl")[::13]
-    assert len(items) == 20
+    items = read_manifest(shared_audio / "manifest.jsonl")[::32]
+    assert len(items) == 9
     clips = [item.clip() for item in items]
     ours = [t.ids for t in oto.transcribe_all(model, items, batch=8)]
     assert ours == generated(model, clips, 8)

@@ -39,7 +39,8 @@ def report(fitted: Fitted, items: Sequence[Item], options: FitOptions, decode: D
     Returns:
         `targets`: for each target, and for `EARLY`, a line a scorer, with `auc`, `f1` at the threshold that is best on the
         calibrating part, and 95 % intervals over sentences; `false_alarms` on ordinary speech; `delay` in tokens from the second
-        copy of a loop to the alarm; `detected`, the share of bad texts with an alarm, and of loops with one no more than `SOON` tokens into their second copy.
+        copy of a loop to the alarm; `detected`, the share of bad texts with an alarm, and of loops with one no more
+        than `SOON` tokens into their second copy.
     """
     parts = {name: fitted.parts[name] for name in ("calibrate", "test")}
     groups = np.unique([origin(items[t.item]) for t in parts["test"]], return_inverse=True)[1]

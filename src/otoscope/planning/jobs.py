@@ -19,14 +19,14 @@ class Job:
         pieces: What the model's parts take.
         seconds: Of sound, in all.
         batch: Rows at once.
-        units: Nodes of a trace, steps of a training, trials of a search; None: the command's own default.
+        units: Nodes of a trace, steps of a training, trials of a search; 0 where there are none to count.
         recordings: How many recordings the sound is in, each with windows of its own.
     """
 
     pieces: Pieces
     seconds: float
     batch: int
-    units: int | None = None
+    units: int = 0
     recordings: int = 1
 
     @property

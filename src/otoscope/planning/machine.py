@@ -172,19 +172,19 @@ def _calling(machine: Machine) -> float:
 _STARTING = """
 import otoscope.models.transcribing, otoscope.studies.explain, otoscope.cli.app, transformers
 transformers.WhisperForConditionalGeneration, transformers.WhisperProcessor
-print(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
+try:
+    print(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
+except OSError:
+    print(0)  # a system that does not tell the memory of a process
 """
 
 
 def _starting() -> tuple[float, float]:
     before = _of_children()
     command = [sys.executable, "-c", _STARTING]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))
-    took = _of_children() - before
-    try:
-        return took, float(done.stdout.strip()) * 1024
-    except ValueError:  # a system that does not tell the memory of a process
-        return took, 6e8
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=dict(os.environ))
+    told = float(done.stdout) * 1024
+    return _of_children() - before, told or 6e8
 
 
 def _of_children() -> float:
