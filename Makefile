@@ -14,9 +14,10 @@ PIP    := $(BIN)/python -m pip install --quiet
 KEPT   := --constraint $(VENV)/.torch
 # What the commands of the README need beyond the base: a 4-bit language model, the served page, spoken corpora, pauses found.
 EXTRAS ?= gguf,serve,synth,vad
-# Processes that share the tests: one more than there are cores, as many tests wait for servers and pages. Each takes up to 2 GB.
-WORKERS ?= $(shell $(PYTHON) -c "import os; print(min(os.cpu_count() or 1, 3) + 1)")
-CHOICE := $(TORCH) $(TORCH_INDEX)
+# Most processes that share the tests; each takes up to 2 GB.
+WORKERS ?= 4
+# Without a word on torch what was chosen before is kept.
+CHOICE := $(strip $(TORCH) $(TORCH_INDEX))
 ENV_FILES := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
@@ -40,14 +41,17 @@ help:
 
 $(VENV)/.choice: FORCE
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo '$(CHOICE)' | cmp -s - $@ || echo '$(CHOICE)' > $@
+	@test -f $@ -a -z '$(CHOICE)' || { echo '$(CHOICE)' | cmp -s - $@ || echo '$(CHOICE)' > $@; }
+
+$(VENV)/.extras: $(VENV)/.choice FORCE
+	@echo '$(EXTRAS)' | cmp -s - $@ || echo '$(EXTRAS)' > $@
 
 $(VENV)/.torch: $(VENV)/.choice constraints.txt
 	@echo "Installing torch"
 	@$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(or $(TORCH),--constraint constraints.txt torch)
 	@$(BIN)/python -c "from importlib.metadata import version; print('torch==' + version('torch'))" > $@
 
-$(VENV)/.installed: $(VENV)/.torch $(ENV_FILES)
+$(VENV)/.installed: $(VENV)/.torch $(VENV)/.extras $(ENV_FILES)
 	@echo "Installing otoscope"
 	@$(PIP) $(KEPT) --editable '.[$(EXTRAS)]'
 	@touch $@
@@ -69,7 +73,7 @@ demo: $(VENV)/.installed
 	@$(BIN)/otoscope explain src/otoscope/audio/samples/jfk.flac --out jfk.explain.html --force
 
 test: $(VENV)/.dev
-	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup
+	@$(BIN)/python -m pytest --numprocesses logical --maxprocesses $(WORKERS) --dist loadgroup
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff format --check .
