@@ -58,7 +58,7 @@ def monitor(name: str) -> Callable[[], dict[str, Any]]:
             target: _scores(told["scorers"]) for target, told in report["targets"].items()
         } | {
             "delay": report["delay"], "false_alarms": report["false_alarms"],
-            "soon": report["detected"].get("loop, early", {}).get("rate"),
+            "over_divisions": kept("monitors")().get(name),
         }  # fmt: skip
 
     return read
@@ -88,7 +88,7 @@ def _monitor(name: str) -> Study:
             "delay/median",
             at_most=12,
         ),
-        Figure(f"{name}: share of loops with an alarm by 12 tokens into their second copy", "soon"),
+        Figure(f"{name}: share of loops with an alarm by 12 tokens into their second copy", "over_divisions/soon/rate"),
         Figure(f"{name}: share of ordinary speech with an alarm", "false_alarms/rate", at_most=0.05),
     ]
     return Study(
