@@ -88,7 +88,10 @@ def _monitor(name: str) -> Study:
             "delay/median",
             at_most=12,
         ),
-        Figure(f"{name}: share of loops with an alarm by 12 tokens into their second copy", "over_divisions/soon/rate"),
+        Figure(
+            f"{name}: share of loops with an alarm by 12 tokens into their second copy",
+            "over_divisions/soon/rate",
+        ),
         Figure(f"{name}: share of ordinary speech with an alarm", "false_alarms/rate", at_most=0.05),
     ]
     return Study(
