@@ -60,10 +60,13 @@ _DRAWN = """
 
 def run() -> dict[str, Any]:
     from playwright.sync_api import sync_playwright
+    from tests.views.conftest import chromium
     from tests.views.graphs import WORDS, made_up_doc, made_up_graph
 
     from otoscope.views.page import save_page
 
+    if chromium() is None:
+        return {"not_measured": "no Chromium was found; install chromium, or name one in OTOSCOPE_CHROMIUM"}
     words = (WORDS * 6)[:75]
     features = NODES - (2 * len(words) + 8)  # what else there is: tokens, sound, biases, the target
     graph = made_up_graph(features, 2 * EDGES, SECONDS, words)  # of which the page takes the strongest
@@ -72,7 +75,7 @@ def run() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         path = Path(folder) / "graph.html"
         save_page(doc, path)
-        browser = playwright.chromium.launch(executable_path=_chromium(), args=_FLAGS)
+        browser = playwright.chromium.launch(executable_path=chromium(), args=_FLAGS)
         opened, hovers, slides, tips = [], [], [], 0
         for number in range(RUNS):
             page = browser.new_page(viewport={"width": 1400, "height": 1000})
@@ -112,12 +115,3 @@ def _mel() -> Any:
     from otoscope.documents.base import Array
 
     return Array.pack(np.random.default_rng(0).standard_normal((80, round(100 * SECONDS))), "u8")
-
-
-def _chromium() -> str:
-    from tests.views.conftest import chromium
-
-    found = chromium()
-    if found is None:
-        raise RuntimeError("No Chromium was found; install chromium, or name one in OTOSCOPE_CHROMIUM.")
-    return found

@@ -83,14 +83,15 @@ print(json.dumps({
 def run() -> dict[str, Any]:
     import numpy as np
 
-    from benchmarks.peers.environments import python_of
+    from benchmarks.peers.environments import NotInstalledError, python_of
+    from benchmarks.peers.workers import not_measured
 
-    here = Path(__file__).parent / "peers"
-    sides = {
-        "otoscope": [sys.executable, "-c", OURS],
-        "sparsify": [str(python_of("sparsify")), str(here / "sparsify_training.py")],
-        "sae_lens": [str(python_of("sae_lens")), str(here / "sae_lens_training.py")],
-    }
+    here, sides = Path(__file__).parent / "peers", {"otoscope": [sys.executable, "-c", OURS]}
+    try:
+        for peer in ("sparsify", "sae_lens"):
+            sides[peer] = [str(python_of(peer)), str(here / f"{peer}_training.py")]
+    except NotInstalledError as error:
+        return not_measured(error)
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "vectors.npy"

@@ -59,6 +59,9 @@ def advisories(folder: Path) -> tuple[int, list[str]]:
         raise RuntimeError((asked.stderr.strip().splitlines() or ["it ended without a word"])[-1])
     told = json.loads(asked.stdout)["dependencies"]
     asked_about = [one for one in told if "skip_reason" not in one]
+    if not asked_about:
+        reason = told[0]["skip_reason"] if told else "there is no package"
+        raise RuntimeError(f"no package could be asked about: {reason.rstrip('.')}")
     return len(asked_about), [
         f"{one['name']} {one['version']}: {each['id']}, mended in {', '.join(each['fix_versions']) or 'no version'}"
         for one in asked_about

@@ -53,8 +53,11 @@ ROOM = 200  # MB by which a refusal may let the process grow
 def little_memory():
     """The peak is begun anew: that of the process's whole life may have been high already."""
     process = Path("/proc/self")
-    if not os.access(process / "clear_refs", os.W_OK):
-        pytest.skip("this system does not tell how much memory a refusal took")
+    if not os.access(
+        process / "clear_refs", os.W_OK
+    ):  # this system does not tell it; the refusal counts all the same
+        yield
+        return
     (process / "clear_refs").write_text("5")
     before = peak_kib(process)
     yield
