@@ -44,9 +44,9 @@ class Framed:
     def reload(self):
         """Show the frame anew, and tell it what was chosen, as a widget does."""
         state = self._frame.url.partition("#")[2]
+        self._frame.evaluate("() => { window.shownBefore = true; }")
         self._page.evaluate("() => { const f = document.querySelector('iframe'); f.srcdoc = f.srcdoc; }")
-        self._page.wait_for_timeout(300)
-        self._frame.locator("main").wait_for()
+        self._frame.wait_for_function("() => !window.shownBefore && document.querySelector('main')")
         self.say({"otoscope": "state", "state": state})
         self._page.wait_for_timeout(100)
 

@@ -236,7 +236,9 @@ def test_what_is_written_on_one_of_two_graphs_is_not_on_the_other(open_page):
     second.click()
     assert page.locator("[data-box]").count() == 0
     page.get_by_test_id("graph-canvas").focus()
+    pinned = page.url
     page.keyboard.press("ArrowDown")
+    page.wait_for_url(lambda url: url != pinned)
     with kept(page):
         page.keyboard.press("Enter")
     only = page.locator("[data-box]").get_attribute("data-box")

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from otoscope.errors import ModelError
@@ -82,10 +82,20 @@ def exclusive(target: Path) -> Iterator[None]:
         raise storage_error(target.parent, error) from error
     try:
         for stale in target.parent.glob(f".{target.name}.part-*"):
-            shutil.rmtree(stale, ignore_errors=True)
+            _remove_from_a_writer(stale)
         yield
     finally:
         lock.release()
+
+
+def _remove_from_a_writer(folder: Path) -> None:
+    """Remove a folder into which an orphan, such as a dead process's pip, may still be writing.
+
+    Under another name it is out of the orphan's reach, so nothing appears in it while it is being emptied.
+    """
+    with suppress(OSError):  # Windows renames no folder with an open file in it
+        folder = folder.rename(folder.with_name(f"{folder.name}.left"))
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
