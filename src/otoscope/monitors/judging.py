@@ -161,9 +161,9 @@ def _line(
 
 def f1(y: np.ndarray, rung: np.ndarray) -> float:
     """Harmonic mean of precision and recall; NaN without a bad text."""
-    hits = float(np.sum((y == 1) & rung))
-    total = float(np.sum(y == 1) + np.sum(rung))
-    return 2 * hits / total if np.sum(y == 1) else float("nan")
+    bad = y == 1
+    hits, n = np.count_nonzero(bad & rung), np.count_nonzero(bad)
+    return 2 * hits / (n + np.count_nonzero(rung)) if n else float("nan")
 
 
 def best_f1_threshold(y: np.ndarray, scores: np.ndarray) -> float:

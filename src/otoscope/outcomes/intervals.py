@@ -152,6 +152,8 @@ class _Units:
     def draw(self, rng: np.random.Generator) -> np.ndarray:
         """The rows of as many units as there are, drawn with replacement."""
         chosen = rng.integers(len(self.sizes), size=len(self.sizes))
+        if len(self.rows) == len(self.sizes):  # each unit is one row
+            return self.rows[self.starts[chosen]]
         sizes = self.sizes[chosen]
         ends = sizes.cumsum()
         return self.rows[np.arange(ends[-1]) + np.repeat(self.starts[chosen] - (ends - sizes), sizes)]

@@ -86,11 +86,14 @@ def auc(y: np.ndarray, scores: np.ndarray) -> float:
 
 def _area(positive: np.ndarray, scores: np.ndarray) -> float:
     """Mann and Whitney's U over the number of pairs; ties count half."""
-    from scipy.stats import rankdata
-
-    n = int(positive.sum())
+    n = np.count_nonzero(positive)
     pairs = n * (len(positive) - n)
-    return float((rankdata(scores)[positive].sum() - n * (n + 1) / 2) / pairs) if pairs else float("nan")
+    if not pairs or np.isnan(scores).any():
+        return float("nan")
+    ordered, own = np.sort(scores), scores[positive]
+    # Twice the sum of ranks from 1; equal scores share the mean of theirs. SciPy's ranks take ten times as long to ask for.
+    ranks = np.sum(ordered.searchsorted(own, "left") + ordered.searchsorted(own, "right") + 1)
+    return float((ranks - n * (n + 1)) / 2 / pairs)
 
 
 def auc_interval(y: np.ndarray, scores: np.ndarray, groups: np.ndarray, seed: int = 0) -> tuple[float, float]:
