@@ -14,6 +14,7 @@ import ray
 import torch
 from tests.conftest import tiny
 from tests.patching.worlds import hearing_whisper, spans
+from tests.runs import parts
 
 from otoscope import load_model
 from otoscope.corpora import read_texts
@@ -24,6 +25,8 @@ from otoscope.patching.sweeping import SweepOptions, sweep_corpus
 from otoscope.probes.harvesting import Pools, harvest
 from otoscope.runs import ActivationStore, OnRay, computed, running_on
 from otoscope.studies.feature_examples import Examples, collect_examples
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -52,77 +55,42 @@ def texts(tmp_path):
     return read_texts(tmp_path / "texts.txt")
 
 
-def _square(number: int) -> int:
-    return number**2
-
-
-def _dies_once(folder: str, number: int) -> int:
-    """The first worker that comes to part 2 is killed there, as a machine that goes away."""
-    mark = Path(folder) / "died"
-    if number == 2 and not mark.exists():
-        mark.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return number**2
-
-
-def _dies_always(number: int) -> int:
-    os.kill(os.getpid(), signal.SIGKILL)
-    return number
-
-
-def _refuses(number: int) -> int:
-    raise OptionError(f"Part {number} cannot be.", "Take another.")
-
-
 def test_every_part_comes_once_here_and_on_ray(cluster):
     wanted = {n: n**2 for n in range(7)}
-    assert dict(computed(_square, range(7))) == wanted
+    assert dict(computed(parts.square, range(7))) == wanted
     with running_on(OnRay(workers=2)):
-        found = list(computed(_square, range(7)))
+        found = list(computed(parts.square, range(7)))
     assert len(found) == 7
     assert dict(found) == wanted
 
 
 def test_a_worker_that_dies_costs_nothing_but_time(cluster, tmp_path):
     with running_on(OnRay(workers=2)):
-        assert dict(computed(partial(_dies_once, str(tmp_path)), range(6))) == {n: n**2 for n in range(6)}
+        assert dict(computed(partial(parts.dies_once, str(tmp_path)), range(6))) == {
+            n: n**2 for n in range(6)
+        }
     assert (tmp_path / "died").exists()
 
 
 def test_a_part_that_kills_every_worker_ends_the_job(cluster):
     with running_on(OnRay(workers=1)), pytest.raises(OptionError, match="its worker died every time"):
-        list(computed(_dies_always, [4]))
+        list(computed(parts.dies_always, [4]))
 
 
 def test_a_refusal_is_the_same_as_here(cluster):
     with running_on(OnRay(workers=1)), pytest.raises(OptionError, match="Part 3 cannot be") as told:
-        list(computed(_refuses, [3]))
+        list(computed(parts.refuses, [3]))
     assert told.value.remedy == "Take another."
-
-
-class _Unloadable:
-    """A job that cannot be unpickled where it arrives, as a model whose weights are others there."""
-
-    def __reduce__(self):
-        return _refuse_to_load, ()
-
-
-def _refuse_to_load():
-    raise ModelError("x holds other weights on this machine.", "Put the same files everywhere.")
 
 
 def test_what_a_worker_cannot_load_is_told_as_it_is(cluster):
     with running_on(OnRay(workers=1)), pytest.raises(ModelError, match="other weights on this machine"):
-        list(computed(partial(_square_with, _Unloadable()), [1]))
-
-
-def _square_with(_, number: int) -> int:
-    return number**2
+        list(computed(partial(parts.square_with, parts.Unloadable()), [1]))
 
 
 def test_more_workers_than_fit_are_not_waited_for(cluster):
     with running_on(OnRay(workers=7, threads=64)):
-        assert dict(computed(_square, range(5))) == {n: n**2 for n in range(5)}
+        assert dict(computed(parts.square, range(5))) == {n: n**2 for n in range(5)}
 
 
 def test_a_harvest_on_two_workers_is_that_of_one_process(cluster, language_model, texts, tmp_path):

@@ -7,6 +7,7 @@ whatever order, the results are the same. They come back to this process, which 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -204,10 +205,7 @@ class _Worker:
     """One process of the cluster; the job, and with it the model, is unpickled once."""
 
     def __init__(self, job: bytes, threads: int) -> None:
-        import torch
-
-        torch.set_num_threads(threads)
-        self._sent = job
+        self._sent, self._threads = job, threads
         self._job: Callable[[int], Any] | None = None
 
     def compute(self, part: int) -> Any:
@@ -217,6 +215,9 @@ class _Worker:
         from otoscope.progress import Silence, reporting_to
 
         with reporting_to(Silence()):
-            job = self._job or cloudpickle.loads(self._sent)
-            self._job, self._sent = job, b""
-            return job(part)
+            if self._job is None:
+                self._job, self._sent = cloudpickle.loads(self._sent), b""
+                # A job with a model has brought torch along; for others it would only be waited for.
+                if "torch" in sys.modules:
+                    sys.modules["torch"].set_num_threads(self._threads)
+            return self._job(part)

@@ -1,0 +1,46 @@
+"""Jobs for workers. They import nothing heavy, since every worker that is hired imports this anew."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from otoscope.errors import ModelError, OptionError
+
+
+def square(number: int) -> int:
+    return number**2
+
+
+def dies_once(folder: str, number: int) -> int:
+    """The first worker that comes to part 2 is killed there, as a machine that goes away."""
+    mark = Path(folder) / "died"
+    if number == 2 and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number**2
+
+
+def dies_always(number: int) -> int:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def refuses(number: int) -> int:
+    raise OptionError(f"Part {number} cannot be.", "Take another.")
+
+
+class Unloadable:
+    """A job that cannot be unpickled where it arrives, as a model whose weights are others there."""
+
+    def __reduce__(self):
+        return refuse_to_load, ()
+
+
+def refuse_to_load():
+    raise ModelError("x holds other weights on this machine.", "Put the same files everywhere.")
+
+
+def square_with(_, number: int) -> int:
+    return number**2
