@@ -17,7 +17,7 @@ from otoscope.studies.explain import Stages, explain_clip
 from otoscope.studies.explain_circuits import why_no_circuit
 from otoscope.views.page import render_page
 
-pytestmark = pytest.mark.weights
+pytestmark = [pytest.mark.weights, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +175,8 @@ def test_why_there_is_no_circuit_is_said(written, asked, accounted, said):
 
 def test_a_window_of_a_long_recording_is_explained_and_the_notes_say_so(tiny_en, jfk):
     speech = oto.read(jfk).samples
-    doc = explain_clip(tiny_en, Clip(np.concatenate([speech] * 4)), offset=11.0)
+    quick = Stages(encoder_lens=False, ablation=False, circuits=0)
+    doc = explain_clip(tiny_en, Clip(np.concatenate([speech] * 4)), offset=11.0, stages=quick)
     assert doc.audio.start == pytest.approx(11.0)
     assert doc.audio.duration <= 30
     assert doc.audio.recording_duration == pytest.approx(44.0)
