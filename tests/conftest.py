@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
+import re
 from pathlib import Path
 
 if (
@@ -17,6 +19,8 @@ import torch
 FAMILIES = ("whisper", "qwen2_audio", "llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "gpt2")
 _SHARED: dict = {}
 """Models that are loaded once, by what they were asked for: each with its state and its weights as they were then."""
+_ABLATED: dict = {}
+"""What became of a text without each component, by model, sound and text; for `ablated_once`."""
 
 SHARED_AUDIO = Path(os.environ.get("OTOSCOPE_SHARED_AUDIO", Path(__file__).parents[2] / "shared" / "audio"))
 
@@ -49,11 +53,41 @@ def example_inputs(model, batch: int = 2, seed: int = 0) -> dict:
     return {"input_ids": torch.randint(3, 90, (batch, 9), generator=g)}
 
 
+def group_of(test: str) -> str:
+    """Tests that one worker runs, for the sake of what they share: a file, or one page of the documentation.
+
+    Args:
+        test: The id of a test.
+    """
+    file, _, name = test.partition("::")
+    page = re.search(r"\[(\S+\.md)\b", name)
+    return f"{file} {page[1]}" if page else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Share out groups under `--dist loadscope`.
+
+    Marks for `--dist loadgroup` would be shorter, but pytest-xdist 3.8 passes them over without a word under pytest 9.2.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return group_of(nodeid)
+
+    return Groups(config, log) if config.getvalue("dist") == "loadscope" else None
+
+
 def pytest_collection_modifyitems(items):
-    """Keep a file in one worker, for the sake of what its tests share; a page of the documentation is a file of its own."""
+    """What takes longest comes first, so that no worker is left alone with it at the end (with `--no-loadscope-reorder`)."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    groups: dict[str, list[pytest.Item]] = {}
     for item in items:
-        page = getattr(item, "callspec", None) and item.callspec.params.get("page")
-        item.add_marker(pytest.mark.xdist_group(f"{item.nodeid.partition('::')[0]} {page or ''}"))
+        groups.setdefault(group_of(item.nodeid), []).append(item)
+    by_length = sorted(groups.values(), key=lambda group: -sum("slow" in item.keywords for item in group))
+    items[:] = [item for group in by_length for item in group]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -92,6 +126,28 @@ def _a_module_leaves_shared_models_as_they_were():
         assert state_of(one) == state, (
             f"a test of this module left something behind in {place}, which others share"
         )
+
+
+@pytest.fixture
+def ablated_once(monkeypatch):
+    """Explanations of the same sound and text by the same model zero its components once, which is most of their work.
+
+    For tests of what is done with an explanation; those of `explain` itself do without.
+    """
+    from otoscope.studies import explain
+
+    zero = explain.ablation_of
+
+    def ablated(model, heard, tokens, prompt, batch, **how):
+        # With its state: an edit that is in place is part of what is asked.
+        which = repr((weights_of(model), state_of(model)))
+        sound = hashlib.sha256(heard.encoded.numpy().tobytes()).digest()
+        asked = (which, sound, tuple(tokens.tolist()), prompt, batch, repr(how))
+        if asked not in _ABLATED:
+            _ABLATED[asked] = zero(model, heard, tokens, prompt, batch, **how)
+        return _ABLATED[asked]
+
+    monkeypatch.setattr(explain, "ablation_of", ablated)
 
 
 def state_of(model) -> dict:

@@ -27,7 +27,7 @@ from otoscope.monitors.scoring import calibrated, inputs_of, joined_risk
 from otoscope.monitors.watching import Watch
 from otoscope.progress import Silence, reporting_to
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
 def corpus(count=90):

@@ -10,7 +10,7 @@ from otoscope.errors import ModelError, OptionError
 from otoscope.studies.intervening import intervene, word_changes
 from otoscope.studies.speech_lab import silenced
 
-pytestmark = pytest.mark.weights
+pytestmark = [pytest.mark.weights, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
