@@ -81,7 +81,7 @@ def pages_with(language: str, needs_weights: str) -> list:
 
 
 @pytest.fixture
-def workplace(tmp_path, monkeypatch) -> Path:
+def workplace(tmp_path, monkeypatch, ablated_once) -> Path:
     """The current folder of an example: the shipped recordings, and a manifest of three of them."""
     for recording in SAMPLES.glob("*.flac"):
         shutil.copy(recording, tmp_path)

@@ -676,7 +676,7 @@ def test_progress_inside_a_step_counts_and_any_step_is_a_way_out(served):
 
 @pytest.mark.weights
 @pytest.mark.slow
-def test_two_recordings_at_once_are_explained_one_after_the_other(client, folder, jfk, shorter):
+def test_two_recordings_at_once_are_explained_one_after_the_other(client, folder, shorter, ablated_once):
     asked = [("../a.wav", "{}"), ("a.wav", '{"circuits": 0}')]
     jobs = [
         client.post("/api/explain", params={"name": name, "options": options}, content=shorter).json()

@@ -17,7 +17,7 @@ from otoscope.monitors import monitor
 from otoscope.views.page import save_page
 from otoscope.views.server_entries import id_of
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("ablated_once")]
 
 OTHER = "And so my dear fellow citizens, ask what we can do."
 
