@@ -13,6 +13,8 @@ import pytest
 from tests.faults import jobs
 from tests.faults.killing import contents, run, unfinished
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):

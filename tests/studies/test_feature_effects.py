@@ -12,7 +12,7 @@ from otoscope.dictionaries.neurons import NeuronBasis
 from otoscope.errors import OptionError
 from otoscope.studies.feature_effects import EffectOptions, feature_effect, screen_features
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.fixture(scope="module")
