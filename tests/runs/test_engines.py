@@ -37,22 +37,36 @@ def cluster():
     ray.shutdown()
 
 
-@pytest.fixture
-def language_model(tmp_path):
+@pytest.fixture(scope="module")
+def language_model(tmp_path_factory):
     from tests.models.tokenizers import word_tokenizer
 
-    model = tiny("llama")
-    model.hf.save_pretrained(tmp_path / "model")
-    word_tokenizer().save_pretrained(tmp_path / "model")
-    return load_model(tmp_path / "model")
+    model, folder = tiny("llama"), tmp_path_factory.mktemp("model")
+    model.hf.save_pretrained(folder)
+    word_tokenizer().save_pretrained(folder)
+    return load_model(folder)
 
 
-@pytest.fixture
-def texts(tmp_path):
+@pytest.fixture(scope="module")
+def text_file(tmp_path_factory):
     rng = np.random.default_rng(0)
     lines = [" ".join(f"w{i}" for i in rng.integers(3, 90, 12)) for _ in range(3 * SHARD + 2)]
-    (tmp_path / "texts.txt").write_text("\n".join(lines))
-    return read_texts(tmp_path / "texts.txt")
+    file = tmp_path_factory.mktemp("texts") / "texts.txt"
+    file.write_text("\n".join(lines))
+    return file
+
+
+@pytest.fixture(scope="module")
+def texts(text_file):
+    return read_texts(text_file)
+
+
+@pytest.fixture(scope="module")
+def there(cluster, language_model, texts, tmp_path_factory):
+    """The activations that two workers harvest."""
+    places = places_of(language_model, "blocks.*.mlp")
+    with running_on(OnRay(workers=2)):
+        return harvest_places(language_model, texts, places, tmp_path_factory.mktemp("there") / "s", batch=4)
 
 
 def test_every_part_comes_once_here_and_on_ray(cluster):
@@ -93,11 +107,9 @@ def test_more_workers_than_fit_are_not_waited_for(cluster):
         assert dict(computed(parts.square, range(5))) == {n: n**2 for n in range(5)}
 
 
-def test_a_harvest_on_two_workers_is_that_of_one_process(cluster, language_model, texts, tmp_path):
+def test_a_harvest_on_two_workers_is_that_of_one_process(there, language_model, texts, tmp_path):
     places = places_of(language_model, "blocks.*.mlp")
     here = harvest_places(language_model, texts, places, tmp_path / "here", batch=4)
-    with running_on(OnRay(workers=2)):
-        there = harvest_places(language_model, texts, places, tmp_path / "there", batch=4)
     assert here.names == there.names
     for name in here.names:
         np.testing.assert_allclose(there.read(name), here.read(name), atol=1e-6)
@@ -123,17 +135,15 @@ def _killed_once(folder: str, job, number: int):
     return result
 
 
-def test_a_harvest_whose_workers_are_killed_holds_every_part_once(cluster, language_model, texts, tmp_path):
+def test_a_harvest_whose_workers_are_killed_holds_every_part_once(there, language_model, texts, tmp_path):
     places = places_of(language_model, "blocks.*.mlp")
-    with running_on(OnRay(workers=2)):
-        whole = harvest_places(language_model, texts, places, tmp_path / "whole", batch=4)
     with running_on(_Struck(tmp_path)):
         struck = harvest_places(language_model, texts, places, tmp_path / "struck", batch=4)
     assert len(list(tmp_path.glob("killed-*"))) == 2
-    assert struck.shards == whole.shards == [0, 1, 2, 3]
+    assert struck.shards == there.shards == [0, 1, 2, 3]
     assert struck.index["item"].tolist() == list(range(len(texts)))
-    for name in whole.names:
-        np.testing.assert_array_equal(struck.read(name), whole.read(name))
+    for name in there.names:
+        np.testing.assert_array_equal(struck.read(name), there.read(name))
     assert not list((tmp_path / "struck").glob(".*.part"))
 
 
@@ -150,17 +160,15 @@ def test_a_harvest_that_was_begun_here_goes_on_there(cluster, language_model, te
         np.testing.assert_allclose(again.read(name), whole.read(name), atol=1e-6)
 
 
-def test_pools_for_probes_and_examples_are_those_of_one_process(cluster, language_model, texts, tmp_path):
+def test_pools_for_probes_and_examples_are_those_of_one_process(
+    cluster, language_model, texts, text_file, tmp_path
+):
     pools = Pools((), ("mean", "last"))
     here = harvest(language_model, texts, tmp_path / "here", pools, batch=4)
-    collect_examples(
-        language_model, "neurons", tmp_path / "texts.txt", tmp_path / "x", point="blocks.*.mlp", batch=4
-    )
+    collect_examples(language_model, "neurons", text_file, tmp_path / "x", point="blocks.*.mlp", batch=4)
     with running_on(OnRay(workers=2)):
         there = harvest(language_model, texts, tmp_path / "there", pools, batch=4)
-        collect_examples(
-            language_model, "neurons", tmp_path / "texts.txt", tmp_path / "y", point="blocks.*.mlp", batch=4
-        )
+        collect_examples(language_model, "neurons", text_file, tmp_path / "y", point="blocks.*.mlp", batch=4)
     for name in here.names:
         np.testing.assert_allclose(there.read(name), here.read(name), atol=1e-6)
     ours, theirs = (list(Examples(tmp_path / name)) for name in ("x", "y"))
