@@ -172,11 +172,20 @@ class _Crew:
 
     def work(self) -> Iterator[tuple[int, Any]]:
         """Parts as they are finished."""
+        try:
+            yield from self._finished()
+        finally:
+            # An error keeps its frames, and with them workers that hold processors, for as long as somebody looks at it.
+            if self.under_way and self.ray.is_initialized():
+                for worker, _ in self.under_way.values():
+                    self.ray.kill(worker)
+
+    def _finished(self) -> Iterator[tuple[int, Any]]:
         from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayTaskError
 
         while self.under_way:
             (done,), _ = self.ray.wait(list(self.under_way), num_returns=1)
-            worker, part = self.under_way.pop(done)
+            worker, part = self.under_way[done]
             try:
                 result = self.ray.get(done)
             except (RayActorError, NodeDiedError, OutOfMemoryError) as error:
@@ -188,6 +197,7 @@ class _Crew:
                 raise
             else:
                 yield part, result
+            del self.under_way[done]
             self._begin(worker)
             del worker  # one that has nothing left to do makes room
 
