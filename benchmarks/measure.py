@@ -42,24 +42,17 @@ def run_named(name: str) -> dict[str, Any]:
 
 
 def seconds(work: Callable[[], Any], clock: Callable[[], float] = time.perf_counter) -> float:
+    """Seconds that work takes. By `time.process_time`, and with one thread, what else runs on the machine counts little."""
     gc.collect()
     start = clock()
     work()
     return clock() - start
 
 
-def side_by_side(
-    ours: Callable[[], Any],
-    theirs: Callable[[], Any],
-    runs: int,
-    clock: Callable[[], float] = time.perf_counter,
-) -> Pair:
-    """Two ways of the same work in this process, each warmed up once.
-
-    With `time.process_time`, and one thread, what else runs on the machine counts little: for small differences.
-    """
+def side_by_side(ours: Callable[[], Any], theirs: Callable[[], Any], runs: int) -> Pair:
+    """Two ways of the same work in this process, each warmed up once."""
     ours(), theirs()
-    return alternately(lambda: seconds(ours, clock), lambda: seconds(theirs, clock), runs)
+    return alternately(lambda: seconds(ours), lambda: seconds(theirs), runs)
 
 
 def alternately(ours: Callable[[], float], theirs: Callable[[], float], runs: int) -> Pair:

@@ -24,8 +24,8 @@ def figures(name: str) -> tuple[Figure, ...]:
     )
 
 
-def measure(name: str, wer_limit: float | None = None) -> dict[str, Any]:
-    """Compare every prepared recording; `wer_limit` is reported beside it."""
+def measure(name: str) -> dict[str, Any]:
+    """Compare every prepared recording."""
     if not (SHARED_AUDIO / "manifest.jsonl").exists():
         return {"not_measured": "the prepared recordings are not here; set OTOSCOPE_SHARED_AUDIO"}
     import otoscope as oto
@@ -54,7 +54,6 @@ def measure(name: str, wer_limit: float | None = None) -> dict[str, Any]:
         "english_wer": rates.wer,
         "english_wer_interval": rates.wer_interval,
         "english_wer_without_errors_of_word_boundaries": rates.wer - boundaries / rates.reference_words,
-        "english_wer_within_limit": None if wer_limit is None else rates.wer <= wer_limit,
     }
 
 

@@ -145,7 +145,3 @@ def _measured(arguments: list[str]) -> tuple[float, float]:
     _, status, usage = os.wait4(pid, 0)
     assert os.waitstatus_to_exitcode(status) == 0, " ".join(command)
     return usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024.0
-
-
-if __name__ == "__main__":
-    print(json.dumps(run(), indent=1))

@@ -198,7 +198,7 @@ def check(graph: AttributionGraph, features: int = 64, seed: int = 0, *, ladder:
         raise GraphError("The graph has no features to ablate.", "Trace with more nodes.")
     others = random_features(graph, tracer, nodes, seed)
     top = [_ablation(graph, node) for node in nodes]
-    direct = _direct(graph, tracer, nodes, top, targets)
+    direct = _direct(graph, tracer, nodes, top)
     changes = react(tracer, [*top, *others], targets)  # (intervention, target)
     measured, by_others = changes[: len(nodes)], changes[len(nodes) :]
     free = _free(graph, tracer, nodes, measured, by_others, targets, seed)
@@ -279,12 +279,12 @@ def react(
         `(row, target)` changes.
     """
     clean = _run(tracer, [[]], freeze)[0]
-    before = target_values(tracer.tape, targets, clean)
+    before = target_values(targets, clean)
     changes = []
     with track("Ablating", len(rows), "interventions") as task:
         for at in range(0, len(rows), _ROWS):
             final, _ = _run(tracer, rows[at : at + _ROWS], freeze)
-            changes.append(target_values(tracer.tape, targets, final) - before)
+            changes.append(target_values(targets, final) - before)
             task.advance(len(rows[at : at + _ROWS]))
     return torch.cat(changes).double().numpy()
 
@@ -321,18 +321,16 @@ def direct_effects(graph: AttributionGraph, rows: Sequence[Row]) -> np.ndarray:
     readings = Readings(graph, tracer)
     final, inputs = _run(tracer, [[]], "all")
     before = readings.of(inputs)
-    values = target_values(tracer.tape, targets, final)
+    values = target_values(targets, final)
     changes = []
     for at in range(0, len(rows), _ROWS):
         final, inputs = _run(tracer, rows[at : at + _ROWS], "all")
         features = readings.of(inputs) - before
-        changes.append(torch.cat([features, target_values(tracer.tape, targets, final) - values], dim=1))
+        changes.append(torch.cat([features, target_values(targets, final) - values], dim=1))
     return torch.cat(changes).double().numpy()
 
 
-def _direct(
-    graph: AttributionGraph, tracer: Tracer, nodes: np.ndarray, rows: Sequence[Row], targets: list[Target]
-) -> Comparison:
+def _direct(graph: AttributionGraph, tracer: Tracer, nodes: np.ndarray, rows: Sequence[Row]) -> Comparison:
     """Every pair of an ablated feature and a row that may depend on it."""
     measured = direct_effects(graph, rows)
     rows_of = own_rows(graph, tracer)
@@ -414,7 +412,7 @@ def _output_gradients(tracer: Tracer, target: Target) -> list[Tensor]:
         handles.append(module.register_forward_hook(lambda _m, _a, out, leaf=leaf: out + leaf))
     try:
         with torch.enable_grad():
-            value = target_values(tracer.tape, [target], tracer.forward(1)).sum()
+            value = target_values([target], tracer.forward(1)).sum()
             return list(torch.autograd.grad(value, leaves))
     finally:
         for handle in handles:

@@ -141,12 +141,12 @@ def _measured(
 
     def rows(changes: Sequence[Change]) -> Tensor:
         outcome = run(tracer, changes, "all")
-        values = target_values(tracer.tape, targets, outcome.final)
+        values = target_values(targets, outcome.final)
         heard = pooled.of(outcome.encoder, len(changes))
         return torch.cat([own.of(outcome.decoder), heard, values], dim=1)
 
     def reacting(changes: Sequence[Change], freeze: Freeze = "none") -> Tensor:
-        return target_values(tracer.tape, targets, run(tracer, changes, freeze).final)
+        return target_values(targets, run(tracer, changes, freeze).final)
 
     removed, changed, randomly = (
         [getattr(case, name) for case in cases] for name in ("removed", "change", "random")

@@ -136,9 +136,7 @@ def read_points(tape: Tape, dictionary: Dictionary) -> list[str]:
 def react(tracer: SpeechTracer, changes: Sequence[Change], targets: Sequence[Target]) -> Tensor:
     """How targets change, `(row, target)`, when the model reacts as it does."""
     clean = run(tracer, [Change()]).final[0]
-    return target_values(tracer.tape, targets, run(tracer, changes).final) - target_values(
-        tracer.tape, targets, clean
-    )
+    return target_values(targets, run(tracer, changes).final) - target_values(targets, clean)
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,7 +173,7 @@ def gradients(tracer: SpeechTracer, target: Target) -> Gradients:
     try:
         with torch.enable_grad(), tracer.model.hooks(fwd_hooks=[(name, lambda x, _hook: x + sound)]):
             final = tracer.forward(1, tracer.hear(1))
-            value = target_values(tracer.tape, [target], final).sum()
+            value = target_values([target], final).sum()
             found = torch.autograd.grad(value, [*leaves, sound])
     finally:
         for handle in handles:

@@ -159,7 +159,7 @@ def _lines(graph: AttributionGraph) -> Iterator[str]:
     for i in features_first[np.argsort(-influence[features_first], kind="stable")[:_NODES]]:
         yield f"  {100 * influence[i]:6.2f} %  {node_words(graph, i)}{_promoted(graph, int(i))}"
     yield ""
-    yield from _score_lines(graph, scores, told.get("active_features", features) - features, kind)
+    yield from _score_lines(scores, told.get("active_features", features) - features, kind)
 
 
 def _said_before(graph: AttributionGraph, pos: int) -> str:
@@ -210,7 +210,7 @@ def _account_lines(graph: AttributionGraph, target: int) -> Iterator[str]:
     yield ""
 
 
-def _score_lines(graph: AttributionGraph, scores: Scores, others: int, kind: str) -> Iterator[str]:
+def _score_lines(scores: Scores, others: int, kind: str) -> Iterator[str]:
     """How much of the answer this is."""
     if others > 0 and scores.rest > 0:
         yield (

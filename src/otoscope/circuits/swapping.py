@@ -227,4 +227,4 @@ class _Swapping:
 
         with torch.no_grad():
             final = self.other.forward(1)
-        return float(target_values(self.other.tape, [self.target], final)[0, 0])
+        return float(target_values([self.target], final)[0, 0])

@@ -163,7 +163,7 @@ def _seed(tape: Tape, target: Target) -> Seeds:
     return final_seeds(tape, pos, direction, direction.new_tensor([target.constant]))
 
 
-def target_values(tape: Tape, targets: Sequence[Target], final: Tensor) -> Tensor:
+def target_values(targets: Sequence[Target], final: Tensor) -> Tensor:
     """What targets read off the output of the final norm `(..., pos, d)`: `(..., target)`.
 
     Raises:

@@ -63,15 +63,11 @@ class Machine:
         return self.attention[_DTYPES.get(dtype, "float32")]
 
 
-def measured(*, anew: bool = False) -> Machine:
-    """This machine's rates; the first time it takes some seconds to find them.
-
-    Args:
-        anew: Measure again what is kept.
-    """
+def measured() -> Machine:
+    """This machine's rates; the first time it takes some seconds to find them."""
     conditions = _conditions()
     path = cache_dir() / _FILE
-    kept = None if anew else _kept(path, conditions)
+    kept = _kept(path, conditions)
     if kept is not None:
         return kept
     notice("Measuring this machine, once: some ten seconds.")
@@ -115,11 +111,11 @@ def _measure() -> Machine:
     return replace(machine, call=_calling(machine))
 
 
-def _least(work: Callable[[], Any], seconds: float = 0.25) -> float:
+def _least(work: Callable[[], Any]) -> float:
     """The shortest time of one run, of at least three."""
     work()
     best, spent, runs = float("inf"), 0.0, 0
-    while spent < seconds or runs < 3:
+    while spent < 0.25 or runs < 3:
         began = time.thread_time()
         work()
         took = time.thread_time() - began

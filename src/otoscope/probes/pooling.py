@@ -37,9 +37,6 @@ if TYPE_CHECKING:
 Vectors = dict[str, np.ndarray]
 """Pooled vectors by name: `(d,)` each, `(frame, d)` for `frames`; float32."""
 
-ENCODERS = ("encoder", "audio_encoder")
-"""Stacks whose positions are frames of sound."""
-
 _PAUSE = 0.75  # of the model's log-mel units, of which one is 40 dB
 
 MEL = "mel"

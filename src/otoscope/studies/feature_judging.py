@@ -314,7 +314,7 @@ def _told_apart(
     numbers, counts = index["item"].tolist(), index["vectors"].tolist()
     starts = np.concatenate([[0], np.cumsum(counts)])
     items = [corpus[number] for number in numbers]
-    where = _where(model, corpus, places, clean)
+    where = _where(model, corpus, clean)
     # Another language than the manifest's may have been heard while harvesting: places that do not agree are passed over.
     around = [
         (where[n] + [(None, None, "", "", "")] * count)[:count]
@@ -358,9 +358,7 @@ def _told_apart(
     return {"told_apart": found, "splitting": told}
 
 
-def _where(
-    model: Model, corpus: Sequence[Item], places: Places, clean: Mapping[str, Any]
-) -> list[list[Where]]:
+def _where(model: Model, corpus: Sequence[Item], clean: Mapping[str, Any]) -> list[list[Where]]:
     """What stands at every place of every item; nothing for recordings that were not transcribed."""
     if isinstance(model, LanguageModel):
         return [tokens_around(model, item) for item in corpus]
@@ -416,7 +414,7 @@ def _judge_of(
             notice(f"{len(corpus) - len(spoken)} recordings without a text are left out of loss and WER.")
         return lambda fresh: _heard(model, spoken, places, options, fresh)
     if isinstance(model, LanguageModel):
-        return lambda fresh: _read(model, corpus, places, options, fresh)
+        return lambda fresh: _read(model, corpus, places, fresh)
     raise OptionError(f"{model.origin.name} cannot be judged.", "Use Whisper or a language model.")
 
 
@@ -489,7 +487,7 @@ def _forced(
 
 
 def _read(
-    model: LanguageModel, corpus: Sequence[Item], places: Places, options: JudgeOptions, fresh: Fresh | None
+    model: LanguageModel, corpus: Sequence[Item], places: Places, fresh: Fresh | None
 ) -> dict[str, Any]:
     """Cross-entropy of the next token, in nats."""
     total, count = 0.0, 0

@@ -267,7 +267,7 @@ def _other_half(area: float, scores: np.ndarray, mine: np.ndarray, half: np.ndar
 
 
 def splitting(
-    dictionary: Dictionary, labelled: Labelled, dense: Dense, layers: Sequence[int], seed: int = 0
+    dictionary: Dictionary, labelled: Labelled, dense: Dense, layers: Sequence[int]
 ) -> dict[str, Any]:
     """Signs that one thing is spread over several features, for the values of a label of places.
 

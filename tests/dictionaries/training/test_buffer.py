@@ -96,7 +96,7 @@ def test_a_store_is_read_as_it_was_written(tmp_path):
         store.append(0, {"encoder.frames.0": np.ones((5, 3), np.float32)}, index)
         store.append(1, {"encoder.frames.0": np.zeros((4, 3), np.float32)}, index)
     store = ActivationStore.read_from(tmp_path / "store")
-    shards = Shards.of_store(store, ["encoder.frames.0"], epochs=1)
+    shards = Shards(store.files, ["encoder.frames.0"], epochs=1)
     assert sorted(chunk.inputs.shape for chunk in shards(0)) == [(1, 4, 3), (1, 5, 3)]
 
 

@@ -15,6 +15,8 @@ from otoscope.dictionaries.loading import load_dictionary
 from otoscope.dictionaries.training.buffer import ShuffleBuffer, Vectors, from_iterable
 from otoscope.dictionaries.training.config import TrainConfig
 from otoscope.dictionaries.training.folding import fold
+from otoscope.dictionaries.training.gates import above
+from otoscope.dictionaries.training.modules import Codes
 from otoscope.dictionaries.training.trainer import Trainer, train
 from otoscope.errors import DictionaryError, OptionError, TrainingError
 from otoscope.runs.run import Run
@@ -90,6 +92,15 @@ def test_a_shuffling_buffer_goes_on_at_its_place(times, tmp_path):
     assert record_of(tmp_path / "killed") == record_of(tmp_path / "whole")
 
 
+@torch.no_grad()
+def features_of(own, x):
+    """The features that are on in the dictionary that is saved: `batchtopk` has a threshold there."""
+    if own.config.activation == "topk":
+        return own.encode(x, own.config.k)
+    pattern, values = above(own.before(x), own.threshold)
+    return Codes(pattern, values, values.new_tensor(len(values) / len(x)))
+
+
 @pytest.mark.parametrize("scaling", ["none", "scale", "standard"])
 @pytest.mark.parametrize("kind,tying,activation", KINDS)
 def test_the_saved_dictionary_has_the_activations_and_reconstructions_of_the_learned(
@@ -104,7 +115,7 @@ def test_the_saved_dictionary_has_the_activations_and_reconstructions_of_the_lea
     dictionary, coder = load_own(tmp_path, torch.float64), trainer.coder
     x = Planted(kind, 2, batch=64).batch_of(99).inputs.double()
     scaled = [own.scaled_inputs(x[at]) for at, own in enumerate(coder)]
-    codes = [own.encode_for_use(scaled[at]) for at, own in enumerate(coder)]
+    codes = [features_of(own, scaled[at]) for at, own in enumerate(coder)]
     actives = [dictionary.encode(at, x[at]) for at in range(2)]
     for here, active in zip(codes, actives, strict=True):
         on = here.values > 0

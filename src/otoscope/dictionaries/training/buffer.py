@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import count, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
@@ -18,8 +18,6 @@ from otoscope.errors import OptionError
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from otoscope.runs.store import ActivationStore
 
 
 class Vectors(NamedTuple):
@@ -160,13 +158,6 @@ class Shards:
                 f"None of {len(files)} files holds vectors {inputs[0]!r}.",
                 "Name vectors that were harvested.",
             )
-
-    @classmethod
-    def of_store(
-        cls, store: ActivationStore, inputs: Sequence[str], targets: Sequence[str] | None = None, **more: Any
-    ) -> Shards:
-        """The shards of a store; see `Shards`."""
-        return cls(store.files, inputs, targets, **more)
 
     @property
     def widths(self) -> tuple[int, int]:

@@ -200,14 +200,6 @@ class LayerCoder(nn.Module):
         # Those just below the threshold are off, and tell it where to go.
         return above(before, self.threshold - self.config.bandwidth / 2)
 
-    @torch.no_grad()
-    def encode_for_use(self, x: Tensor) -> Codes:
-        """The features that are on at scaled inputs in the dictionary that is saved: `batchtopk` has a threshold there."""
-        if self.config.activation == "topk":
-            return self.encode(x, int(self.config.k or 0))
-        pattern, values = above(self.before(x), self.threshold)
-        return Codes(pattern, values, values.new_tensor(len(values) / len(x)))
-
     @property
     def dead(self) -> Tensor:
         """Features `(m,)` without a sign of life for `dead_after` vectors."""
