@@ -60,9 +60,9 @@ _DRAWN = """
 
 def run() -> dict[str, Any]:
     from playwright.sync_api import sync_playwright
-    from tests.views.conftest import chromium
     from tests.views.graphs import WORDS, made_up_doc, made_up_graph
 
+    from otoscope.doctor.machine import chromium
     from otoscope.views.page import save_page
 
     if chromium() is None:

@@ -6,7 +6,6 @@ import io
 import itertools
 import os
 import re
-import shutil
 import wave
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 from tests.views.framed import in_notebook
 
+from otoscope.doctor.machine import chromium
 from otoscope.documents.base import Array
 from otoscope.documents.explain import ExplainDoc
 from otoscope.runs.notes import FILE
@@ -304,14 +304,6 @@ def spoken_into_the_microphone():
     path = f"{folder.name}/spoken.wav"
     soundfile.write(path, read(sample("jfk")).samples, 16_000)
     return path
-
-
-@functools.cache
-def chromium():
-    """The path of a Chromium on this machine, or None."""
-    named = os.environ.get("OTOSCOPE_CHROMIUM")
-    names = [named] if named else ["chromium", "chromium-browser", "google-chrome"]
-    return next((path for name in names if (path := shutil.which(name))), None)
 
 
 @pytest.fixture(scope="session")

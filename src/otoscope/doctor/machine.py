@@ -12,7 +12,7 @@ from otoscope.doctor.check import Check
 from otoscope.machine import free_memory, whole_memory
 
 _MEMORY = 2_000_000_000  # whisper-base with the sweeps of `explain`
-_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "firefox")
+_CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 _BROWSER_SECONDS = 5
 
 
@@ -98,14 +98,21 @@ def _memory() -> Check:
     return Check("memory", "ok", detail)
 
 
-def _browser() -> Check:
-    """What the pages can be opened with here; the tests of the pages take the same names."""
+def chromium() -> str | None:
+    """The path of a Chromium on this machine, which the tests of pages open them in; `OTOSCOPE_CHROMIUM` names one."""
+    return next((path for name in _names() if (path := shutil.which(name))), None)
+
+
+def _names() -> tuple[str, ...]:
     named = os.environ.get("OTOSCOPE_CHROMIUM")
-    names = (named,) if named else _BROWSERS
-    path = next((path for name in names if (path := shutil.which(name))), None)
+    return (named,) if named else _CHROMIUM
+
+
+def _browser() -> Check:
+    path = chromium()
     if path is None:
-        lacking = "Pages are single files: open them in a browser elsewhere. Tests of pages need Chromium."
-        return Check("browser", "lack", f"no {' or '.join(names)} on the path", lacking)
+        lacking = "Pages are single files: open them in any browser, here or elsewhere. Tests of pages need Chromium."
+        return Check("browser", "lack", f"no {' or '.join(_names())} on the path", lacking)
     try:
         asked = subprocess.run(
             [path, "--version"], capture_output=True, text=True, timeout=_BROWSER_SECONDS, check=True
