@@ -8,73 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.models.ctranslate2_files import TIED, TOKENS, Sizes, binary, string, whisper_variables
 from transformers import WhisperForConditionalGeneration
 
 from otoscope.errors import ModelError
 from otoscope.models import ctranslate2
 from otoscope.models.sources import locate
 
-WIDTH, FFN, MELS, LAYERS = 64, 96, 80, 2
-TOKENS = ["<|endoftext|>", "<|startoftranscript|>", "<|startofprev|>", "<|nocaptions|>", "<|notimestamps|>"]
+WIDTH, FFN, LAYERS = 64, 96, 2
 VOCABULARY = 2 + len(TOKENS) + 1501
-DTYPES = {"float32": 0, "int8": 1, "int16": 2, "int32": 3, "float16": 4}
-
-
-def string(text: str) -> bytes:
-    raw = text.encode() + b"\0"
-    return struct.pack("<H", len(raw)) + raw
-
-
-def variable(name: str, value: np.ndarray) -> bytes:
-    shape = struct.pack(f"<B{value.ndim}I", value.ndim, *value.shape)
-    return string(name) + shape + struct.pack("<BI", DTYPES[value.dtype.name], value.nbytes) + value.tobytes()
-
-
-def binary(
-    variables: dict[str, np.ndarray], aliases: dict[str, str] | None = None, spec: str = "WhisperSpec"
-) -> bytes:
-    aliases = aliases or {}
-    head = struct.pack("<I", 6) + string(spec) + struct.pack("<II", 3, len(variables))
-    body = b"".join(variable(name, value) for name, value in variables.items())
-    return head + body + struct.pack("<I", len(aliases)) + b"".join(map(string, sum(aliases.items(), ())))
-
-
-def whisper_variables() -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(0)
-
-    def draw(*shape: int) -> np.ndarray:
-        return rng.normal(0, 0.05, shape).astype(np.float16)
-
-    variables: dict[str, np.ndarray] = {"decoder/embeddings/weight": draw(VOCABULARY, WIDTH)}
-
-    def linear(name: str, out: int, into: int) -> None:
-        variables[f"{name}/weight"], variables[f"{name}/bias"] = draw(out, into), draw(out)
-
-    def norm(name: str) -> None:
-        variables[f"{name}/gamma"], variables[f"{name}/beta"] = draw(WIDTH), draw(WIDTH)
-
-    for stack, positions in (("encoder", 50), ("decoder", 32)):
-        variables[f"{stack}/position_encodings/encodings"] = draw(positions, WIDTH)
-        variables[f"{stack}/num_heads"] = np.array(1, np.int16)
-        norm(f"{stack}/layer_norm")
-        for layer in range(LAYERS):
-            base = f"{stack}/layer_{layer}"
-            linear(f"{base}/self_attention/linear_0", 3 * WIDTH, WIDTH)
-            variables[f"{base}/self_attention/linear_0/bias"][WIDTH : 2 * WIDTH] = 0
-            linear(f"{base}/self_attention/linear_1", WIDTH, WIDTH)
-            norm(f"{base}/self_attention/layer_norm")
-            if stack == "decoder":
-                linear(f"{base}/attention/linear_0", WIDTH, WIDTH)
-                linear(f"{base}/attention/linear_1", 2 * WIDTH, WIDTH)
-                variables[f"{base}/attention/linear_1/bias"][:WIDTH] = 0
-                linear(f"{base}/attention/linear_2", WIDTH, WIDTH)
-                norm(f"{base}/attention/layer_norm")
-            linear(f"{base}/ffn/linear_0", FFN, WIDTH)
-            linear(f"{base}/ffn/linear_1", WIDTH, FFN)
-            norm(f"{base}/ffn/layer_norm")
-    variables["encoder/conv1/weight"], variables["encoder/conv1/bias"] = draw(WIDTH, MELS, 3), draw(WIDTH)
-    variables["encoder/conv2/weight"], variables["encoder/conv2/bias"] = draw(WIDTH, WIDTH, 3), draw(WIDTH)
-    return variables
+SIZES = Sizes(WIDTH, FFN, 80, LAYERS, VOCABULARY, (50, 32))
 
 
 def quantised(variables: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -90,12 +33,7 @@ def quantised(variables: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return result
 
 
-TIED = {"decoder/projection/weight": "decoder/embeddings/weight"}
-
-
-def write_model(
-    folder: Path, variables: dict[str, np.ndarray], aliases: dict[str, str] | None = None
-) -> Path:
+def write_model(folder: Path, variables: dict[str, np.ndarray], aliases: dict[str, str] = TIED) -> Path:
     vocabulary = {"a": 0, "b": 1}
     added = [
         {"id": 2 + index, "content": token, "special": True, "normalized": False}
@@ -105,14 +43,14 @@ def write_model(
     bpe = {"type": "BPE", "vocab": vocabulary, "merges": []}
     tokenizer = {"version": "1.0", "added_tokens": added, "model": bpe}
     settings = {"suppress_ids": [1], "suppress_ids_begin": [0, 2], "alignment_heads": [[1, 0]]}
-    (folder / "model.bin").write_bytes(binary(variables, TIED if aliases is None else aliases))
+    (folder / "model.bin").write_bytes(binary(variables, aliases))
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     (folder / "config.json").write_text(json.dumps(settings))
     return folder
 
 
 def test_every_parameter_of_whisper_is_filled_and_none_is_left_over(tmp_path):
-    parts = ctranslate2.load(write_model(tmp_path, whisper_variables()))
+    parts = ctranslate2.load(write_model(tmp_path, whisper_variables(SIZES)))
     model = WhisperForConditionalGeneration(parts.config)
     report = model.load_state_dict(parts.state_dict)
     assert not report.missing_keys
@@ -120,7 +58,7 @@ def test_every_parameter_of_whisper_is_filled_and_none_is_left_over(tmp_path):
 
 
 def test_stacked_projections_land_in_the_order_query_key_value(tmp_path):
-    variables = whisper_variables()
+    variables = whisper_variables(SIZES)
     state = ctranslate2.load(write_model(tmp_path, variables)).state_dict
     stacked = variables["decoder/layer_1/self_attention/linear_0/weight"]
     for index, part in enumerate(("q_proj", "k_proj", "v_proj")):
@@ -129,14 +67,14 @@ def test_stacked_projections_land_in_the_order_query_key_value(tmp_path):
 
 
 def test_float16_weights_arrive_unchanged(tmp_path):
-    variables = whisper_variables()
+    variables = whisper_variables(SIZES)
     read = ctranslate2.read_variables(write_model(tmp_path, variables) / "model.bin")
     assert set(read) == {*variables, *TIED}
     assert all(np.array_equal(read[name].numpy(), value) for name, value in variables.items())
 
 
 def test_eight_bit_weights_come_back_within_half_a_step(tmp_path):
-    variables = whisper_variables()
+    variables = whisper_variables(SIZES)
     parts = ctranslate2.load(write_model(tmp_path, quantised(variables)))
     exact = torch.from_numpy(variables["encoder/layer_0/ffn/linear_0/weight"]).float()
     step = exact.abs().amax(1, keepdim=True) / 127
@@ -147,7 +85,7 @@ def test_eight_bit_weights_come_back_within_half_a_step(tmp_path):
 
 
 def test_an_untied_projection_stays_untied(tmp_path):
-    variables = whisper_variables()
+    variables = whisper_variables(SIZES)
     variables["decoder/projection/weight"] = variables["decoder/embeddings/weight"] * 2
     parts = ctranslate2.load(write_model(tmp_path, variables, {}))
     assert not parts.config.tie_word_embeddings
@@ -156,7 +94,7 @@ def test_an_untied_projection_stays_untied(tmp_path):
 
 
 def test_sizes_and_tokens_are_read_off_the_files(tmp_path):
-    parts = ctranslate2.load(write_model(tmp_path, whisper_variables()))
+    parts = ctranslate2.load(write_model(tmp_path, whisper_variables(SIZES)))
     config, generation = parts.config, parts.generation_config
     assert (config.d_model, config.encoder_layers, config.decoder_ffn_dim) == (WIDTH, LAYERS, FFN)
     assert (config.max_source_positions, generation.max_length) == (50, 32)
@@ -168,7 +106,7 @@ def test_sizes_and_tokens_are_read_off_the_files(tmp_path):
 
 
 def test_every_truncation_is_refused(tmp_path):
-    path = write_model(tmp_path, whisper_variables()) / "model.bin"
+    path = write_model(tmp_path, whisper_variables(SIZES)) / "model.bin"
     whole = path.read_bytes()
     for length in [0, 1, 3, 4, 10, *range(17, len(whole), len(whole) // 40), len(whole) - 1]:
         path.write_bytes(whole[:length])
@@ -177,7 +115,7 @@ def test_every_truncation_is_refused(tmp_path):
 
 
 def test_bytes_after_the_end_are_refused(tmp_path):
-    path = write_model(tmp_path, whisper_variables()) / "model.bin"
+    path = write_model(tmp_path, whisper_variables(SIZES)) / "model.bin"
     path.write_bytes(path.read_bytes() + b"x")
     with pytest.raises(ModelError, match="follow its end"):
         ctranslate2.read_variables(path)
@@ -216,7 +154,7 @@ def test_hostile_headers_are_refused_without_taking_memory(tmp_path, content, re
 
 
 def test_a_missing_variable_is_named(tmp_path):
-    variables = whisper_variables()
+    variables = whisper_variables(SIZES)
     del variables["decoder/layer_0/ffn/linear_1/bias"]
     with pytest.raises(ModelError, match="decoder/layer_0/ffn/linear_1/bias"):
         ctranslate2.load(write_model(tmp_path, variables))
@@ -225,19 +163,19 @@ def test_a_missing_variable_is_named(tmp_path):
 def test_a_variable_that_whisper_does_not_have_is_named(tmp_path):
     with pytest.raises(ModelError, match="adapter"):
         ctranslate2.load(
-            write_model(tmp_path, whisper_variables() | {"encoder/adapter": np.ones(3, np.float32)})
+            write_model(tmp_path, whisper_variables(SIZES) | {"encoder/adapter": np.ones(3, np.float32)})
         )
 
 
 def test_integer_weights_without_a_scale_are_refused(tmp_path):
-    variables = quantised(whisper_variables())
+    variables = quantised(whisper_variables(SIZES))
     del variables["encoder/layer_0/ffn/linear_0/weight_scale"]
     with pytest.raises(ModelError, match="no usable scale"):
         ctranslate2.load(write_model(tmp_path, variables))
 
 
 def test_a_key_bias_is_refused_because_transformers_has_no_place_for_it(tmp_path):
-    variables = whisper_variables()
+    variables = whisper_variables(SIZES)
     variables["encoder/layer_0/self_attention/linear_0/bias"][WIDTH] = 1
     with pytest.raises(ModelError, match="no bias"):
         ctranslate2.load(write_model(tmp_path, variables))
@@ -247,7 +185,7 @@ def test_a_key_bias_is_refused_because_transformers_has_no_place_for_it(tmp_path
     "content", ["", "[]", "{", '{"suppress_ids": "x"}', '{"alignment_heads": [[0.5]]}', "[" * 99999]
 )
 def test_unusable_settings_are_refused(tmp_path, content):
-    write_model(tmp_path, whisper_variables())
+    write_model(tmp_path, whisper_variables(SIZES))
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(ModelError, match=r"config\.json"):
         ctranslate2.load(tmp_path)
@@ -255,13 +193,13 @@ def test_unusable_settings_are_refused(tmp_path, content):
 
 @pytest.mark.parametrize("name", ["model.bin", "config.json", "tokenizer.json"])
 def test_a_missing_file_is_named(tmp_path, name):
-    (write_model(tmp_path, whisper_variables()) / name).unlink()
+    (write_model(tmp_path, whisper_variables(SIZES)) / name).unlink()
     with pytest.raises(ModelError, match=name):
         ctranslate2.load(tmp_path)
 
 
 def test_a_tokenizer_of_another_model_is_refused(tmp_path):
-    write_model(tmp_path, whisper_variables())
+    write_model(tmp_path, whisper_variables(SIZES))
     tokenizer = json.loads((tmp_path / "tokenizer.json").read_text())
     tokenizer["added_tokens"] = tokenizer["added_tokens"][:1]
     (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
