@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 
 def object_of(text: str | bytes) -> dict[str, Any]:
@@ -49,3 +49,8 @@ def yaml_of(text: str) -> Any:
         raise ValueError(" ".join(str(error).split())) from None
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Whether a value is a number; True and False, which Python counts among them, are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)

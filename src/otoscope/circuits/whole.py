@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from otoscope.circuits.graph import FEATURE, KINDS, TARGET, AttributionGraph
+from otoscope.text_values import is_number
 
 _INTEGERS = ("encoder_layers", "prompt_tokens")
 _TABLES = ("model", "dictionary", "settings", "versions")
@@ -74,7 +75,7 @@ def _check_targets(graph: AttributionGraph) -> None:
         whole = (target.pos, *(x for x in (target.token, target.against) if x is not None))
         if not isinstance(target.label, str) or not all(map(_is_whole, whole)):
             raise ValueError("a target has no label or no place")
-        if not all(_is_number(x) and np.isfinite(x) for x in numbers):
+        if not all(is_number(x) and np.isfinite(x) for x in numbers):
             raise ValueError("a target has no weight")
 
 
@@ -98,13 +99,9 @@ def _check_segments(told: Any) -> None:
     spans, labels = told["spans"], told["labels"]
     if len(spans) != len(labels) or not all(isinstance(label, str) for label in labels):
         raise ValueError("its segments have no labels")
-    if not all(len(span) == 2 and all(_is_number(t) and np.isfinite(t) for t in span) for span in spans):
+    if not all(len(span) == 2 and all(is_number(t) and np.isfinite(t) for t in span) for span in spans):
         raise ValueError("its segments are no spans of time")
 
 
 def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

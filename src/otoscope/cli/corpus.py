@@ -14,6 +14,7 @@ from otoscope.cli.options import Common, require_different, with_common
 from otoscope.cli.show import say, table, write_json
 from otoscope.errors import ManifestError, OptionError
 from otoscope.files import require_writable
+from otoscope.wording import counted
 
 if TYPE_CHECKING:
     from otoscope.corpora import CorpusReport
@@ -64,7 +65,7 @@ def check_corpus(
         say(*_summary(report), *_totals(report), *_findings(report))
     if errors := report.count("error"):
         raise ManifestError(
-            f"{target} has {errors} {'error' if errors == 1 else 'errors'}.",
+            f"{target} has {counted(errors, 'error')}.",
             "Put right what the findings marked as errors name, or leave those recordings out.",
         )
 
@@ -130,7 +131,7 @@ def _summary(report: CorpusReport) -> Iterator[str]:
     counts = f"{report.items} items, {report.readable} readable, {report.with_text} with text"
     yield f"{counts}, {_length(report.seconds)}"
     found = {severity: report.count(severity) for severity in ("error", "warning", "note")}
-    yield ", ".join(f"{count} {severity}{'' if count == 1 else 's'}" for severity, count in found.items())
+    yield ", ".join(counted(count, severity) for severity, count in found.items())
 
 
 def _length(seconds: float) -> str:

@@ -15,6 +15,7 @@ from otoscope.cli.options import Common, Force, require_different, require_page,
 from otoscope.cli.show import say, table, warn, write_json
 from otoscope.cli.skipping import end, warn_of_skipped
 from otoscope.errors import ModelError, OptionError, OutputError
+from otoscope.wording import counted
 
 if TYPE_CHECKING:
     from otoscope.corpora import Item
@@ -333,7 +334,7 @@ def _short(text: str, longest: int) -> str:
 
 def _summarised(corpus: CorpusLens) -> Iterator[str]:
     told = corpus.summary()
-    recordings = f"{told['recordings']} recording{'s' * (told['recordings'] != 1)}"
+    recordings = counted(told["recordings"], "recording")
     yield f"{told['tokens']} tokens of {recordings}; 95 % intervals over recordings."
     names = {
         "p_final": "p of the token",

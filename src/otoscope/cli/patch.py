@@ -12,6 +12,7 @@ import typer
 from otoscope.cli.options import Common, Force, require_different, require_page, with_common, with_engine
 from otoscope.cli.show import say, table, write_json
 from otoscope.cli.skipping import end, warn_of_skipped
+from otoscope.wording import counted, number
 
 if TYPE_CHECKING:
     from otoscope.patching.tokens import TokenResult
@@ -258,11 +259,11 @@ def _effect_rows(effects: list[dict[str, Any]]) -> list[tuple[str, ...]]:
                 e["label"],
                 f"{e['resolved']} of {e['n']}",
                 str(e["restored"]),
-                f"{_number(e['restored_ci_low'])} to {_number(e['restored_ci_high'])}",
-                _number(e["restored_random_rate"]),
-                _number(e["restored_direction_rate"]),
-                _number(e["restored_p_value"], 3),
-                _number(e["p_adjusted"], 3),
+                f"{number(e['restored_ci_low'], 2)} to {number(e['restored_ci_high'], 2)}",
+                number(e["restored_random_rate"], 2),
+                number(e["restored_direction_rate"], 2),
+                number(e["restored_p_value"]),
+                number(e["p_adjusted"]),
                 f"{e['test']['restored']} of {e['test']['n']}",
             )
             for e in order
@@ -294,7 +295,7 @@ def _say_winners(result: Mapping[str, Any]) -> None:
     for winner in result["winners"]:
         name = labels[winner["component"], winner["head"]]
         if winner["significant"]:
-            say(f"{name} stands out on the discovery half (p corrected {_number(winner['p_adjusted'], 3)}).")
+            say(f"{name} stands out on the discovery half (p corrected {number(winner['p_adjusted'])}).")
         else:
             say(f"No component stands out from random ones; the strongest on the discovery half is {name}.")
     if not result["winners"]:
@@ -307,9 +308,7 @@ def _say_sets(result: Mapping[str, Any]) -> None:
     if result["sets"]:
         best = result["sets"]["minimal"]
         names = " + ".join(map(named, best["components"]))
-        shares = (
-            f"{_number(best['discovery'])} of the discovery half, {_number(best['test'])} of the test half"
-        )
+        shares = f"{number(best['discovery'], 2)} of the discovery half, {number(best['test'], 2)} of the test half"
         say(f"Patched at once, {names} restore {shares}.")
 
 
@@ -350,20 +349,18 @@ def _say_tokens(result: Mapping[str, Any]) -> None:
                 "–" if e["ci_low"] is None else f"{e['ci_low']:+.2f} to {e['ci_high']:+.2f}",
                 "–" if e["random_change"] is None else f"{e['random_change']:+.2f}",
                 f"{e['direction_change']:+.2f}",
-                _number(e["p_value"], 3),
-                _number(e["p_adjusted"], 3),
+                number(e["p_value"]),
+                number(e["p_adjusted"]),
                 "–" if e["test"]["change"] is None else f"{e['test']['change']:+.2f}",
                 f"{e['resolved']} of {e['n']}",
             )
             for e in order
         ),
     ]
-    counted = (
-        f"{_counted(result['n_outcome'], 'token')} ({tokens}) of {_counted(result['n_items'], 'recording')}"
-    )
+    found = f"{counted(result['n_outcome'], 'token')} ({tokens}) of {counted(result['n_items'], 'recording')}"
     _say_how_few(result)
     say(
-        f"{counted}; components of {result['model']['name']} are patched with {result['options']['reference']['kind']}, "
+        f"{found}; components of {result['model']['name']} are patched with {result['options']['reference']['kind']}, "
         "layers and heads are counted from 0",
         "",
         *table(rows),
@@ -373,13 +370,5 @@ def _say_tokens(result: Mapping[str, Any]) -> None:
     _say_price(result)
 
 
-def _counted(n: int, what: str) -> str:
-    return f"{n} {what}{'' if n == 1 else 's'}"
-
-
 def _share(rate: Mapping[str, Any]) -> str:
     return "–" if rate["rate"] is None else f"{rate['rate']:.2f} ({rate['count']} of {rate['n']})"
-
-
-def _number(value: float | None, digits: int = 2) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"

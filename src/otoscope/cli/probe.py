@@ -11,6 +11,7 @@ import typer
 from otoscope.cli.options import Common, Force, require_different, require_page, with_common, with_engine
 from otoscope.cli.show import say, table, warn, write_json
 from otoscope.cli.skipping import end, warn_of_skipped
+from otoscope.wording import number
 
 if TYPE_CHECKING:
     from otoscope.probes.probing import ProbeCurve
@@ -178,8 +179,8 @@ def _say(curve: ProbeCurve) -> None:
         "",
         *table(_columns(curve)),
         "",
-        f"Best layer {best.layer}: {_number(best.score)} ({_number(best.ci_low)} to {_number(best.ci_high)}); "
-        f"{_number(best.score - _floor(curve))} above the best of chance and the controls.",
+        f"Best layer {best.layer}: {number(best.score)} ({number(best.ci_low)} to {number(best.ci_high)}); "
+        f"{number(best.score - _floor(curve))} above the best of chance and the controls.",
     )
 
 
@@ -194,16 +195,12 @@ def _columns(curve: ProbeCurve) -> list[tuple[str, ...]]:
     """The table, without columns that hold nothing."""
     told = {
         "layer": [str(layer.layer) for layer in curve.layers],
-        "score": [_number(layer.score) for layer in curve.layers],
-        "95 % interval": [f"{_number(layer.ci_low)} to {_number(layer.ci_high)}" for layer in curve.layers],
-        "AUC": [_number(layer.auc) for layer in curve.layers],
-        "shuffled labels": [_number(layer.control) for layer in curve.layers],
-        "mel statistics": [_number(layer.baseline) for layer in curve.layers],
-        "random weights": [_number(layer.random) for layer in curve.layers],
+        "score": [number(layer.score) for layer in curve.layers],
+        "95 % interval": [f"{number(layer.ci_low)} to {number(layer.ci_high)}" for layer in curve.layers],
+        "AUC": [number(layer.auc) for layer in curve.layers],
+        "shuffled labels": [number(layer.control) for layer in curve.layers],
+        "mel statistics": [number(layer.baseline) for layer in curve.layers],
+        "random weights": [number(layer.random) for layer in curve.layers],
     }
     full = {name: cells for name, cells in told.items() if any(cell != "–" for cell in cells)}
     return [tuple(full), *zip(*full.values(), strict=True)]
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"

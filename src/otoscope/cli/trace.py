@@ -10,6 +10,7 @@ import typer
 from otoscope.cli.options import Common, Force, require_different, require_page, with_common
 from otoscope.cli.show import say, write_json
 from otoscope.errors import OptionError
+from otoscope.wording import number
 
 if TYPE_CHECKING:
     from otoscope.circuits.checking import Check
@@ -321,13 +322,13 @@ def _check_lines(check: Check) -> list[str]:
         told = each.to_dict()
         direct, free = told["direct"], told["free"]
         baselines = ", ".join(
-            f"{name.replace('_', ' ')} {_number(value)}" for name, value in free["baselines"].items()
+            f"{name.replace('_', ' ')} {number(value)}" for name, value in free["baselines"].items()
         )
         lines += [
             f"  {len(each.features)} {title}, and as many random ones:",
-            f"    everything frozen: correlation {_number(direct['correlation'], 6)} over {direct['n']} edges",
-            f"    the model reacts: correlation {_number(free['correlation'])} "
-            f"({_number(free['ci_low'])} to {_number(free['ci_high'])}), n = {free['n']}; {_verdict(free)}",
+            f"    everything frozen: correlation {number(direct['correlation'], 6)} over {direct['n']} edges",
+            f"    the model reacts: correlation {number(free['correlation'])} "
+            f"({number(free['ci_low'])} to {number(free['ci_high'])}), n = {free['n']}; {_verdict(free)}",
             f"    baselines: {baselines}",
             *_ladder_lines(free),
             f"    mean change of the target: {each.top_effect:.3f}, by random ones {each.random_effect:.3f}",
@@ -340,7 +341,7 @@ def _ladder_lines(free: dict[str, Any]) -> list[str]:
         return []
     scales, gates = (free["ladder"][name] for name in ("gates", "patterns"))
     return [
-        f"    with norm scales reacting: {_number(scales)}; gates, too: {_number(gates)}; what is left are attention patterns"
+        f"    with norm scales reacting: {number(scales)}; gates, too: {number(gates)}; what is left are attention patterns"
     ]
 
 
@@ -357,7 +358,3 @@ def _verdict(free: dict[str, Any]) -> str:
         if better
         else "above every baseline"
     )
-
-
-def _number(value: float | None, digits: int = 3) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"

@@ -11,7 +11,7 @@ from pathlib import Path
 from otoscope.corpora.item import FIELDS, Item
 from otoscope.errors import ManifestError, OutputError
 from otoscope.files import atomic_write
-from otoscope.text_values import object_of
+from otoscope.text_values import is_number, object_of
 
 MANIFEST_SUFFIXES = frozenset({".jsonl", ".json", ".ndjson"})
 
@@ -197,7 +197,7 @@ def _seconds(values: dict[str, object], key: str, where: str) -> float | None:
     if value is None:
         return None
     least = "0 s or more" if key == "offset" else "more than 0 s"
-    seconds = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    seconds = value if is_number(value) else math.nan
     if not 0 <= seconds <= _LONGEST or (seconds == 0 and key == "duration"):
         raise ManifestError(f"{where} has a {key} that is not a length.", f"Give a number of {least}.")
     return float(seconds)

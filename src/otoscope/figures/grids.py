@@ -9,6 +9,7 @@ import numpy as np
 
 from otoscope.figures.contents import sweep_contents
 from otoscope.figures.style import LARGE, SMALL, Palette, drawn, layer_ticks, plain_text
+from otoscope.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,7 +67,7 @@ def sweep_title(result: Mapping[str, Any]) -> str:
     """What was patched in what, and what was counted."""
     what = f"{result['options']['reference']['kind']} patches, {result['model']['name']}"
     if result["options"]["outcome"] == "token":
-        return f"{what}: {result['n_outcome']} token{'' if result['n_outcome'] == 1 else 's'}"
+        return f"{what}: {counted(result['n_outcome'], 'token')}"
     return f"{what}: {result['options']['outcome']}, {result['n_outcome']} of {result['n_items']} recordings"
 
 

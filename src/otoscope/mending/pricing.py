@@ -19,7 +19,7 @@ from otoscope.models.whisper import SpeechModel
 from otoscope.monitors.monitor import Monitor
 from otoscope.outcomes import bootstrap, is_loop
 from otoscope.patching.judging import is_sound
-from otoscope.patching.price import card, is_repeat, price_rows, timed, written_in_ways
+from otoscope.patching.price import card, is_repeat, price_rows, rows_of, timed, written_in_ways
 from otoscope.patching.writing import MAX_TOKENS, WhisperWriter, Written
 from otoscope.progress import notice
 from otoscope.runs import Run
@@ -202,7 +202,7 @@ def cuts(corpus: Sequence[Item], table: pd.DataFrame, way: int) -> dict[str, Any
         `loops`: loops in recordings that hold none; `nonspeech`: sounds for which anything is written. Each has `before` and
         `after` (counts), `cut` (1 - after / before), `ci_low` and `ci_high`; None where there was nothing to cut.
     """
-    before, after = ({int(row["item"]): row for row in _rows(table, edit)} for edit in (-1, way))
+    before, after = ({int(row["item"]): row for row in rows_of(table, edit)} for edit in (-1, way))
     common = [i for i in before if i in after]
     may_loop = [i for i in common if not is_sound(corpus[i]) and not is_repeat(corpus[i])]
     sounds = [i for i in common if is_sound(corpus[i])]
@@ -212,10 +212,6 @@ def cuts(corpus: Sequence[Item], table: pd.DataFrame, way: int) -> dict[str, Any
         ),
         "nonspeech": _cut([[bool(s[i]["text"].strip()) for i in sounds] for s in (before, after)]),
     }
-
-
-def _rows(table: pd.DataFrame, way: int) -> list[dict[str, Any]]:
-    return table[table["edit"] == way].to_dict("records")  # type: ignore[call-overload, return-value]
 
 
 def _cut(sides: Sequence[Sequence[bool]]) -> dict[str, Any] | None:

@@ -9,13 +9,12 @@ serialisation code of CTranslate2 4 (`ctranslate2/specs/model_spec.py`).
 from __future__ import annotations
 
 import math
-import os
-import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from otoscope.errors import ModelError
+from otoscope.models.cursor import Cursor
 from otoscope.text_values import object_in
 
 if TYPE_CHECKING:
@@ -120,18 +119,13 @@ def read_variables(path: Path | str) -> dict[str, torch.Tensor]:
         ) from error
 
 
-class _Reader:
-    """A cursor over `model.bin` that never believes a size."""
-
-    def __init__(self, path: Path, file: IO[bytes]) -> None:
-        self.path = path
-        self.file = file
-        self.left = os.fstat(file.fileno()).st_size
+class _Reader(Cursor):
+    """Over `model.bin`."""
 
     def variables(self) -> Tensors:
         self._header()
-        variables = dict(self._variable() for _ in range(self._integer("<I")))
-        for _ in range(self._integer("<I")):
+        variables = dict(self._variable() for _ in range(self.integer("<I")))
+        for _ in range(self.integer("<I")):
             alias, target = self._string(), self._string()
             if target not in variables:
                 raise _corrupted(self.path, f"the alias {alias[:80]!r} points at nothing")
@@ -141,7 +135,7 @@ class _Reader:
         return variables
 
     def _header(self) -> None:
-        version = self._integer("<I")
+        version = self.integer("<I")
         if version != _BINARY_VERSION:
             raise ModelError(
                 f"{self.path} is not CTranslate2's binary version {_BINARY_VERSION} (it says {version}).",
@@ -153,15 +147,15 @@ class _Reader:
                 f"{self.path} holds a {spec[:80]!r}, not a {_SPEC}.",
                 "Name a CTranslate2 directory of a Whisper model, or a Transformers directory.",
             )
-        self._integer("<I")
+        self.integer("<I")
 
     def _variable(self) -> tuple[str, torch.Tensor]:
         name = self._string()
-        rank = self._integer("<B")
+        rank = self.integer("<B")
         if rank > _MAX_RANK:
             raise _corrupted(self.path, f"the variable {name[:80]!r} has {rank} axes")
-        shape = tuple(self._integer("<I") for _ in range(rank))
-        dtype, size = self._integer("<B"), self._integer("<I")
+        shape = tuple(self.integer("<I") for _ in range(rank))
+        dtype, size = self.integer("<B"), self.integer("<I")
         if dtype not in _ITEM_BYTES or math.prod(shape) * _ITEM_BYTES[dtype] != size:
             raise _corrupted(self.path, f"the size of the variable {name[:80]!r} does not fit its shape")
         return name, self._tensor(shape, dtype, size)
@@ -169,34 +163,22 @@ class _Reader:
     def _tensor(self, shape: tuple[int, ...], dtype: int, size: int) -> torch.Tensor:
         import torch
 
-        self._take(size)
+        self.take(size)
         buffer = bytearray(size)
         if self.file.readinto(buffer) != size:  # type: ignore[attr-defined]
-            raise _truncated(self.path)
+            raise self.too_short()
         kind = getattr(torch, _DTYPE_NAMES[dtype])
         return torch.frombuffer(buffer, dtype=kind).reshape(shape) if size else torch.empty(shape, dtype=kind)
 
-    def _integer(self, form: str) -> int:
-        return struct.unpack(form, self._bytes(struct.calcsize(form)))[0]
-
     def _string(self) -> str:
-        raw = self._bytes(self._integer("<H"))
+        raw = self.raw(self.integer("<H"))
         try:
             return raw.rstrip(b"\0").decode("utf-8")
         except UnicodeDecodeError:
             raise _corrupted(self.path, "a name is not text") from None
 
-    def _bytes(self, size: int) -> bytes:
-        self._take(size)
-        raw = self.file.read(size)
-        if len(raw) != size:
-            raise _truncated(self.path)
-        return raw
-
-    def _take(self, size: int) -> None:
-        if size > self.left:
-            raise _truncated(self.path)
-        self.left -= size
+    def too_short(self) -> ModelError:
+        return ModelError(f"{self.path} is truncated: it announces more than it holds.", _AGAIN)
 
 
 _AGAIN = "Fetch or convert the model again."
@@ -204,10 +186,6 @@ _AGAIN = "Fetch or convert the model again."
 
 def _corrupted(path: Path, what: str) -> ModelError:
     return ModelError(f"{path} is corrupted: {what}.", _AGAIN)
-
-
-def _truncated(path: Path) -> ModelError:
-    return ModelError(f"{path} is truncated: it announces more than it holds.", _AGAIN)
 
 
 def _dequantised(variables: Tensors, path: Path) -> Tensors:

@@ -7,12 +7,10 @@ little-endian. Source: the specification of GGUF in the ggml project (`docs/gguf
 
 from __future__ import annotations
 
-import os
-import struct
 from pathlib import Path
-from typing import IO
 
 from otoscope.errors import ModelError
+from otoscope.models.cursor import Cursor
 
 _SCALARS = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 """Bytes of each type that has a fixed size."""
@@ -36,87 +34,65 @@ def check_head(path: Path) -> None:
         _Head(path, file).check()
 
 
-class _Head:
-    """A cursor over the head that never believes a size; nothing that the head holds is kept."""
-
-    def __init__(self, path: Path, file: IO[bytes]) -> None:
-        self.path, self.file = path, file
-        self.left = os.fstat(file.fileno()).st_size
+class _Head(Cursor):
+    """The head; nothing that it holds is kept."""
 
     def check(self) -> None:
-        if self._bytes(4) != b"GGUF":
+        if self.raw(4) != b"GGUF":
             raise self._corrupted("it does not begin like one")
-        version = self._integer("<I")
+        version = self.integer("<I")
         if version not in (2, 3):
             raise self._corrupted(f"its version is {version}, not 2 or 3")
-        tensors, fields = self._integer("<Q"), self._integer("<Q")
-        self._require_room(
-            fields, 13
-        )  # bytes of the least field: an empty key, its type, a value of one byte
+        tensors, fields = self.integer("<Q"), self.integer("<Q")
+        self.require(13 * fields)  # bytes of the least field: an empty key, its type, a value of one byte
         layers = 0
         for _ in range(fields):
             name = self._text(_LONGEST_NAME)
-            kind = self._integer("<I")
+            kind = self.integer("<I")
             if name.endswith(_LAYERS.encode()) and kind in _UNSIGNED:
-                layers = self._integer(_UNSIGNED[kind])
+                layers = self.integer(_UNSIGNED[kind])
             else:
                 self._skip_value(kind)
         if layers > tensors:
             raise self._corrupted(f"it announces {layers} layers and has {tensors} tensors")
-        self._require_room(tensors, 24)
+        self.require(24 * tensors)
         for _ in range(tensors):
             self._skip_tensor()
 
     def _skip_tensor(self) -> None:
         self._text(_LONGEST_NAME)
-        axes = self._integer("<I")
+        axes = self.integer("<I")
         if axes > _MOST_AXES:
             raise self._corrupted(f"a tensor has {axes} axes")
-        self._skip(8 * axes + 12)
+        self.skip(8 * axes + 12)
 
     def _skip_value(self, kind: int, depth: int = 0) -> None:
         if kind in _SCALARS:
-            self._skip(_SCALARS[kind])
+            self.skip(_SCALARS[kind])
         elif kind == _TEXT:
-            self._skip(self._integer("<Q"))
+            self.skip(self.integer("<Q"))
         elif kind == _ARRAY and depth < _DEEPEST:
             self._skip_array(depth)
         else:
             raise self._corrupted("a field is of an unknown type, or of arrays in arrays without end")
 
     def _skip_array(self, depth: int) -> None:
-        kind, count = self._integer("<I"), self._integer("<Q")
+        kind, count = self.integer("<I"), self.integer("<Q")
         if kind in _SCALARS:
-            self._skip(_SCALARS[kind] * count)
+            self.skip(_SCALARS[kind] * count)
             return
-        self._require_room(count, 8)  # every other item begins with a length
+        self.require(8 * count)  # every other item begins with a length
         for _ in range(count):
             self._skip_value(kind, depth + 1)
 
-    def _integer(self, form: str) -> int:
-        return struct.unpack(form, self._bytes(struct.calcsize(form)))[0]
-
     def _text(self, longest: int) -> bytes:
-        size = self._integer("<Q")
+        size = self.integer("<Q")
         if size > longest:
             raise self._corrupted(f"a name has {size} bytes")
-        return self._bytes(size)
+        return self.raw(size)
 
-    def _bytes(self, size: int) -> bytes:
-        self._take(size)
-        return self.file.read(size)
-
-    def _skip(self, size: int) -> None:
-        self._take(size)
-        self.file.seek(size, os.SEEK_CUR)
-
-    def _require_room(self, count: int, least: int) -> None:
-        if count * least > self.left:
-            raise self._corrupted("it announces more than it holds")
-
-    def _take(self, size: int) -> None:
-        self._require_room(size, 1)
-        self.left -= size
+    def too_short(self) -> ModelError:
+        return self._corrupted("it announces more than it holds")
 
     def _corrupted(self, what: str) -> ModelError:
         return ModelError(f"{self.path} is no whole GGUF file: {what}.", "Fetch the file again.")

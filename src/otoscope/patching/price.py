@@ -35,6 +35,7 @@ from otoscope.patching.judging import is_sound
 from otoscope.patching.writing import Writer, Written
 from otoscope.progress import notice, track
 from otoscope.runs import Run
+from otoscope.wording import number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -261,7 +262,7 @@ def card(corpus: Sequence[Item], table: pd.DataFrame, edit: int) -> dict[str, An
         genuine repetitions kept; `nonspeech`: the hallucination rates in use, before and after; `loops` on speech; `false_stops`:
         speech that was right before and has lost half of its text or more; and `tokens_per_second`.
     """
-    before, after = ({int(r["item"]): r for r in _rows(table, e)} for e in (-1, edit))
+    before, after = ({int(r["item"]): r for r in rows_of(table, e)} for e in (-1, edit))
     common = [i for i in before if i in after]
     speech = [i for i in common if corpus[i].text and not is_sound(corpus[i]) and not is_repeat(corpus[i])]
     repeats = [i for i in common if is_repeat(corpus[i])]
@@ -280,7 +281,8 @@ def card(corpus: Sequence[Item], table: pd.DataFrame, edit: int) -> dict[str, An
     }
 
 
-def _rows(table: pd.DataFrame, edit: int) -> list[dict[str, Any]]:
+def rows_of(table: pd.DataFrame, edit: int) -> list[dict[str, Any]]:
+    """What was written under one edit; -1: without any."""
     return table[table["edit"] == edit].to_dict("records")  # type: ignore[call-overload, return-value]
 
 
@@ -414,9 +416,9 @@ def price_rows(card: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     for language, found in card["speech"].items():
         measure = "wer" if language == "en" else "cer"
         told = found[measure]
-        change = f" (change {_told(told['ci_low'])} to {_told(told['ci_high'])})"
+        change = f" (change {number(told['ci_low'])} to {number(told['ci_high'])})"
         name = f"{measure.upper()} {language}, {found['n']} recordings"
-        rows.append((name, _told(told["before"]), _told(told["after"]) + change))
+        rows.append((name, number(told["before"]), number(told["after"]) + change))
     for key, title in (("repeats", "genuine repetitions kept"), ("loops", "loops where none was said")):
         if card[key]:
             rows.append((title, *_sides(card[key])))  # type: ignore[arg-type]
@@ -424,7 +426,7 @@ def price_rows(card: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         sides = {side: card["nonspeech"][side][kind] for side in ("before", "after")}
         rows.append((f"hallucination rate, {name}", *_sides(sides)))  # type: ignore[arg-type]
     speed = card["tokens_per_second"]
-    return [*rows, ("tokens per second", _told(speed["before"], 0), _told(speed["after"], 0))]
+    return [*rows, ("tokens per second", number(speed["before"], 0), number(speed["after"], 0))]
 
 
 def price_legend(card: Mapping[str, Any]) -> list[str]:
@@ -447,7 +449,3 @@ def _sides(rates: Mapping[str, Any]) -> list[str]:
         else f"{rates[side]['rate']:.3f} ({rates[side]['count']} of {rates[side]['n']})"
         for side in ("before", "after")
     ]
-
-
-def _told(value: float | None, digits: int = 3) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"

@@ -398,7 +398,3 @@ def _mean(values: np.ndarray) -> float | None:
 
 def _number(value: float) -> float | None:
     return value if np.isfinite(value) else None
-
-
-def _shown(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"

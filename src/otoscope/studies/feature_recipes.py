@@ -10,7 +10,7 @@ from typing import Any
 from otoscope.dictionaries.places import Places
 from otoscope.dictionaries.training.config import TrainConfig
 from otoscope.errors import OptionError
-from otoscope.text_values import yaml_of
+from otoscope.text_values import is_number, yaml_of
 
 _SHIPPED = Path(__file__).with_name("recipes")
 
@@ -55,13 +55,13 @@ class FeatureRecipe:
     about: str = ""
 
     def __post_init__(self) -> None:
-        if not _number(self.held_out) or not 0 < self.held_out < 1:
+        if not is_number(self.held_out) or not 0 < self.held_out < 1:
             raise OptionError(
                 f"held_out cannot be {self.held_out!r}.", "Hold out a share between 0 and 1, such as 0.1."
             )
         if self.precision not in ("float32", "float16"):
             raise OptionError(f"Vectors cannot be {self.precision!r}.", "Choose float32 or float16.")
-        if not _number(self.alone) or not 0 <= self.alone <= 1:
+        if not is_number(self.alone) or not 0 <= self.alone <= 1:
             raise OptionError(f"alone cannot be {self.alone!r}.", "Give a share from 0 to 1.")
         for name in ("joined", "drawn"):
             value = getattr(self, name)
@@ -92,11 +92,6 @@ class FeatureRecipe:
             where |= {"reads": places.reads, "writes": places.writes}
         name = f"{Path(self.model).name} {self.point}"
         return TrainConfig.from_json({"name": name, **self.config, **where})
-
-
-def _number(value: object) -> bool:
-    """What YAML leaves of `held_out:` is None, of `held_out: yes` True."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def shipped_recipes() -> dict[str, Path]:

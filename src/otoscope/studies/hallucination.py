@@ -32,6 +32,7 @@ from otoscope.outcomes import (
     output_type,
     script_mismatch,
 )
+from otoscope.patching.judging import is_sound
 from otoscope.probes.harvesting import Pools, harvest
 from otoscope.probes.probing import ProbeOptions, check_labels, probe
 from otoscope.probes.scoring import auc, auc_interval
@@ -39,7 +40,6 @@ from otoscope.progress import notice
 from otoscope.studies.corpora import made
 from otoscope.studies.reports import (
     interval,
-    number,
     percent,
     study_directory,
     table,
@@ -47,6 +47,7 @@ from otoscope.studies.reports import (
     write_results,
 )
 from otoscope.versions import versions
+from otoscope.wording import number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -141,8 +142,8 @@ def _study(
     model: SpeechModel, data: Sequence[Path | str], out: Path, seed: int, batch: int | None
 ) -> dict[str, Any]:
     corpus = [item for path in data or own_corpora(out / "data", seed) for item in items(path)]
-    sounds = [item for item in corpus if _is_sound(item)]
-    speech = [item for item in corpus if not _is_sound(item) and item.text]
+    sounds = [item for item in corpus if is_sound(item)]
+    speech = [item for item in corpus if not is_sound(item) and item.text]
     if not sounds:
         raise ManifestError("There are no sounds without speech.", "Give a manifest whose texts are empty.")
     every = [*sounds, *speech]
@@ -166,10 +167,6 @@ def _study(
     write_results(out, results)
     write_report(out, f"Invented text: {model.origin.name}", _report(results))
     return results
-
-
-def _is_sound(item: Item) -> bool:
-    return item.labels.get("speech") == "no" or item.text == ""
 
 
 # Rates ------------------------------------------------------------------------------------------------------------------
@@ -210,7 +207,7 @@ def _speech_errors(store: ActivationStore, every: Sequence[Item]) -> dict[str, A
     types = [
         kind
         for row in _rows(store)
-        if (kind := _type(row, every[row["item"]])) is not None and not _is_sound(every[row["item"]])
+        if (kind := _type(row, every[row["item"]])) is not None and not is_sound(every[row["item"]])
     ]
     return {kind: Rate(types.count(kind), len(types)).to_dict() for kind in OutputType} if types else {}
 
@@ -277,7 +274,7 @@ def _with_signals(index: pd.DataFrame) -> pd.DataFrame:
 
 def _class(task: Task, row: Mapping[str, Any], item: Item) -> int:
     """1: what the task looks for; 0: a transcript without an error; -1: neither."""
-    if _is_sound(item):
+    if is_sound(item):
         return 1 if task.label == "sound" and has_words(row["written"]) else -1
     if script_mismatch(item.text or "", language=item.language):
         return -1  # the reference is wrong, so nothing tells whether the transcript is
@@ -322,7 +319,7 @@ def _labelled(
 
 
 def _origin(item: Item) -> str:
-    return str(item.labels.get("kind")) if _is_sound(item) else str(item.text)
+    return str(item.labels.get("kind")) if is_sound(item) else str(item.text)
 
 
 # The report -------------------------------------------------------------------------------------------------------------

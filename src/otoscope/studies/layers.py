@@ -22,7 +22,6 @@ from otoscope.studies.lens_corpus import lens_corpus
 from otoscope.studies.reports import (
     cell,
     interval,
-    number,
     percent,
     study_directory,
     table,
@@ -30,6 +29,7 @@ from otoscope.studies.reports import (
     write_results,
 )
 from otoscope.versions import versions
+from otoscope.wording import number
 
 if TYPE_CHECKING:
     from otoscope.models.base import Model

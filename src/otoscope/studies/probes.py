@@ -21,8 +21,9 @@ from otoscope.probes.harvesting import Pools, harvest
 from otoscope.probes.probing import ProbeCurve, ProbeOptions, check_labels, probe
 from otoscope.progress import notice, track
 from otoscope.studies.corpora import made, named
-from otoscope.studies.reports import interval, number, study_directory, table, write_report, write_results
+from otoscope.studies.reports import interval, study_directory, table, write_report, write_results
 from otoscope.versions import versions
+from otoscope.wording import number
 
 if TYPE_CHECKING:
     from otoscope.models.base import Model

@@ -22,7 +22,6 @@ from otoscope.patching.sweeping import SweepOptions, sweep_corpus
 from otoscope.studies.corpora import made, ordinary_corpora
 from otoscope.studies.reports import (
     interval,
-    number,
     percent,
     study_directory,
     table,
@@ -30,6 +29,7 @@ from otoscope.studies.reports import (
     write_results,
 )
 from otoscope.versions import versions
+from otoscope.wording import number
 
 if TYPE_CHECKING:
     from otoscope.models.base import Model

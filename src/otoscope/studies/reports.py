@@ -63,11 +63,6 @@ def cell(value: object) -> str:
     return line.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """A number, or a dash where there is none."""
-    return "–" if value is None else f"{value:.{digits}f}"
-
-
 def interval(low: float | None, high: float | None, digits: int = 3) -> str:
     """`low to high`, or a dash."""
     return "–" if low is None or high is None else f"{low:.{digits}f} to {high:.{digits}f}"

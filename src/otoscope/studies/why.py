@@ -35,8 +35,9 @@ from otoscope.models.whisper import SpeechModel
 from otoscope.outcomes import loop_signs
 from otoscope.progress import notice, track
 from otoscope.studies.corpora import made
-from otoscope.studies.reports import number, study_directory, table, write_report, write_results
+from otoscope.studies.reports import study_directory, table, write_report, write_results
 from otoscope.versions import versions
+from otoscope.wording import number
 
 if TYPE_CHECKING:
     from otoscope.models.base import Model
