@@ -14,6 +14,7 @@ from otoscope.planning.pieces import WINDOW, pieces_of
 from otoscope.planning.plan import Plan, Stage
 from otoscope.planning.rehearsal import Cost
 from otoscope.planning.tracing import swept, traced
+from otoscope.wording import counted
 
 if TYPE_CHECKING:
     from otoscope.models.base import Model
@@ -156,7 +157,7 @@ COMMANDS: dict[str, Callable[[Job], Parts]] = {
 }
 _RECOGNISERS = ("transcribe", "explain", "monitor", "mend")
 _WATCHING = 0.03  # what `benchmarks/monitoring.py` holds it to
-_UNITS = {"trace": "features", "features": "steps", "mend": "trials"}
+_UNITS = {"trace": "feature", "features": "step", "mend": "trial"}
 _DEFAULTS = {"trace": SpeechSettings().nodes, "features": 2000, "mend": 40}
 
 
@@ -200,7 +201,7 @@ def plan(
         )
     units = _DEFAULTS.get(command, 0) if units is None else units
     if command in _UNITS and units < 1:
-        raise OptionError(f"{units} {_UNITS[command]} are none.", "Give 1 or more.")
+        raise OptionError(f"{counted(units, _UNITS[command])} are none.", "Give 1 or more.")
     job = Job(pieces_of(model, machine, seconds), seconds, batch or model.batch, units, recordings)
     parameters = list(model.hf.parameters())
     numbers = sum(x.numel() for x in parameters)
@@ -221,11 +222,12 @@ def plan(
 
 
 def _assumptions(job: Job, command: str) -> list[str]:
+    windows, tokens = counted(job.windows, "window"), counted(job.tokens, "token")
     told = [
-        f"{job.seconds:g} s of sound in {job.windows} windows of {WINDOW:g} s, {job.tokens} tokens each, {job.rows} rows at once"
+        f"{job.seconds:g} s of sound in {windows} of {WINDOW:g} s, {tokens} each, {counted(job.rows, 'row')} at once"
     ]
     if command in _UNITS:
-        told.append(f"{job.units} {_UNITS[command]}")
+        told.append(counted(job.units, _UNITS[command]))
     if command == "patch":
         told.append(f"every recording loops, and each patched text is written to {_LOOP} tokens; no price")
     if command == "monitor":
