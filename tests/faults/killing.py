@@ -2,7 +2,7 @@
 
 A fork server imports otoscope once, and every job is a fork of it, so that a kill costs a fraction of a second. An audit hook of
 Python sees each change of the file system just before it happens: killed before change n, a process leaves exactly what n changes
-leave. `benchmarks` and the tests share it.
+leave. The tests and the loop of `tests/faults/loop.py` share it.
 """
 
 from __future__ import annotations
