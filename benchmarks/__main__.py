@@ -14,6 +14,7 @@ from typing import Any
 from benchmarks.measure import machine, run_named
 from benchmarks.studied import identity_rows, study_rows
 from otoscope.files import atomic_write
+from otoscope.wording import counted
 
 NAMES = (
     "importing",
@@ -68,9 +69,9 @@ def main(names: list[str]) -> int:
     for name in names or NAMES:
         module = import_module(f"benchmarks.{name}")
         print(f"{name}: {module.CLAIM}", flush=True)
-        result = _in_a_process_of_its_own(name)
+        result, threads = _in_a_process_of_its_own(name)
         with atomic_write(RESULTS / f"{name}.json") as file:
-            json.dump({"claim": module.CLAIM, "result": result, "machine": machine()}, file, indent=1)
+            json.dump({"claim": module.CLAIM, "result": result, "machine": machine(threads)}, file, indent=1)
             file.write("\n")
         print(json.dumps(result, indent=1), flush=True)
         held[name] = _holds(name, result)
@@ -90,7 +91,7 @@ def verdict(held: Mapping[str, bool | None]) -> str:
     return ", ".join(told)
 
 
-def _in_a_process_of_its_own(name: str) -> dict[str, Any]:
+def _in_a_process_of_its_own(name: str) -> tuple[dict[str, Any], int]:
     """A small parent: a process that is started counts its parent's memory at that moment as its own peak."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(run_named, name).result()
@@ -140,7 +141,9 @@ def _section(name: str, entry: dict[str, Any]) -> str:
         return f"{head}Not measured yet.\n"
     m = entry["machine"]
     versions = ", ".join(f"{name} {m['versions'][name]}" for name in ("torch", "transformers"))
-    where = f"{m['threads']} threads on {m['cores']} cores, {m['processor']}; {versions}"
+    where = (
+        f"{counted(m['threads'], 'thread')} on {counted(m['cores'], 'core')}, {m['processor']}; {versions}"
+    )
     verdict = {True: "holds", False: "**does not hold**", None: "was not measured as a whole"}[
         _holds(name, entry["result"])
     ]

@@ -36,9 +36,17 @@ class Pair:
         return {k: round(v, 4) for k, v in asdict(self).items()}
 
 
-def run_named(name: str) -> dict[str, Any]:
-    """Run one benchmark (in whatever process this is called)."""
-    return import_module(f"benchmarks.{name}").run()
+def run_named(name: str) -> tuple[dict[str, Any], int]:
+    """Run one benchmark (in whatever process this is called): its result, and the threads of what was measured.
+
+    These are the processes' own, which inherit what this one was started with; a benchmark whose processes have others says so
+    in `THREADS`.
+    """
+    benchmark = import_module(f"benchmarks.{name}")
+    result = benchmark.run()
+    import torch  # not before: a process that is started counts its parent's memory as its own peak
+
+    return result, getattr(benchmark, "THREADS", torch.get_num_threads())
 
 
 def seconds(work: Callable[[], Any], clock: Callable[[], float] = time.perf_counter) -> float:
@@ -71,13 +79,12 @@ def alternately(ours: Callable[[], float], theirs: Callable[[], float], runs: in
     )
 
 
-def machine() -> dict[str, Any]:
-    import torch
-
+def machine(threads: int) -> dict[str, Any]:
+    """Where something was measured, and with how many threads."""
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
+        "threads": threads,
         "python": platform.python_version(),
         "versions": {name: version(name) for name in ("otoscope", "torch", "transformers", "numpy")},
     }

@@ -31,7 +31,8 @@ FIGURES = (
     ),
 )
 MODELS = ("whisper-tiny.en", "whisper-base")
-ALONE = dict(os.environ) | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+THREADS = 1
+ALONE = dict(os.environ) | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(THREADS))
 
 
 PREDICTING = """
