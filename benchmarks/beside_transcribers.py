@@ -93,12 +93,11 @@ def _job(name: str, folder: Path) -> dict[str, Any]:
 
 def _english() -> list[Any]:
     """Prepared English recordings of at most 30 s, or else the shipped samples."""
-    from benchmarks.measure import SHARED_AUDIO, clips
+    from benchmarks.measure import PREPARED, clips
     from otoscope.corpora import read_manifest
 
-    manifest = SHARED_AUDIO / "manifest.jsonl"
-    if not manifest.exists():
+    if not PREPARED.exists():
         return clips(CLIPS)
-    spoken = [item for item in read_manifest(manifest) if item.language == "en"]
+    spoken = [item for item in read_manifest(PREPARED) if item.language == "en"]
     found = (item.clip() for item in spoken[:: max(1, len(spoken) // CLIPS)])
     return [clip for clip in found if clip.duration <= 30][:CLIPS]

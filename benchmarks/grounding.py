@@ -15,6 +15,8 @@ import numpy as np
 import torch
 
 from benchmarks.figures import Figure
+from benchmarks.hearing_checks import recordings
+from benchmarks.measure import NOT_PREPARED, PREPARED
 
 CLAIM = (
     "The grounding ratio of tokens invented on silence and noise is lower than that of tokens of clean speech, and tells them "
@@ -33,6 +35,8 @@ FIGURES = tuple(
 
 
 def run() -> dict[str, Any]:
+    if not PREPARED.exists():
+        return NOT_PREPARED
     return {
         name.replace("-", "_").replace(".", "_"): _of(name) for name in ("whisper-tiny.en", "whisper-base")
     }
@@ -43,7 +47,7 @@ def _of(name: str) -> dict[str, Any]:
 
     model = load_model(name, dtype="float32")
     with tempfile.TemporaryDirectory() as folder:
-        rows = [row for clip in _speech() for row in _tokens(model, clip, 1)]
+        rows = [row for clip in recordings(SPEECH) for row in _tokens(model, clip, 1)]
         rows += [row for clip in _nonspeech(Path(folder)) for row in _tokens(model, clip, 0)]
     scores = (
         "grounding_ratio",
@@ -62,12 +66,6 @@ def _of(name: str) -> dict[str, Any]:
         **{score: _auc(rows, score) for score in scores},
         "beside_silence": against_silence(name),
     }  # fmt: skip
-
-
-def _speech() -> list[Any]:
-    from benchmarks.hearing_checks import recordings
-
-    return recordings(SPEECH)
 
 
 def _nonspeech(folder: Path) -> list[Any]:
@@ -119,7 +117,6 @@ def _tokens(model: Any, clip: Any, spoken: int) -> list[dict[str, Any]]:
 
 def against_silence(name: str, count: int = 25) -> dict[str, Any]:
     """Does the ratio tell what a token loses when the recording is silenced? Rank correlations, intervals over recordings."""
-    from benchmarks.hearing_checks import recordings
     from otoscope.circuits.heard import listen
     from otoscope.circuits.hearing_runs import Change, react
     from otoscope.circuits.scores import grounding

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.figures import Figure
+from benchmarks.measure import NOT_PREPARED, PREPARED
 
 CLAIM = (
     "Over at least 200 interventions on held-out recordings a graph's edges are the changes they predict with everything frozen "
@@ -37,6 +38,8 @@ FEATURES, ENCODER_NODES, DRAWS = 20, 40, 1000
 
 
 def run() -> dict[str, Any]:
+    if not PREPARED.exists():
+        return NOT_PREPARED
     found = {name.replace("-", "_").replace(".", "_"): _of(name, count) for name, count in CLIPS.items()}
     interventions = sum(f["interventions"] for f in found.values())
     return {
@@ -50,13 +53,9 @@ def run() -> dict[str, Any]:
 
 def recordings(count: int) -> list[Any]:
     """English prompts in an order of their own; none of them was looked at while tracing was written."""
-    from benchmarks.measure import SHARED_AUDIO, clips
     from otoscope.corpora import read_manifest
 
-    manifest = SHARED_AUDIO / "manifest.jsonl"
-    if not manifest.exists():
-        return clips(count)
-    items = [item for item in read_manifest(manifest) if item.language == "en"]
+    items = [item for item in read_manifest(PREPARED) if item.language == "en"]
     spoken = [item for item in items if "prompts" in str(item.audio_filepath)]
     random.Random(7).shuffle(spoken)
     return [item.clip() for item in spoken[:count]]

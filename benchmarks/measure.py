@@ -18,6 +18,11 @@ SILENT = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
 """File actions of a spawned process that keep its standard output off the terminal."""
 
 SHARED_AUDIO = Path(os.environ.get("OTOSCOPE_SHARED_AUDIO", Path(__file__).parents[2] / "shared" / "audio"))
+PREPARED = SHARED_AUDIO / "manifest.jsonl"
+"""The prepared recordings, where they are here."""
+
+NOT_PREPARED = {"not_measured": "the prepared recordings are not here; set OTOSCOPE_SHARED_AUDIO"}
+"""The result of a benchmark whose claim is of the prepared recordings, where they are not."""
 
 
 @dataclass(frozen=True)
@@ -104,9 +109,8 @@ def clips(limit: int | None = None) -> list:
     from otoscope.audio.samples import sample
     from otoscope.corpora import read_manifest
 
-    manifest = SHARED_AUDIO / "manifest.jsonl"
-    if manifest.exists():
-        items = read_manifest(manifest)
+    if PREPARED.exists():
+        items = read_manifest(PREPARED)
         step = max(1, len(items) // limit) if limit else 1
         found: list[Clip] = [item.clip() for item in items[::step]]
     else:

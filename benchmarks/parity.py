@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from benchmarks.figures import Figure
-from benchmarks.measure import SHARED_AUDIO
+from benchmarks.measure import NOT_PREPARED, PREPARED
 
 _BATCH = 16
 
@@ -26,14 +26,14 @@ def figures(name: str) -> tuple[Figure, ...]:
 
 def measure(name: str) -> dict[str, Any]:
     """Compare every prepared recording."""
-    if not (SHARED_AUDIO / "manifest.jsonl").exists():
-        return {"not_measured": "the prepared recordings are not here; set OTOSCOPE_SHARED_AUDIO"}
+    if not PREPARED.exists():
+        return NOT_PREPARED
     import otoscope as oto
     from otoscope.corpora import read_manifest
     from otoscope.outcomes import error_rates
 
     model = oto.load_model(name)
-    items = read_manifest(SHARED_AUDIO / "manifest.jsonl")
+    items = read_manifest(PREPARED)
     heard = [item.clip() for item in items]
     batched = list(oto.transcribe_all(model, items, batch=_BATCH))
     single = [oto.transcribe(model, item) for item in items]

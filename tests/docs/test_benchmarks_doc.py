@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import importlib
 import re
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
+from benchmarks import parity
 from benchmarks.__main__ import NAMES, page, verdict
 from benchmarks.checking import counts
 from benchmarks.figures import Figure
+from benchmarks.measure import run_named
 from benchmarks.studied import IDENTITIES, STUDIES
 
 ROOT = Path(__file__).parents[2]
@@ -120,3 +125,21 @@ def test_a_run_of_all_tests_is_measured_only_if_it_came_to_its_end():
     for code, output in ((0, ""), (2, "20 passed in 3s"), (2, "no tests ran"), (0, "3 skipped in 1s")):
         with pytest.raises(RuntimeError, match="make test"):
             counts(code, output)
+
+
+@pytest.mark.parametrize("name", ["hearing_checks", "grounding", "parity_base"])
+def test_claims_of_the_prepared_recordings_are_not_measured_on_others(name, monkeypatch, tmp_path):
+    benchmark = importlib.import_module(f"benchmarks.{name}")
+    monkeypatch.setattr(
+        benchmark if hasattr(benchmark, "PREPARED") else parity, "PREPARED", tmp_path / "no.jsonl"
+    )
+    result = benchmark.run()
+    assert all("prepared recordings are not here" in figure.row(result)[-1] for figure in benchmark.FIGURES)
+
+
+def test_the_threads_are_those_of_the_process_that_was_measured(monkeypatch):
+    monkeypatch.setitem(sys.modules, "benchmarks.in_one", SimpleNamespace(run=dict, THREADS=7))
+    monkeypatch.setitem(sys.modules, "benchmarks.in_own", SimpleNamespace(run=dict))
+    assert run_named("in_one") == ({}, 7)
+    assert run_named("in_own") == ({}, torch.get_num_threads())
+    assert importlib.import_module("benchmarks.planning").ALONE["OMP_NUM_THREADS"] == "1"
