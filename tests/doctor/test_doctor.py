@@ -82,6 +82,16 @@ def test_a_machine_without_a_browser_or_memory_is_told_what_to_do(monkeypatch):
     assert found["memory"].detail.startswith("0.5 of ")
 
 
+def test_a_browser_that_tests_of_pages_cannot_use_is_not_taken_for_one(tmp_path, monkeypatch):
+    monkeypatch.delenv("OTOSCOPE_CHROMIUM", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for name in ("firefox", "google-chrome"):
+        assert machine.chromium() is None
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    assert machine.chromium() == str(tmp_path / "google-chrome")
+
+
 # Weights -----------------------------------------------------------------------------------------------------------------
 
 

@@ -36,6 +36,16 @@ def test_more_sound_takes_more_time_and_a_larger_batch_more_memory(small):
     assert plan(small, "transcribe", UNMEASURED, seconds=3000, batch=16).peak_bytes > many.peak_bytes
 
 
+def test_what_is_assumed_is_counted_in_words(small):
+    one, many = (
+        plan(small, "mend", UNMEASURED, seconds=s, units=n).assumptions for s, n in ((30, 1), (60, 2))
+    )
+    assert one[0].startswith("30 s of sound in 1 window of 30 s, ")
+    assert one[0].endswith(" 1 row at once")
+    assert many[0].startswith("60 s of sound in 2 windows of 30 s, ")
+    assert (one[1], many[1]) == ("1 trial", "2 trials")
+
+
 @pytest.mark.parametrize("command", ["trace", "probe"])
 def test_an_audio_language_model_is_planned(command):
     model = load_model("Qwen/Qwen2-Audio-7B", "meta")
