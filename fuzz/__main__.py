@@ -108,8 +108,14 @@ def _guided(name: str, options: argparse.Namespace) -> dict[str, Any]:
         "features": int(lines[-1][3]) if lines else 0,
         "corpus": kept,
         "seconds": round(time.monotonic() - began, 1),
-        "ended": _ENDS.get(done.returncode, f"ended with {done.returncode}"),
+        "ended": _end(done),
     }
+
+
+def _end(done: subprocess.CompletedProcess[str]) -> str:
+    if "Uncaught Python exception" in done.stdout:  # whatever the process then ends with
+        return _ENDS[77]
+    return _ENDS.get(done.returncode, f"ended with {done.returncode}")
 
 
 if __name__ == "__main__":

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import soundfile
+from tests.monitors.monitors_of import plain_hindsight
 
 from otoscope.audio import Clip
 from otoscope.audio.noises import pink_noise
@@ -27,6 +29,7 @@ def test_a_clip_is_written_with_the_risk_of_every_token(jfk, tmp_path, capsys):
     assert segment["text"].startswith("And so my fellow Americans")
     assert segment["alarm"] is False
     assert 0 <= max(t["risk"] for t in segment["tokens"]) <= segment["risk"] < told["threshold"] <= 1
+    assert set(segment["hindsight"]) == {"risk", "invented", "loop", "doubtful"}
     assert set(segment["tokens"][0]) >= {"token", "text", "risk", "invented", "loop"}
     assert told["false_alarm_rate"] == 0.05
     shown = capsys.readouterr().out
@@ -99,15 +102,17 @@ def test_hopeless_recordings_are_told_before_a_model_is_looked_for(jfk, capsys, 
     assert "16 invented texts are needed, there can be at most 0: 16 more" in capsys.readouterr().err
 
 
-def watched(words, parts, alarm_token):
-    """A text of these tokens, of which each has these probabilities of the monitor's targets."""
+def watched(words, parts, alarm_token, doubtful_from=0.6):
+    """A text of these tokens, of which each has these probabilities of the monitor's targets; hindsight goes by the highest."""
     tokens = [Token(i, word, 0.0, 0.0, 0.1 * i, 0.1 * i + 0.1) for i, word in enumerate(words)]
     segment = SimpleNamespace(
         start=0.0, end=3.0, text="".join(words).strip(), first_token=0, end_token=len(tokens)
     )
-    transcript = SimpleNamespace(segments=[segment], tokens=tokens)
+    segment.compression_ratio, segment.no_speech_prob, segment.avg_logprob = 1.0, 0.1, -0.5
+    transcript = SimpleNamespace(segments=[segment], tokens=tokens, language="en")
     progress = Progress([max(part) for part in parts], parts, alarm_token)
-    return Watched(transcript, (progress,), SimpleNamespace(threshold=0.6))
+    monitor = SimpleNamespace(threshold=0.6, hindsight=plain_hindsight(np.zeros(20), doubtful_from))
+    return Watched(transcript, (progress,), monitor)
 
 
 def test_a_loop_is_called_one_and_shown_in_part():
@@ -126,9 +131,20 @@ def test_a_text_that_a_repair_ended_says_so():
     assert at.strip() == "ended at its alarm, by the repair"
 
 
+def test_hindsight_is_told_where_it_is_of_another_mind():
+    rang = watched([" a"], [[0.7, 0.1]] * 2, 0, doubtful_from=0.9)
+    assert _lines("a.wav", rang, True, False)[-1].strip() == "not doubtful in hindsight: 0.73"
+    quiet = watched([" a"], [[0.3, 0.1]] * 2, None, doubtful_from=0.2)
+    line, why = _lines("a.wav", quiet, True, False)
+    assert line.startswith("CHECK")
+    assert why.strip() == "did not ring, but is doubtful in hindsight: 0.37"
+    assert len(_lines("a.wav", watched([" a"], [[0.3, 0.1]] * 2, None), True, False)) == 1
+
+
 def test_the_summary_counts_recordings_by_kind():
-    used = SimpleNamespace(threshold=0.62, false_alarm_rate=0.05)
-    assert _summary([["invented"], [], ["loop", "loop"], ["loop"]], used, False) == [
+    used = SimpleNamespace(threshold=0.62, false_alarm_rate=0.05, hindsight=SimpleNamespace(threshold=0.4))
+    assert _summary([["invented"], [], ["loop", "loop"], ["loop"]], 2, used, False) == [
         "Alarms in 3 of 4 recordings: 1 may be invented, 2 loop.",
+        "Doubtful in hindsight: 2, from 0.40 on.",
         "An alarm is a risk from 0.62 on, which at most 5 % of ordinary speech reaches.",
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from otoscope.monitors.features import FeatureProbes
+from otoscope.monitors.hindsight import FACTS, Hindsight
 from otoscope.monitors.monitor import Monitor, Probes, facts_of
 from otoscope.monitors.recurrent import Recurrent
 from otoscope.monitors.signals import SIGNALS
@@ -29,8 +30,16 @@ def random_monitor(model, seed=0, threshold=0.75, chosen=None):
     risks = np.sort(rng.uniform(size=50))
     return Monitor(
         dict(facts_of(model)), tuple(range(layers)), probes, head, np.ones(targets), np.zeros(targets),
-        threshold, 0.05, risks, features=None if chosen is None else _probes_of(np.asarray(chosen), rng),
+        threshold, 0.05, risks, plain_hindsight(risks, threshold),
+        features=None if chosen is None else _probes_of(np.asarray(chosen), rng),
     )  # fmt: skip
+
+
+def plain_hindsight(ordinary, threshold):
+    """One that goes by the highest step alone."""
+    weights = np.zeros((len(TARGETS), len(FACTS)))
+    weights[:, 0] = 1
+    return Hindsight(weights, np.zeros(len(TARGETS)), ordinary, threshold)
 
 
 def _probes_of(chosen, rng):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from tests.monitors.monitors_of import plain_hindsight
 
 from otoscope.monitors.monitor import Monitor, Probes, facts_of
 from otoscope.monitors.recurrent import Recurrent
@@ -39,4 +40,5 @@ def echo_monitor(model, tokens: float = 8.0, threshold: float = 0.5) -> Monitor:
         threshold,
         0.05,
         np.zeros(20),
+        plain_hindsight(np.zeros(20), threshold),
     )

@@ -71,6 +71,9 @@ def test_a_report_sets_the_monitor_beside_its_parts_and_beside_baselines(fitted)
         for s in scorers.values():
             assert s["ci_low"] <= s["auc"] <= s["ci_high"]
             assert 0 <= s["f1"] <= 1
+    names = [[s["name"] for s in found["scorers"]] for found in told["targets"].values()]
+    assert ["monitor, while writing" in each for each in names] == [True, True, False]
+    assert 0 <= told["hindsight"]["false_alarms"]["rate"] <= 1
     assert told["asked_false_alarms"] == 0.1
     assert 0 <= told["false_alarms"]["rate"] <= 1
     assert json.loads((out / "monitor.json").read_text())["about"]["report"] == told
@@ -81,6 +84,19 @@ def test_what_it_saved_is_what_it_runs(fitted, model):
     again = Monitor.load(out)
     a, b = ([one.progress[0].risk for one in watch_all(model, corpus(4), m)] for m in (monitor, again))
     np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+def test_what_is_said_in_hindsight_is_what_was_fitted(fitted, model, tmp_path):
+    """5e-3, as what was collected is kept in float16."""
+    monitor, options = fitted[0], DecodeOptions(language="en")
+    texts = collect(model, corpus(4), tmp_path / "s", options)
+    for text, watched in zip(texts, watch_all(model, corpus(4), monitor, options), strict=True):
+        (risk,), (progress,) = watched.in_hindsight(), watched.progress
+        wanted = monitor.hindsight.parts(progress.parts, text.facts)
+        np.testing.assert_allclose(risk.parts, wanted, atol=5e-3)
+        assert watched.to_dict()["segments"][0]["hindsight"]["doubtful"] == (
+            risk.risk >= monitor.hindsight.threshold
+        )
 
 
 def test_a_second_fit_goes_on_with_what_was_collected(fitted, model):

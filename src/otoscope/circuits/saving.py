@@ -81,6 +81,8 @@ def _damaged(error: Exception) -> bool:
 
 
 def _graph(told: dict[str, Any], arrays: dict[str, np.ndarray]) -> AttributionGraph:
+    if not isinstance(told["streams"], list):
+        raise ValueError("its streams are no list")
     stream = tuple(str(told["streams"][i]) for i in arrays["nodes.stream"])
     there = {name: arrays[f"nodes.{name}"] for name in _NODE_ARRAYS if f"nodes.{name}" in arrays}
     nodes = Nodes(**there, stream=stream)

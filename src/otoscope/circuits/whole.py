@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from otoscope.circuits.graph import FEATURE, KINDS, TARGET, AttributionGraph
+from otoscope.circuits.graph import ERROR, FEATURE, HEARING, KINDS, POSITION, TARGET, TOKEN, AttributionGraph
 from otoscope.text_values import is_number
 
 _INTEGERS = ("encoder_layers", "prompt_tokens")
+_AT_TOKENS = (FEATURE, ERROR, TOKEN, POSITION, TARGET)
 _TABLES = ("model", "dictionary", "settings", "versions")
 
 
@@ -20,6 +21,7 @@ def require_whole(graph: AttributionGraph) -> AttributionGraph:
         ValueError: They do not; the message says which.
     """
     _check_nodes(graph)
+    _check_places(graph)
     _check_edges(graph)
     _check_targets(graph)
     _check_record(graph.record)
@@ -42,6 +44,15 @@ def _check_nodes(graph: AttributionGraph) -> None:
         raise ValueError("features do not come first, or targets not last")
     if np.isinf(n.activation).any():
         raise ValueError("an activation is infinite")
+
+
+def _check_places(graph: AttributionGraph) -> None:
+    """Where text is written or read, a node stands at one of the tokens; sound and biases stand elsewhere."""
+    n = graph.nodes
+    written = np.array([stream not in HEARING for stream in n.stream]) & np.isin(n.kind, _AT_TOKENS)
+    beyond = n.pos[written] >= len(graph.tokens)
+    if beyond.any() or (n.pos[n.kind == TOKEN] < 0).any():
+        raise ValueError("a node stands at no token")
 
 
 def _check_edges(graph: AttributionGraph) -> None:

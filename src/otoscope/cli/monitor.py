@@ -147,6 +147,19 @@ def report_lines(told: Mapping[str, Any]) -> list[str]:
     )
     for target, rate in told["detected"].items():
         lines.append(f"Alarms on {rate['count']} of {rate['n']} texts of the kind: {target}.")
+    hindsight = told["hindsight"]
+    lines.append(
+        "In hindsight, doubtful: "
+        + ", ".join(
+            f"{hindsight[name]['count']} of {hindsight[name]['n']} {said}"
+            for name, said in (
+                ("false_alarms", "of ordinary speech"),
+                ("invented", "invented"),
+                ("loop", "that loop"),
+            )
+        )
+        + "."
+    )
     if delay["median"] is not None:
         lines.append(
             f"From the second copy of a loop to the alarm: {delay['median']:g} tokens (median of {delay['n']})."
@@ -200,6 +213,7 @@ def run(
     found: list[dict[str, Any]] = []
     skipped: list[dict[str, str]] = []
     kinds: list[list[str | None]] = []
+    doubtful = 0
     options = DecodeOptions(language=language)
     stops = repair is not None and repair.stop
     with mended(loaded, repair, used) as watch:
@@ -213,14 +227,18 @@ def run(
                 )
                 continue
             found.append({"audio_filepath": item.audio_filepath} | one.to_dict())
+            doubtful += any(segment["hindsight"]["doubtful"] for segment in found[-1]["segments"])
             kinds.append([progress.kind for progress in one.progress if progress.alarm])
             if not common.json_on_stdout:
                 say(*_lines(item.audio_filepath, one, single, stops))
         used = used if watch is None else watch.monitor
     if not common.json_on_stdout:
-        say(*_summary(kinds, used, single))
+        say(*_summary(kinds, doubtful, used, single))
     if common.json:
-        shared = {"threshold": used.threshold, "false_alarm_rate": used.false_alarm_rate, "skipped": skipped}
+        shared = {
+            "threshold": used.threshold, "hindsight_threshold": used.hindsight.threshold,
+            "false_alarm_rate": used.false_alarm_rate, "skipped": skipped,
+        }  # fmt: skip
         write_json(found[0] if single else {"items": found, **shared}, common.json)
     warn_of_skipped(skipped, len(recordings))
     end(skipped)
@@ -236,10 +254,15 @@ _SHOWN = 200
 def _lines(name: str, watched: Watched, single: bool, stops: bool) -> list[str]:
     """What was written, window by window; `stops`: whether a repair ends a text at its alarm."""
     lines = [] if single else [f"{name}:"]
-    for segment, tokens, progress in watched.segments():
+    limit = watched.monitor.hindsight.threshold
+    windows = zip(watched.segments(), watched.in_hindsight(), strict=True)
+    for (segment, tokens, progress), afterwards in windows:
         span = f"{segment.start:6.2f}–{segment.end:6.2f} s  risk {progress.risk:.2f}"
+        doubtful = afterwards.risk >= limit
         if progress.alarm_token is None:
-            lines.append(f"ok    {span}  {segment.text}")
+            lines.append(f"{'CHECK' if doubtful else 'ok   '} {span}  {segment.text}")
+            if doubtful:
+                lines.append(f"      did not ring, but is doubtful in hindsight: {afterwards.risk:.2f}")
             continue
         text = segment.text
         more = len(text) - _SHOWN
@@ -254,16 +277,26 @@ def _lines(name: str, watched: Watched, single: bool, stops: bool) -> list[str]:
             lines.append(
                 f"      {'ended at its alarm, by the repair' if stops else 'rang as the text ended'}"
             )
+        if not doubtful:
+            lines.append(f"      not doubtful in hindsight: {afterwards.risk:.2f}")
     return lines
 
 
-def _summary(kinds: Sequence[Sequence[str | None]], used: Monitor, single: bool) -> list[str]:
-    """How many recordings are in alarm, of what kind, and from which risk on; by the kinds of each recording's alarms."""
+def _summary(kinds: Sequence[Sequence[str | None]], doubtful: int, used: Monitor, single: bool) -> list[str]:
+    """How many recordings are in alarm, of what kind, how many doubtful in hindsight, and from which risk on.
+
+    Args:
+        kinds: The kinds of each recording's alarms.
+        doubtful: Recordings of which a window is doubtful now that it is written.
+        used: What told it.
+        single: Whether there is one recording alone.
+    """
     lines = []
     if not single:
         rung = [of for of in kinds if of]
         counts = [(said, sum(name in of for of in rung)) for name, said in _KINDS.items()]
         told = ", ".join(f"{n} {'loop' if said == 'loops' and n != 1 else said}" for said, n in counts if n)
         lines.append(f"Alarms in {len(rung)} of {len(kinds)} recordings" + (f": {told}." if told else "."))
+        lines.append(f"Doubtful in hindsight: {doubtful}, from {used.hindsight.threshold:.2f} on.")
     promise = f"which at most {100 * used.false_alarm_rate:g} % of ordinary speech reaches"
     return [*lines, f"An alarm is a risk from {used.threshold:.2f} on, {promise}."]

@@ -18,8 +18,9 @@ from otoscope.corpora.splitting import without_texts
 from otoscope.errors import ManifestError, OptionError
 from otoscope.models.transcripts import DecodeOptions
 from otoscope.monitors.collecting import Text, collect
-from otoscope.monitors.dividing import divided, require_enough, require_possible
+from otoscope.monitors.dividing import divided, origin, require_enough, require_possible
 from otoscope.monitors.features import Features, reads_of
+from otoscope.monitors.hindsight import facts_of_text, fit_hindsight
 from otoscope.monitors.inputs import family_scores, fit_probes, marks_of, step_targets
 from otoscope.monitors.monitor import Monitor, facts_of
 from otoscope.monitors.recurrent import fit_recurrent
@@ -65,12 +66,14 @@ class Fitted:
         parts: Texts by part.
         scores: Logits of each step by text, for each part, from the head.
         family: Logits from single families, by name: for each part, target and text, `(step,)`.
+        hindsight: Log-odds of each written text, `(text, target)`, of `calibrate`, by fits that had not seen them, and of `test`.
     """
 
     monitor: Monitor
     parts: dict[str, list[Text]]
     scores: dict[str, list[np.ndarray]]
     family: dict[str, dict[str, list[np.ndarray]]]
+    hindsight: dict[str, np.ndarray]
 
 
 def fit_monitor(
@@ -185,9 +188,26 @@ def fit(
     ordinary = np.array(
         [r for r, text in zip(risks, parts["calibrate"], strict=True) if text.verdict.ordinary]
     )
+    facts = {
+        part: np.stack(
+            [
+                facts_of_text(calibrated(x, slope, offset), text.facts)
+                for x, text in zip(scores[part], parts[part], strict=True)
+            ]
+        )
+        for part in ("calibrate", "test")
+    }
+    calibrating = parts["calibrate"]
+    hindsight, held_out_texts = fit_hindsight(
+        facts["calibrate"],
+        np.stack([marks_of(text) for text in calibrating]),
+        np.array([text.verdict.ordinary for text in calibrating]),
+        np.array([origin(items[text.item]) for text in calibrating]),
+        options.false_alarms,
+    )
     monitor = Monitor(
         dict(facts_of(model)), tuple(range(layers)), probes.linear, head, slope, offset,
-        conformal_threshold(ordinary, options.false_alarms), options.false_alarms, np.sort(ordinary),
+        conformal_threshold(ordinary, options.false_alarms), options.false_alarms, np.sort(ordinary), hindsight,
         {
             # Where they lay on one machine says nothing on another.
             "options": asdict(options)
@@ -201,7 +221,8 @@ def fit(
         },
         probes.chosen,
     )  # fmt: skip
-    return Fitted(monitor, parts, scores, family)
+    afterwards = {"calibrate": held_out_texts, "test": hindsight.log_odds(facts["test"])}
+    return Fitted(monitor, parts, scores, family, afterwards)
 
 
 _ADJECTIVE = {"invented": "invented", "loop": "loops"}

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from otoscope.monitors.fitting import FitOptions, Fitted
 
 MONITOR = "monitor"
-"""Name of the monitor's own line."""
+"""Name of the monitor's own line: of whole texts in hindsight, of beginning ones the highest of the steps shown."""
 
+WRITING = "monitor, while writing"
+"""The highest of all steps of a whole text: what made it ring, and is never taken back."""
 
 SOON = 12
 """Tokens after the beginning of a loop's second copy by which an alarm should have come."""
@@ -38,9 +40,9 @@ def report(fitted: Fitted, items: Sequence[Item], options: FitOptions, decode: D
 
     Returns:
         `targets`: for each target, and for `EARLY`, a line a scorer, with `auc`, `f1` at the threshold that is best on the
-        calibrating part, and 95 % intervals over sentences; `false_alarms` on ordinary speech; `delay` in tokens from the second
-        copy of a loop to the alarm; `detected`, the share of bad texts with an alarm, and of loops with one no more
-        than `SOON` tokens into their second copy.
+        calibrating part, and 95 % intervals over sentences; `false_alarms` on ordinary speech; `hindsight`, the share of ordinary
+        speech and of bad texts that are doubtful once written; `delay` in tokens from the second copy of a loop to the alarm;
+        `detected`, the share of bad texts with an alarm, and of loops with one no more than `SOON` tokens into their second copy.
     """
     parts = {name: fitted.parts[name] for name in ("calibrate", "test")}
     groups = np.unique([origin(items[t.item]) for t in parts["test"]], return_inverse=True)[1]
@@ -48,6 +50,9 @@ def report(fitted: Fitted, items: Sequence[Item], options: FitOptions, decode: D
     for name, target in (*((t, t) for t in TARGETS), (EARLY, "loop")):
         steps = {p: [_known(text, name) for text in texts] for p, texts in parts.items()}
         scores = _inside(fitted, steps, TARGETS.index(target))
+        if name != EARLY:
+            scores[WRITING] = scores[MONITOR]
+            scores[MONITOR] = {p: fitted.hindsight[p][:, TARGETS.index(target)] for p in parts}
         lines = [_line(n, "inside", of, parts, target, groups) for n, of in scores.items()]
         scores = _outside(parts, steps, items, decode)
         lines += [_line(n, "outside", of, parts, target, groups) for n, of in scores.items()]
@@ -175,6 +180,10 @@ def best_f1_threshold(y: np.ndarray, scores: np.ndarray) -> float:
 def _alarms(fitted: Fitted, test: Sequence[Text]) -> dict[str, Any]:
     monitor = fitted.monitor
     risks = [joined_risk(calibrated(x, monitor.slope, monitor.offset)) for x in fitted.scores["test"]]
+    doubted = (
+        joined_risk(calibrated(fitted.hindsight["test"], np.array(1.0), np.array(0.0)))
+        >= monitor.hindsight.threshold
+    )
     first = [
         int(np.argmax(r >= monitor.threshold)) if (r >= monitor.threshold).any() else None for r in risks
     ]
@@ -186,6 +195,14 @@ def _alarms(fitted: Fitted, test: Sequence[Text]) -> dict[str, Any]:
     return {
         "threshold": monitor.threshold,
         "false_alarms": Rate.of(ordinary).to_dict(),
+        "hindsight": {
+            "threshold": monitor.hindsight.threshold,
+            "false_alarms": Rate.of(doubted[[t.verdict.ordinary for t in test]].tolist()).to_dict(),
+            **{
+                name: Rate.of(doubted[[bool(getattr(t.verdict, name)) for t in test]].tolist()).to_dict()
+                for name in TARGETS
+            },
+        },
         "detected": {
             "invented": Rate.of(invented).to_dict(),
             "loop": Rate.of([a is not None for _, a in loops]).to_dict(),

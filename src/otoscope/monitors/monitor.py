@@ -14,6 +14,7 @@ import numpy as np
 from otoscope.errors import ModelError, OptionError
 from otoscope.files import atomic_folder, atomic_write, require_folder
 from otoscope.monitors.features import FeatureProbes, Features
+from otoscope.monitors.hindsight import FACTS, Hindsight
 from otoscope.monitors.recurrent import Recurrent
 from otoscope.monitors.signals import SIGNALS
 from otoscope.monitors.thresholds import conformal_threshold
@@ -25,9 +26,10 @@ if TYPE_CHECKING:
     from otoscope.documents.card import Card
     from otoscope.models.whisper import SpeechModel
 
-FORMAT = 1
+FORMAT = 2
 _ABOUT, _WEIGHTS = "monitor.json", "monitor.safetensors"
 _VECTORS = ("slope", "offset", "ordinary")
+_HINDSIGHT = ("weights", "bias", "ordinary")
 _SHIPPED = Path(__file__).parent / "shipped"
 
 
@@ -68,6 +70,7 @@ class Monitor(Shows):
         threshold: Risk from which it is an alarm.
         false_alarm_rate: Share of ordinary speech that the threshold was chosen for.
         ordinary: Risks of texts of ordinary speech, by which it was chosen, ascending.
+        hindsight: What says more of a text once it is written.
         about: How it was made: corpora, seed, versions, scores.
         features: Probes of a dictionary's features, where it looks at one.
     """
@@ -81,6 +84,7 @@ class Monitor(Shows):
     threshold: float
     false_alarm_rate: float
     ordinary: np.ndarray
+    hindsight: Hindsight
     about: dict[str, Any] = field(default_factory=dict)
     features: FeatureProbes | None = None
 
@@ -128,7 +132,8 @@ class Monitor(Shows):
             OptionError: It is not between 0 and 1.
         """
         threshold = conformal_threshold(self.ordinary, false_alarm_rate)
-        return replace(self, threshold=threshold, false_alarm_rate=false_alarm_rate)
+        hindsight = self.hindsight.at(false_alarm_rate)
+        return replace(self, threshold=threshold, false_alarm_rate=false_alarm_rate, hindsight=hindsight)
 
     @property
     def digest(self) -> str:
@@ -138,7 +143,13 @@ class Monitor(Shows):
         if self.features is not None:
             features = self.features.tensors()
             found.update(f"{self.features.digest} {self.features.point}".encode())
-        for value in (*vars(self.probes).values(), *vars(self.head).values(), *features.values()):
+        afterwards = self.hindsight.weights, self.hindsight.bias, np.array(self.hindsight.threshold)
+        for value in (
+            *vars(self.probes).values(),
+            *vars(self.head).values(),
+            *features.values(),
+            *afterwards,
+        ):
             found.update(np.ascontiguousarray(value, np.float32).tobytes())
         return found.hexdigest()
 
@@ -154,6 +165,7 @@ class Monitor(Shows):
         tensors = {f"probes.{k}": np.ascontiguousarray(v, np.float32) for k, v in vars(self.probes).items()}
         tensors |= {f"head.{name}": value for name, value in self.head.tensors().items()}
         tensors |= {name: getattr(self, name).astype(np.float32) for name in _VECTORS}
+        tensors |= {f"hindsight.{name}": getattr(self.hindsight, name) for name in _HINDSIGHT}
         if self.features is not None:
             tensors |= {f"features.{name}": value for name, value in self.features.tensors().items()}
         told = {
@@ -162,7 +174,9 @@ class Monitor(Shows):
             "layers": list(self.layers),
             "signals": list(SIGNALS),
             "targets": list(TARGETS),
+            "facts": list(FACTS),
             "threshold": self.threshold,
+            "hindsight_threshold": self.hindsight.threshold,
             "false_alarm_rate": self.false_alarm_rate,
             "features": None if self.features is None else self.features.to_dict(),
             "about": self.about,
@@ -188,7 +202,8 @@ class Monitor(Shows):
         folder = require_folder(folder, remedy)
         try:
             told = object_in(folder / _ABOUT)
-            if (told["format"], told["signals"], told["targets"]) != (FORMAT, list(SIGNALS), list(TARGETS)):
+            format_of = told["format"], told["signals"], told["targets"], told.get("facts")
+            if format_of != (FORMAT, list(SIGNALS), list(TARGETS), list(FACTS)):
                 raise OptionError(f"{folder} holds a monitor of another release.", "Fit it again.")
             tensors = load_file(folder / _WEIGHTS)
             probes = Probes(
@@ -198,7 +213,11 @@ class Monitor(Shows):
                 {name.removeprefix("head."): x for name, x in tensors.items() if name[:5] == "head."}
             )
             made = cls(
-                {name: str(told["model"][name]) for name in ("name", "weights")}, tuple(map(int, told["layers"])), probes, head,
+                {name: str(told["model"][name]) for name in ("name", "weights")}, _numbers(told["layers"]), probes, head,
+                hindsight=Hindsight(
+                    *(tensors[f"hindsight.{name}"].astype(np.float64) for name in _HINDSIGHT),
+                    threshold=float(told["hindsight_threshold"]),
+                ),
                 threshold=float(told["threshold"]), false_alarm_rate=float(told["false_alarm_rate"]), about=dict(told["about"]),
                 features=_features(told.get("features"), tensors),
                 **{name: tensors[name].astype(np.float64) for name in _VECTORS},
@@ -223,13 +242,14 @@ class Monitor(Shows):
             (h.mean, (len(SIGNALS) + (layers + 2) * targets + more,)), (h.scale, (inputs,)), (h.w_in, (3 * hidden, inputs)),
             (h.w_hidden, (3 * hidden, hidden)), (h.b_in, (3 * hidden,)), (h.b_hidden, (3 * hidden,)),
             (h.w_out, (targets, hidden)), (h.b_out, (targets,)), (self.slope, (targets,)), (self.offset, (targets,)),
-            (self.ordinary, (len(self.ordinary),)),
+            (self.ordinary, (len(self.ordinary),)), (self.hindsight.weights, (targets, len(FACTS))),
+            (self.hindsight.bias, (targets,)), (self.hindsight.ordinary, (len(self.hindsight.ordinary),)),
         ]  # fmt: skip
         if f is not None:
             f.require_whole(targets)
         if not layers or any(value.shape != shape or not np.isfinite(value).all() for value, shape in shapes):
             raise ValueError("its tensors do not fit together")
-        if not (self.threshold >= 0 and 0 <= self.false_alarm_rate <= 1):
+        if not (self.threshold >= 0 and self.hindsight.threshold >= 0 and 0 <= self.false_alarm_rate <= 1):
             raise ValueError("its threshold is none")
 
     @classmethod
@@ -256,6 +276,12 @@ def _features(told: dict[str, Any] | None, tensors: Mapping[str, np.ndarray]) ->
     weights = {name: x if name == "chosen" else x.astype(np.float64) for name, x in kept.items()}
     name = str(told["name"])
     return FeatureProbes(name, str(told.get("digest", name)), str(told["point"]), **weights)
+
+
+def _numbers(told: Any) -> tuple[int, ...]:
+    if not all(type(number) is int for number in told):
+        raise ValueError("its layers are no numbers")
+    return tuple(told)
 
 
 def facts_of(model: SpeechModel) -> Mapping[str, Any]:

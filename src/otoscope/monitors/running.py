@@ -6,12 +6,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from otoscope.errors import AudioError, OptionError
 from otoscope.models.transcribing import Source, transcribe_all
 from otoscope.models.transcripts import DecodeOptions, Segment, Token, Transcript
+from otoscope.monitors.hindsight import told_of_segment
 from otoscope.monitors.monitor import Monitor
 from otoscope.monitors.reading import UNHURRIED
-from otoscope.monitors.scoring import Progress
+from otoscope.monitors.scoring import Progress, joined_risk
 from otoscope.monitors.verdicts import TARGETS
 from otoscope.monitors.watching import Watch
 from otoscope.showing import Shows
@@ -68,22 +71,38 @@ class Watched(Shows):
             told = [(token, Risk(r, tuple(p))) for token, (r, p) in zip(tokens, risks, strict=False)]
             yield segment, told, progress
 
+    def in_hindsight(self) -> list[Risk]:
+        """Risk of each window now that it is written; from `monitor.hindsight.threshold` on it is doubtful."""
+        found = []
+        for segment, progress in zip(self.transcript.segments, self.progress, strict=True):
+            parts = np.zeros(len(TARGETS))
+            if progress.parts:
+                told = told_of_segment(self.transcript, segment)
+                parts = self.monitor.hindsight.parts(progress.parts, told)
+            found.append(Risk(float(joined_risk(parts)), tuple(parts.tolist())))
+        return found
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
+        limit = self.monitor.hindsight.threshold
         return {
             "segments": [
                 {
                     "start": round(segment.start, 3), "end": round(segment.end, 3), "text": segment.text,
                     **window_risk(progress).to_dict(),
                     "alarm": progress.alarm, "alarm_token": progress.alarm_token,
+                    "hindsight": {**afterwards.to_dict(), "doubtful": afterwards.risk >= limit},
                     "tokens": [
                         {"token": token.id, "text": token.text, "start": round(token.start, 2), **risk.to_dict()}
                         for token, risk in tokens
                     ],
                 }
-                for segment, tokens, progress in self.segments()
+                for (segment, tokens, progress), afterwards in zip(
+                    self.segments(), self.in_hindsight(), strict=True
+                )
             ],
             "threshold": self.monitor.threshold,
+            "hindsight_threshold": limit,
             "false_alarm_rate": self.monitor.false_alarm_rate,
         }  # fmt: skip
 

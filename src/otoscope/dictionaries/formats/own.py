@@ -77,6 +77,10 @@ def load_own(folder: Path, dtype: torch.dtype = torch.float32) -> TranscoderSet 
         raise DictionaryError(
             f"{folder / HEADER} is of another format or a later version.", "Update otoscope."
         )
+    if type(told["layers"]) is not int:
+        raise DictionaryError(
+            f"{folder / HEADER} does not say how many layers there are.", "Fetch or save it again."
+        )
     places = {"reads": told["reads"], "writes": told["writes"], "origin": Origin(told["name"], "otoscope")}
     layers = sorted(int(layer) for layer in told["activation"])
     if told["kind"] == "cross_layer":

@@ -1,0 +1,147 @@
+"""What a monitor says of a text once it is written: its own steps together with what the whole text tells.
+
+While a text is being written the highest risk so far is all there is, and it never takes back what it said. Afterwards more is
+known: how the text ended, how long it is, how well it compresses. `Hindsight` is a logistic of such facts, one a target, fitted
+on the texts that calibrate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from otoscope.monitors.scoring import calibrated, joined_risk
+from otoscope.monitors.thresholds import conformal_threshold
+from otoscope.monitors.verdicts import TARGETS
+from otoscope.outcomes import loop_signs
+
+if TYPE_CHECKING:
+    from otoscope.models.transcripts import Segment, Transcript
+
+FACTS = (
+    "highest", "last", "compression", "tokens", "repeated", "no speech", "log-probability", "entropy",
+)  # fmt: skip
+"""What it looks at, of each target: log-odds of the highest and the last step; and of the text, for all targets the same, the
+logarithms of its compression ratio, of its tokens and of the longest run of repeated words, the log-odds of `<|nospeech|>`, the
+mean log-probability and the mean entropy."""
+
+STRENGTH = 0.1
+"""Inverse regularisation, of standardised facts."""
+
+FOLDS = 5
+"""Folds by which the texts that it is fitted on are told what one that never saw them says."""
+
+_LEAST = 1e-9  # of a probability, so that its log-odds are finite
+
+
+@dataclass(frozen=True, eq=False)
+class Hindsight:
+    """The fitted logistic.
+
+    Attributes:
+        weights: `(target, fact)`.
+        bias: `(target,)`.
+        ordinary: Risks of texts of ordinary speech, ascending, each by a fit that had not seen it.
+        threshold: Risk from which a written text is doubtful.
+    """
+
+    weights: np.ndarray
+    bias: np.ndarray
+    ordinary: np.ndarray
+    threshold: float
+
+    def log_odds(self, facts: np.ndarray) -> np.ndarray:
+        """Of each target, of facts `(..., target, fact)`."""
+        return (facts * self.weights).sum(axis=-1) + self.bias
+
+    def parts(self, steps: Sequence[Sequence[float]], told: Mapping[str, Any]) -> np.ndarray:
+        """Probability of each target, `(target,)`; see `facts_of_text`."""
+        return calibrated(self.log_odds(facts_of_text(np.asarray(steps), told)), np.array(1.0), np.array(0.0))
+
+    def at(self, false_alarm_rate: float) -> Hindsight:
+        """The same with the threshold for another rate of false alarms."""
+        return replace(self, threshold=conformal_threshold(self.ordinary, false_alarm_rate))
+
+
+def facts_of_text(steps: np.ndarray, told: Mapping[str, Any]) -> np.ndarray:
+    """Facts of one written text, `(target, fact)`, float64.
+
+    Args:
+        steps: Probability of each target at each step, `(step, target)`; at least one step.
+        told: `written`, `language_written`, `tokens`, `compression_ratio`, `no_speech_prob`, `avg_logprob`, `mean_entropy`.
+    """
+    odds = _log_odds(steps)
+    run = loop_signs(told["written"], language=told["language_written"]).run_length
+    shared = [
+        np.log(max(told["compression_ratio"], 0.1)),
+        np.log1p(len(told["tokens"])),
+        np.log1p(run or 0),
+        float(_log_odds(np.array(told["no_speech_prob"]))),
+        told["avg_logprob"],
+        told["mean_entropy"],
+    ]
+    return np.array([[odds[:, t].max(), odds[-1, t], *shared] for t in range(len(TARGETS))], dtype=np.float64)
+
+
+def told_of_segment(transcript: Transcript, segment: Segment) -> dict[str, Any]:
+    """What `facts_of_text` is told of a segment that is one decoding window."""
+    tokens = transcript.tokens[segment.first_token : segment.end_token]
+    return {
+        "written": segment.text,
+        "language_written": transcript.language,
+        "tokens": [token.id for token in tokens],
+        "compression_ratio": segment.compression_ratio,
+        "no_speech_prob": segment.no_speech_prob,
+        "avg_logprob": segment.avg_logprob,
+        "mean_entropy": float(np.mean([token.entropy for token in tokens] or [0.0])),
+    }
+
+
+def fit_hindsight(
+    facts: np.ndarray, marks: np.ndarray, ordinary: np.ndarray, groups: np.ndarray, false_alarms: float
+) -> tuple[Hindsight, np.ndarray]:
+    """Fit it to the texts that calibrate.
+
+    Args:
+        facts: `(text, target, fact)`.
+        marks: Truth, `(text, target)`; NaN where nobody knows.
+        ordinary: Which texts are ordinary speech, `(text,)`.
+        groups: Texts of one group lie in one fold, `(text,)`.
+        false_alarms: Share of ordinary speech that may be doubtful.
+
+    Returns:
+        It, and the log-odds `(text, target)` of each text by fits that had not seen it.
+    """
+    weights, bias = np.zeros(facts.shape[1:]), np.zeros(facts.shape[1])
+    held_out = np.empty(marks.shape)
+    parts = np.array_split(np.unique(groups), min(FOLDS, len(np.unique(groups))))
+    for t in range(marks.shape[1]):
+        weights[t], bias[t] = _logistic(facts[:, t], marks[:, t])
+        for part in parts:
+            out = np.isin(groups, part)
+            w, b = _logistic(facts[~out, t], marks[~out, t])
+            held_out[out, t] = facts[out, t] @ w + b
+    risks = np.sort(joined_risk(calibrated(held_out[ordinary], np.array(1.0), np.array(0.0))))
+    return Hindsight(weights, bias, risks, conformal_threshold(risks, false_alarms)), held_out
+
+
+def _logistic(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:
+    """Weights and bias of raw facts; the highest step alone where only one answer is known."""
+    from sklearn.linear_model import LogisticRegression
+
+    known = ~np.isnan(y)
+    if len(np.unique(y[known])) < 2:
+        return np.eye(x.shape[1])[0], 0.0
+    x, y = x[known], y[known]
+    mean, scale = x.mean(axis=0), np.maximum(x.std(axis=0), 1e-6)
+    fit = LogisticRegression(C=STRENGTH, max_iter=1000).fit((x - mean) / scale, y)
+    w = fit.coef_[0] / scale
+    return w, float(fit.intercept_[0] - w @ mean)
+
+
+def _log_odds(p: np.ndarray) -> np.ndarray:
+    p = np.clip(np.nan_to_num(p, nan=0.5), _LEAST, 1 - _LEAST)
+    return np.log(p) - np.log1p(-p)
