@@ -108,8 +108,10 @@ def watched(words, parts, alarm_token, doubtful_from=0.6):
     segment = SimpleNamespace(
         start=0.0, end=3.0, text="".join(words).strip(), first_token=0, end_token=len(tokens)
     )
-    segment.compression_ratio, segment.no_speech_prob, segment.avg_logprob = 1.0, 0.1, -0.5
-    transcript = SimpleNamespace(segments=[segment], tokens=tokens, language="en")
+    segment.compression_ratio = 1.0
+    transcript = SimpleNamespace(
+        segments=[segment], tokens=tokens, ids=[token.id for token in tokens], language="en"
+    )
     progress = Progress([max(part) for part in parts], parts, alarm_token)
     monitor = SimpleNamespace(threshold=0.6, hindsight=plain_hindsight(np.zeros(20), doubtful_from))
     return Watched(transcript, (progress,), monitor)

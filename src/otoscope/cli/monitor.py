@@ -108,6 +108,10 @@ def fit(
         say(*report_lines(told), f"The monitor: {out}")
 
 
+_BESIDE = {"inside": "", "outside": "  (baseline)", "label": "  (makes the label)"}
+"""What a line of a report is, by its kind."""
+
+
 def _divided(target: str, scorers: Sequence[Mapping[str, Any]]) -> list[str]:
     """How the scores of a target vary over divisions."""
     from otoscope.monitors.judging import MONITOR
@@ -115,7 +119,7 @@ def _divided(target: str, scorers: Sequence[Mapping[str, Any]]) -> list[str]:
     rows = [(f"{target}, over divisions", "AUC", "monitor better", "F1", "monitor better")]
     for s in sorted(scorers, key=lambda s: -s["auc"]):
         better = ["" if s["name"] == MONITOR else f"{100 * s[f'{of}_beaten']:.0f} %" for of in ("auc", "f1")]
-        outside = "" if s["kind"] == "inside" else "  (baseline)"
+        outside = _BESIDE[s["kind"]]
         auc, f1 = (f"{s[of]:.3f} ± {s[f'{of}_sd']:.3f}" for of in ("auc", "f1"))
         rows.append((s["name"] + outside, auc, better[0], f1, better[1]))
     return [*table(rows), ""]
@@ -127,7 +131,7 @@ def report_lines(told: Mapping[str, Any]) -> list[str]:
     for target, found in told["targets"].items():
         rows = [(f"{target}, {found['yes']} of {found['yes'] + found['no']}", "AUC", "95 %", "F1", "95 %")]
         for s in sorted(found["scorers"], key=lambda s: -s["auc"]):
-            outside = "" if s["kind"] == "inside" else "  (baseline)"
+            outside = _BESIDE[s["kind"]]
             rows.append(
                 (
                     s["name"] + outside, f"{s['auc']:.3f}", f"{s['ci_low']:.3f}–{s['ci_high']:.3f}",

@@ -66,7 +66,7 @@ class Fitted:
         parts: Texts by part.
         scores: Logits of each step by text, for each part, from the head.
         family: Logits from single families, by name: for each part, target and text, `(step,)`.
-        hindsight: Log-odds of each written text, `(text, target)`, of `calibrate`, by fits that had not seen them, and of `test`.
+        hindsight: Log-odds of each written text, `(text, target)`, of `calibrate` and of `test`.
     """
 
     monitor: Monitor
@@ -198,12 +198,13 @@ def fit(
         for part in ("calibrate", "test")
     }
     calibrating = parts["calibrate"]
-    hindsight, held_out_texts = fit_hindsight(
+    hindsight, _ = fit_hindsight(
         facts["calibrate"],
         np.stack([marks_of(text) for text in calibrating]),
         np.array([text.verdict.ordinary for text in calibrating]),
         np.array([origin(items[text.item]) for text in calibrating]),
         options.false_alarms,
+        options.seed,
     )
     monitor = Monitor(
         dict(facts_of(model)), tuple(range(layers)), probes.linear, head, slope, offset,
@@ -221,8 +222,7 @@ def fit(
         },
         probes.chosen,
     )  # fmt: skip
-    afterwards = {"calibrate": held_out_texts, "test": hindsight.log_odds(facts["test"])}
-    return Fitted(monitor, parts, scores, family, afterwards)
+    return Fitted(monitor, parts, scores, family, {part: hindsight.log_odds(x) for part, x in facts.items()})
 
 
 _ADJECTIVE = {"invented": "invented", "loop": "loops"}

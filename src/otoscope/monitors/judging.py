@@ -13,7 +13,7 @@ from otoscope.monitors.collecting import Text
 from otoscope.monitors.dividing import origin
 from otoscope.monitors.scoring import calibrated, joined_risk
 from otoscope.monitors.verdicts import TARGETS, loop_onset
-from otoscope.outcomes import Rate, bootstrap, compression_ratio
+from otoscope.outcomes import Rate, bootstrap, compression_ratio, is_loop
 from otoscope.probes.scoring import auc, auc_interval
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ MONITOR = "monitor"
 
 WRITING = "monitor, while writing"
 """The highest of all steps of a whole text: what made it ring, and is never taken back."""
+
+DETECTOR = "loop detector"
+"""What finds loops in the labels: for loops it is the truth but for those that were said, so it is no baseline."""
 
 SOON = 12
 """Tokens after the beginning of a loop's second copy by which an alarm should have come."""
@@ -55,7 +58,9 @@ def report(fitted: Fitted, items: Sequence[Item], options: FitOptions, decode: D
             scores[MONITOR] = {p: fitted.hindsight[p][:, TARGETS.index(target)] for p in parts}
         lines = [_line(n, "inside", of, parts, target, groups) for n, of in scores.items()]
         scores = _outside(parts, steps, items, decode)
+        detector = scores.pop(DETECTOR)
         lines += [_line(n, "outside", of, parts, target, groups) for n, of in scores.items()]
+        lines.append(_line(DETECTOR, "label", detector, parts, target, groups))
         told = [getattr(text.verdict, target) for text in parts["test"]]
         targets[name] = {"yes": told.count(True), "no": told.count(False), "scorers": lines}
     return {
@@ -134,7 +139,11 @@ def _outside(
                     "compression_ratio": compression_ratio(written),
                 }
             facts.append(text.facts | cut)
-        for name, scores in baseline_scores(facts, [items[t.item] for t in texts]).items():
+        told = baseline_scores(facts, [items[t.item] for t in texts])
+        told[DETECTOR] = np.array(
+            [is_loop(f["written"], language=f["language_written"]) for f in facts], dtype=float
+        )
+        for name, scores in told.items():
             found.setdefault(name, {})[part] = scores
     return found
 
