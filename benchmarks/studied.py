@@ -57,7 +57,7 @@ def monitor(name: str) -> Callable[[], dict[str, Any]]:
         return {
             target: _scores(told["scorers"]) for target, told in report["targets"].items()
         } | {
-            "delay": report["delay"], "false_alarms": report["false_alarms"],
+            "delay": report["delay"], "false_alarms": report["false_alarms"], "hindsight": report["hindsight"],
             "over_divisions": kept("monitors")().get(name),
         }  # fmt: skip
 
@@ -93,6 +93,11 @@ def _monitor(name: str) -> Study:
             "over_divisions/soon/rate",
         ),
         Figure(f"{name}: share of ordinary speech with an alarm", "false_alarms/rate", at_most=0.05),
+        Figure(
+            f"{name}: share of ordinary speech that is doubtful in hindsight",
+            "hindsight/false_alarms/rate",
+            at_most=0.05,
+        ),
     ]
     return Study(
         f"otoscope monitor fit --model {name} --out DIR", "studies/monitors.md", tuple(held), monitor(name)

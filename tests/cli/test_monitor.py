@@ -103,7 +103,7 @@ def test_hopeless_recordings_are_told_before_a_model_is_looked_for(jfk, capsys, 
 
 
 def watched(words, parts, alarm_token, doubtful_from=0.6):
-    """A text of these tokens, of which each has these probabilities of the monitor's targets; hindsight goes by the highest."""
+    """A text of these tokens, of which each has these probabilities of the monitor's targets; hindsight goes by the last."""
     tokens = [Token(i, word, 0.0, 0.0, 0.1 * i, 0.1 * i + 0.1) for i, word in enumerate(words)]
     segment = SimpleNamespace(
         start=0.0, end=3.0, text="".join(words).strip(), first_token=0, end_token=len(tokens)
@@ -135,12 +135,14 @@ def test_a_text_that_a_repair_ended_says_so():
 
 def test_hindsight_is_told_where_it_is_of_another_mind():
     rang = watched([" a"], [[0.7, 0.1]] * 2, 0, doubtful_from=0.9)
-    assert _lines("a.wav", rang, True, False)[-1].strip() == "not doubtful in hindsight: 0.73"
+    assert _lines("a.wav", rang, True, False)[-1].strip() == "not doubtful in hindsight: 0.73, below 0.90"
     quiet = watched([" a"], [[0.3, 0.1]] * 2, None, doubtful_from=0.2)
     line, why = _lines("a.wav", quiet, True, False)
     assert line.startswith("CHECK")
-    assert why.strip() == "did not ring, but is doubtful in hindsight: 0.37"
+    assert why.strip() == "did not ring, but is doubtful in hindsight: 0.37, from 0.20 on"
     assert len(_lines("a.wav", watched([" a"], [[0.3, 0.1]] * 2, None), True, False)) == 1
+    stopped = watched([], [[0.7, 0.1]], 0, doubtful_from=0.9)
+    assert "hindsight" not in "".join(_lines("a.wav", stopped, True, True))
 
 
 def test_the_summary_counts_recordings_by_kind():

@@ -36,9 +36,9 @@ def random_monitor(model, seed=0, threshold=0.75, chosen=None):
 
 
 def plain_hindsight(ordinary, threshold):
-    """One that goes by the highest step alone."""
+    """One that goes by the last step alone."""
     weights = np.zeros((len(TARGETS), len(FACTS)))
-    weights[:, 0] = 1
+    weights[:, FACTS.index("last")] = 1
     return Hindsight(weights, np.zeros(len(TARGETS)), ordinary, threshold)
 
 

@@ -6,7 +6,10 @@ import numpy as np
 from tests.monitors.monitors_of import plain_hindsight
 
 from otoscope.monitors.hindsight import FACTS, facts_of_text, fit_hindsight
+from otoscope.monitors.scoring import calibrated, joined_risk
+from otoscope.monitors.signals import LONGEST
 from otoscope.monitors.thresholds import conformal_threshold
+from otoscope.monitors.verdicts import TARGETS
 
 STEPS = np.array([[0.2, 0.1], [0.9, 0.3], [0.4, 0.2]])
 
@@ -36,11 +39,16 @@ def world(count=120, seed=0):
 def test_facts_are_those_of_the_steps_and_of_the_text():
     facts = facts_of_text(STEPS, told())
     assert facts.shape == (2, len(FACTS))
-    np.testing.assert_allclose(facts[:, 0], log_odds(np.array([0.9, 0.3])))
-    np.testing.assert_allclose(facts[:, 1], log_odds(np.array([0.4, 0.2])))
-    rest = [np.log(1.5), np.log1p(6), np.log1p(6), 0]
-    np.testing.assert_allclose(facts[:, 2:], [rest, rest])
-    assert facts_of_text(STEPS, told(written="and so " * 9))[:, -1].tolist() == [1, 1]
+    of_the_text = [np.log(1.5), np.log1p(6), np.log1p(6), 0]
+    np.testing.assert_allclose(facts[TARGETS.index("loop")], [*log_odds(np.array([0.3, 0.2])), *of_the_text])
+    np.testing.assert_allclose(facts[TARGETS.index("invented")], [0, log_odds(0.4), 0, 0, 0, 0])
+    assert facts_of_text(STEPS, told(written="and so " * 9))[TARGETS.index("loop"), -1] == 1
+
+
+def test_steps_that_fitting_does_not_keep_are_not_looked_at():
+    steps = np.full((LONGEST, 2), 0.2)
+    longer = np.concatenate([steps, [[0.9, 0.9]]])
+    np.testing.assert_array_equal(facts_of_text(longer, told()), facts_of_text(steps, told()))
 
 
 def test_facts_are_finite_where_nothing_was_written():
@@ -48,9 +56,9 @@ def test_facts_are_finite_where_nothing_was_written():
     assert np.isfinite(facts_of_text(np.array([[0.0, 1.0]]), nothing)).all()
 
 
-def test_going_by_the_highest_step_alone_it_says_what_that_step_said():
+def test_going_by_the_last_step_alone_it_says_what_that_step_said():
     hindsight = plain_hindsight(np.zeros(1), 0.5)
-    np.testing.assert_allclose(hindsight.parts(STEPS.tolist(), told()), [0.9, 0.3])
+    np.testing.assert_allclose(hindsight.parts(STEPS.tolist(), told()), [0.4, 0.2])
 
 
 def test_it_learns_which_facts_tell():
@@ -78,11 +86,15 @@ def test_its_threshold_keeps_the_rate_asked_for_on_ordinary_texts():
     assert len(hindsight.ordinary) == ordinary.sum()
     assert (hindsight.ordinary >= hindsight.threshold).mean() <= 0.1
     assert hindsight.at(0.3).threshold == conformal_threshold(hindsight.ordinary, 0.3) < hindsight.threshold
+    fresh, truth, _ = world(3000, seed=1)
+    odds = hindsight.log_odds(fresh[truth.sum(axis=1) == 0])
+    risks = joined_risk(calibrated(odds, np.array(1.0), np.array(0.0)))
+    assert 0.02 < (risks >= hindsight.threshold).mean() < 0.2
 
 
-def test_with_one_answer_alone_it_goes_by_the_highest_step():
+def test_with_one_answer_alone_it_goes_by_the_last_step():
     facts, marks, groups = world()
     marks[:, 1] = 0
     hindsight, held_out = fit_hindsight(facts, marks, marks[:, 0] == 0, groups, 0.05)
-    np.testing.assert_array_equal(hindsight.weights[1], np.eye(len(FACTS))[0])
-    np.testing.assert_array_equal(held_out[:, 1], facts[:, 1, 0])
+    np.testing.assert_array_equal(hindsight.weights[1], np.eye(len(FACTS))[1])
+    np.testing.assert_array_equal(held_out[:, 1], facts[:, 1, 1])

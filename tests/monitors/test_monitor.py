@@ -14,6 +14,7 @@ from tests.patching.worlds import hearing_whisper, spans
 from otoscope.errors import ModelError, OptionError
 from otoscope.models.transcripts import DecodeOptions
 from otoscope.monitors.collecting import collect
+from otoscope.monitors.hindsight import Hindsight
 from otoscope.monitors.monitor import Monitor
 from otoscope.monitors.running import watch_all
 from otoscope.monitors.scoring import Progress, calibrated, inputs_of, joined_risk
@@ -73,6 +74,31 @@ def test_every_token_has_a_risk_and_the_window_the_highest(model, monitor):
     assert json.loads(json.dumps(told)) == told
     assert {"threshold", "false_alarm_rate"} <= set(told)
     assert watched._repr_html_().count("<span") == len(segment["tokens"])
+
+
+def test_what_it_says_in_hindsight_is_saved_with_it(monitor, tmp_path):
+    rng = np.random.default_rng(0)
+    said = Hindsight(rng.normal(size=(2, 6)), rng.normal(size=2), np.sort(rng.uniform(size=30)), 0.7)
+    again = Monitor.load(replace(monitor, hindsight=said).save(tmp_path / "m")).hindsight
+    for name in ("weights", "bias", "ordinary"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(said, name))
+    assert again.threshold == said.threshold
+    about = tmp_path / "m" / "monitor.json"
+    about.write_text(about.read_text().replace('"compression"', '"something else"'))
+    with pytest.raises(OptionError, match="of another release"):
+        Monitor.load(tmp_path / "m")
+
+
+def test_another_rate_of_false_alarms_moves_both_thresholds(monitor):
+    a, b = monitor.at(0.1), monitor.at(0.4)
+    assert a.threshold > b.threshold
+    assert a.hindsight.threshold > b.hindsight.threshold
+
+
+def test_a_window_without_steps_is_not_doubtful(model, monitor):
+    (watched,) = watch_all(model, spans(1), monitor, OPTIONS)
+    nothing = replace(watched, progress=(Progress(),))
+    assert [risk.risk for risk in nothing.in_hindsight()] == [0.0]
 
 
 def test_an_alarm_at_the_first_token_is_an_alarm(model, monitor):

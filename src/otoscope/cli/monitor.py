@@ -184,7 +184,8 @@ def run(
     false_alarms: Annotated[
         float | None,
         typer.Option(
-            metavar="SHARE", help="Another rate of false alarms, by the risks of ordinary speech in fitting."
+            metavar="SHARE",
+            help="Another rate of false alarms, by the risks of ordinary speech in fitting; of hindsight, too.",
         ),
     ] = None,
     mend: Mend = None,
@@ -192,6 +193,7 @@ def run(
 ) -> None:
     """Transcribe under a monitor: what was written, and how far it can be trusted.
 
+    A window is `ok`, an `ALARM`, which rang while it was written, or to `CHECK`: it did not ring, but is doubtful in hindsight.
     Recordings of a manifest or folder that cannot be read are named and skipped, and the exit code is 3.
 
     Example: otoscope monitor run jfk.flac --json jfk.json
@@ -252,7 +254,7 @@ _KINDS = {"invented": "may be invented", "loop": "loops"}
 """What an alarm says of a text."""
 
 _SHOWN = 200
-"""Characters that are shown of a text in alarm: a loop says nothing new after that."""
+"""Characters that are shown of a text in alarm or doubt: a loop says nothing new after that."""
 
 
 def _lines(name: str, watched: Watched, single: bool, stops: bool) -> list[str]:
@@ -264,15 +266,16 @@ def _lines(name: str, watched: Watched, single: bool, stops: bool) -> list[str]:
         span = f"{segment.start:6.2f}–{segment.end:6.2f} s  risk {progress.risk:.2f}"
         doubtful = afterwards.risk >= limit
         if progress.alarm_token is None:
-            lines.append(f"{'CHECK' if doubtful else 'ok   '} {span}  {segment.text}")
+            lines.append(
+                f"CHECK {span}  {_shortened(segment.text)}" if doubtful else f"ok    {span}  {segment.text}"
+            )
             if doubtful:
-                lines.append(f"      did not ring, but is doubtful in hindsight: {afterwards.risk:.2f}")
+                lines.append(
+                    f"      did not ring, but is doubtful in hindsight: {afterwards.risk:.2f}, from {limit:.2f} on"
+                )
             continue
-        text = segment.text
-        more = len(text) - _SHOWN
-        if more > 0:
-            text = f"{text[:_SHOWN].rstrip()} … ({more} more characters; --json has them all)"
-        lines.append(f"ALARM {span}, {_KINDS[progress.kind or '']}:  {text or 'nothing is written'}")
+        text = _shortened(segment.text) or "nothing is written"
+        lines.append(f"ALARM {span}, {_KINDS[progress.kind or '']}:  {text}")
         if progress.alarm_token < len(tokens):
             first = tokens[progress.alarm_token][0]
             at = f"rang at {first.start:.2f} s, when “{first.text.strip()}” was written"
@@ -281,9 +284,14 @@ def _lines(name: str, watched: Watched, single: bool, stops: bool) -> list[str]:
             lines.append(
                 f"      {'ended at its alarm, by the repair' if stops else 'rang as the text ended'}"
             )
-        if not doubtful:
-            lines.append(f"      not doubtful in hindsight: {afterwards.risk:.2f}")
+        if not doubtful and not stops:
+            lines.append(f"      not doubtful in hindsight: {afterwards.risk:.2f}, below {limit:.2f}")
     return lines
+
+
+def _shortened(text: str) -> str:
+    more = len(text) - _SHOWN
+    return f"{text[:_SHOWN].rstrip()} … ({more} more characters; --json has them all)" if more > 0 else text
 
 
 def _summary(kinds: Sequence[Sequence[str | None]], doubtful: int, used: Monitor, single: bool) -> list[str]:

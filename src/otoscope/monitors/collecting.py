@@ -18,6 +18,7 @@ from otoscope.models.decoding import batches
 from otoscope.models.transcribing import Window, frames_of, transcribe_all
 from otoscope.models.transcripts import DecodeOptions, Transcript
 from otoscope.monitors.reading import Block, Reader
+from otoscope.monitors.signals import LONGEST
 from otoscope.monitors.verdicts import Verdict, verdict
 from otoscope.progress import Silence, Task, notice, track, untracked
 from otoscope.runs import ActivationStore, Run
@@ -30,9 +31,6 @@ SHARD = 16
 """Recordings a shard."""
 
 _READ = "read.{}"
-
-LONGEST = 160
-"""Steps of a text that are kept: loops go on as they are."""
 
 
 @dataclass(frozen=True, eq=False)

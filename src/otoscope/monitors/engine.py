@@ -193,6 +193,8 @@ class Engine:
         if job.final:
             stream.language = transcript.language
         told = Watched(transcript, tuple(ear.take(0)), self.monitor).to_dict()["segments"][0]
+        if not job.final:
+            del told["hindsight"]  # it is of texts that are there as a whole
         kind = "segment" if job.final else "partial"
         stream.tell(
             {"type": kind, "segment": job.number, "heard": round(job.heard, 3)}

@@ -66,7 +66,7 @@ class Fitted:
         parts: Texts by part.
         scores: Logits of each step by text, for each part, from the head.
         family: Logits from single families, by name: for each part, target and text, `(step,)`.
-        hindsight: Log-odds of each written text, `(text, target)`, of `calibrate` and of `test`.
+        hindsight: Log-odds of each written text, `(text, target)`, of `calibrate`, by fits that had not seen them, and of `test`.
     """
 
     monitor: Monitor
@@ -198,7 +198,7 @@ def fit(
         for part in ("calibrate", "test")
     }
     calibrating = parts["calibrate"]
-    hindsight, _ = fit_hindsight(
+    hindsight, held_out_texts = fit_hindsight(
         facts["calibrate"],
         np.stack([marks_of(text) for text in calibrating]),
         np.array([text.verdict.ordinary for text in calibrating]),
@@ -222,7 +222,8 @@ def fit(
         },
         probes.chosen,
     )  # fmt: skip
-    return Fitted(monitor, parts, scores, family, {part: hindsight.log_odds(x) for part, x in facts.items()})
+    afterwards = {"calibrate": held_out_texts, "test": hindsight.log_odds(facts["test"])}
+    return Fitted(monitor, parts, scores, family, afterwards)
 
 
 _ADJECTIVE = {"invented": "invented", "loop": "loops"}

@@ -14,21 +14,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from otoscope.monitors.scoring import calibrated, joined_risk
+from otoscope.monitors.signals import LONGEST
 from otoscope.monitors.thresholds import conformal_threshold
 from otoscope.monitors.verdicts import TARGETS
 from otoscope.outcomes import loop_signs
+from otoscope.progress import notice
 
 if TYPE_CHECKING:
     from otoscope.models.transcripts import Segment, Transcript
 
 FACTS = ("highest", "last", "compression", "tokens", "repeated", "loop")
-"""What it looks at, of each target: log-odds of the highest and of the last step; and of the text, for all targets the same, the
-logarithms of its compression ratio, of its tokens and of the longest run of repeated words, and whether `LoopSigns.is_loop` finds
-a loop in it, said or not."""
+"""What there is to look at: log-odds of the highest and of the last step, and the logarithms of the text's compression ratio, of
+its tokens and of the longest run of repeated words, and whether `LoopSigns.is_loop` finds a loop in it, said or not."""
+
+USED = {"invented": ("last",), "loop": FACTS}
+"""What is looked at, by target; other facts are 0. Chosen, with the strength, by the log-loss over folds of the calibrating parts
+that the shipped monitors were fitted with."""
 
 STRENGTH = 1.0
-"""Inverse regularisation, of standardised facts. Facts and strength were chosen by the log-loss over folds of the calibrating
-parts of both shipped monitors' corpora, in several divisions."""
+"""Inverse regularisation, of standardised facts."""
 
 FOLDS = 5
 """Folds by which the texts that it is fitted on are told what one that never saw them says."""
@@ -69,18 +73,23 @@ def facts_of_text(steps: np.ndarray, told: Mapping[str, Any]) -> np.ndarray:
     """Facts of one written text, `(target, fact)`, float64.
 
     Args:
-        steps: Probability of each target at each step, `(step, target)`; at least one step.
+        steps: Probability of each target at each step, `(step, target)`; at least one step. Those beyond `LONGEST`, of which
+            fitting keeps nothing, are not looked at.
         told: `written`, `language_written`, `tokens`, `compression_ratio`.
     """
-    odds = _log_odds(steps)
+    odds = _log_odds(steps[:LONGEST])
     signs = loop_signs(told["written"], language=told["language_written"])
-    shared = [
+    repetition = [
         np.log(max(told["compression_ratio"], 0.1)),
         np.log1p(len(told["tokens"])),
         np.log1p(signs.run_length or 0),
         float(signs.is_loop),
     ]
-    return np.array([[odds[:, t].max(), odds[-1, t], *shared] for t in range(len(TARGETS))], dtype=np.float64)
+    every = np.array([[odds[:, t].max(), odds[-1, t], *repetition] for t in range(len(TARGETS))])
+    return np.where(_USED, every, 0.0)
+
+
+_USED = np.array([[fact in USED[target] for fact in FACTS] for target in TARGETS])
 
 
 def told_of_segment(transcript: Transcript, segment: Segment) -> dict[str, Any]:
@@ -122,6 +131,10 @@ def fit_hindsight(
         weights[t], bias[t] = _logistic(facts[:, t], marks[:, t])
         for part in parts:
             out = np.isin(groups, part)
+            if len(np.unique(marks[~out, t][~np.isnan(marks[~out, t])])) < 2:
+                notice(
+                    f"All texts with one answer for {TARGETS[t]!r} share a fold: hindsight is set by the last step there."
+                )
             w, b = _logistic(facts[~out, t], marks[~out, t])
             held_out[out, t] = facts[out, t] @ w + b
     risks = np.sort(joined_risk(calibrated(held_out[ordinary], np.array(1.0), np.array(0.0))))
@@ -129,12 +142,12 @@ def fit_hindsight(
 
 
 def _logistic(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:
-    """Weights and bias of raw facts; the highest step alone where only one answer is known."""
+    """Weights and bias of raw facts; the last step alone where only one answer is known."""
     from sklearn.linear_model import LogisticRegression
 
     known = ~np.isnan(y)
     if len(np.unique(y[known])) < 2:
-        return np.eye(x.shape[1])[0], 0.0
+        return np.eye(x.shape[1])[FACTS.index("last")], 0.0
     x, y = x[known], y[known]
     mean, scale = x.mean(axis=0), np.maximum(x.std(axis=0), 1e-6)
     fit = LogisticRegression(C=STRENGTH, max_iter=1000).fit((x - mean) / scale, y)

@@ -14,7 +14,7 @@ import numpy as np
 from otoscope.errors import ModelError, OptionError
 from otoscope.files import atomic_folder, atomic_write, require_folder
 from otoscope.monitors.features import FeatureProbes, Features
-from otoscope.monitors.hindsight import FACTS, Hindsight
+from otoscope.monitors.hindsight import FACTS, USED, Hindsight
 from otoscope.monitors.recurrent import Recurrent
 from otoscope.monitors.signals import SIGNALS
 from otoscope.monitors.thresholds import conformal_threshold
@@ -120,6 +120,7 @@ class Monitor(Shows):
             "model": str(self.model["name"]),
             "decoder layers read": ", ".join(map(str, self.layers)),
             "alarm from risk": spelled(self.threshold),
+            "doubtful in hindsight from risk": spelled(self.hindsight.threshold),
             "share of ordinary speech that rings": spelled(self.false_alarm_rate),
             "texts of ordinary speech it was set by": str(len(self.ordinary)),
         }
@@ -174,7 +175,7 @@ class Monitor(Shows):
             "layers": list(self.layers),
             "signals": list(SIGNALS),
             "targets": list(TARGETS),
-            "facts": list(FACTS),
+            "facts": {target: list(facts) for target, facts in USED.items()},
             "threshold": self.threshold,
             "hindsight_threshold": self.hindsight.threshold,
             "false_alarm_rate": self.false_alarm_rate,
@@ -203,7 +204,7 @@ class Monitor(Shows):
         try:
             told = object_in(folder / _ABOUT)
             format_of = told["format"], told["signals"], told["targets"], told.get("facts")
-            if format_of != (FORMAT, list(SIGNALS), list(TARGETS), list(FACTS)):
+            if format_of != (FORMAT, list(SIGNALS), list(TARGETS), {t: list(f) for t, f in USED.items()}):
                 raise OptionError(f"{folder} holds a monitor of another release.", "Fit it again.")
             tensors = load_file(folder / _WEIGHTS)
             probes = Probes(
@@ -279,8 +280,8 @@ def _features(told: dict[str, Any] | None, tensors: Mapping[str, np.ndarray]) ->
 
 
 def _numbers(told: Any) -> tuple[int, ...]:
-    if not all(type(number) is int for number in told):
-        raise ValueError("its layers are no numbers")
+    if not all(type(number) is int and number >= 0 for number in told) or sorted(set(told)) != told:
+        raise ValueError("its layers are no numbers in order")
     return tuple(told)
 
 

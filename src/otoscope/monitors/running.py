@@ -111,7 +111,7 @@ class Watched(Shows):
         from otoscope.documents.card import Card, Mark
 
         limit, texts, signs = self.monitor.threshold, [], []
-        for segment, tokens, progress in self.segments():
+        for (segment, tokens, progress), afterwards in zip(self.segments(), self.in_hindsight(), strict=True):
             texts.append(
                 [
                     Mark(
@@ -124,7 +124,11 @@ class Watched(Shows):
                 ]
             )
             sign = "alarm" if progress.alarm else "no alarm"
-            signs.append(f"{segment.start:.1f}–{segment.end:.1f} s: {sign}, risk {progress.risk:.2f}")
+            doubtful = " (doubtful)" if afterwards.risk >= self.monitor.hindsight.threshold else ""
+            signs.append(
+                f"{segment.start:.1f}–{segment.end:.1f} s: {sign}, risk {progress.risk:.2f}, "
+                f"in hindsight {afterwards.risk:.2f}{doubtful}"
+            )
         return Card(
             title="Transcript under a monitor", texts=texts, lines=signs, note=f"Alarm from risk {limit:.2f}."
         )

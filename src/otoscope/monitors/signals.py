@@ -29,6 +29,9 @@ ATTENTION_SIGNALS = ("spread", "peak", "reach", "step", "behind", "again", "beyo
 SIGNALS = (*TOKEN_SIGNALS, *TEXT_SIGNALS, *ATTENTION_SIGNALS)
 """Names of the columns that `Track.advance` gives, in order."""
 
+LONGEST = 160
+"""Steps of a text that a monitor is fitted on: loops go on as they are."""
+
 LONGEST_PERIOD = 48
 """Longest distance, in tokens, over which a repetition is looked for."""
 
