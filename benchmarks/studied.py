@@ -68,7 +68,8 @@ def _scores(scorers: list[dict[str, Any]]) -> dict[str, float]:
     own = next(one for one in scorers if one["name"] == "monitor")
     others = [one for one in scorers if one["kind"] == _WITHOUT_A_LOOK_INSIDE]
     best = {f"best_{key}": max(one[key] for one in others) for key in ("auc", "f1")}
-    return {"auc": own["auc"], "f1": own["f1"], **best}
+    label = next((one["f1"] for one in scorers if one["kind"] == "label"), None)
+    return {"auc": own["auc"], "f1": own["f1"], **best, "label_f1": label}
 
 
 def _monitor(name: str) -> Study:
@@ -83,6 +84,7 @@ def _monitor(name: str) -> Study:
         for key, word in (("auc", "AUC"), ("f1", "F1"))
     ]
     held += [
+        Figure(f"{name}, loops: F1 of the detector that makes the label", "loop/label_f1"),
         Figure(
             f"{name}: tokens from a loop's second copy to the alarm, median of those that ring",
             "delay/median",
