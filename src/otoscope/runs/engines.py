@@ -225,9 +225,11 @@ class _Worker:
         from otoscope.progress import Silence, reporting_to
 
         with reporting_to(Silence()):
-            if self._job is None:
-                self._job, self._sent = cloudpickle.loads(self._sent), b""
+            job = self._job
+            if job is None:
+                job = self._job = cloudpickle.loads(self._sent)
+                self._sent = b""
                 # A job with a model has brought torch along; for others it would only be waited for.
                 if "torch" in sys.modules:
                     sys.modules["torch"].set_num_threads(self._threads)
-            return self._job(part)
+            return job(part)
