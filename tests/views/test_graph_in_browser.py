@@ -33,7 +33,10 @@ def kept(page):
         with page.expect_response("**/annotations"):
             yield
         return
-    before = page.url
+    before = ""
+    while before != page.url:  # it follows what was chosen before a moment later
+        before = page.url
+        page.wait_for_timeout(500)
     yield
     page.wait_for_url(lambda url: url != before)
 
