@@ -62,7 +62,7 @@ class Hindsight:
 
     def parts(self, steps: Sequence[Sequence[float]], told: Mapping[str, Any]) -> np.ndarray:
         """Probability of each target, `(target,)`; see `facts_of_text`."""
-        return calibrated(self.log_odds(facts_of_text(np.asarray(steps), told)), np.array(1.0), np.array(0.0))
+        return calibrated(self.log_odds(facts_of_text(np.asarray(steps), told)))
 
     def at(self, false_alarm_rate: float) -> Hindsight:
         """The same with the threshold for another rate of false alarms."""
@@ -137,7 +137,7 @@ def fit_hindsight(
                 )
             w, b = _logistic(facts[~out, t], marks[~out, t])
             held_out[out, t] = facts[out, t] @ w + b
-    risks = np.sort(joined_risk(calibrated(held_out[ordinary], np.array(1.0), np.array(0.0))))
+    risks = np.sort(joined_risk(calibrated(held_out[ordinary])))
     return Hindsight(weights, bias, risks, conformal_threshold(risks, false_alarms)), held_out
 
 

@@ -189,10 +189,7 @@ def best_f1_threshold(y: np.ndarray, scores: np.ndarray) -> float:
 def _alarms(fitted: Fitted, test: Sequence[Text]) -> dict[str, Any]:
     monitor = fitted.monitor
     risks = [joined_risk(calibrated(x, monitor.slope, monitor.offset)) for x in fitted.scores["test"]]
-    doubted = (
-        joined_risk(calibrated(fitted.hindsight["test"], np.array(1.0), np.array(0.0)))
-        >= monitor.hindsight.threshold
-    )
+    doubted = joined_risk(calibrated(fitted.hindsight["test"])) >= monitor.hindsight.threshold
     first = [
         int(np.argmax(r >= monitor.threshold)) if (r >= monitor.threshold).any() else None for r in risks
     ]

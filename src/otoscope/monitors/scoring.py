@@ -148,8 +148,10 @@ def inputs_of(
     return np.concatenate([signals, read.reshape(len(read), -1), heard, whole, *more], axis=1)
 
 
-def calibrated(logits: np.ndarray, slope: np.ndarray, offset: np.ndarray) -> np.ndarray:
-    """Probabilities of logits `(..., target)` (Platt 1999)."""
+def calibrated(
+    logits: np.ndarray, slope: np.ndarray | float = 1.0, offset: np.ndarray | float = 0.0
+) -> np.ndarray:
+    """Probabilities of logits `(..., target)` (Platt 1999); without slope and offset the logits are log-odds."""
     return 0.5 * (1 + np.tanh(0.5 * (logits * slope + offset)))
 
 
