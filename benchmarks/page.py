@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import statistics
 import tempfile
 from pathlib import Path
@@ -24,6 +25,7 @@ FIGURES = (
     ),
     Figure("answer to a pointer, 95th percentile", "hover_ms_p95", at_most=50, unit="ms"),
     Figure("pointers that met a node", "hovers_that_met_a_node", at_least=MOVES // 2),
+    Figure("its script and style, gzipped", "bundle_kb", at_most=150, unit="kB"),
 )
 
 _FLAGS = ["--headless", "--no-sandbox", "--disable-gpu"]
@@ -63,7 +65,7 @@ def run() -> dict[str, Any]:
     from tests.views.graphs import WORDS, made_up_doc, made_up_graph
 
     from otoscope.doctor.machine import chromium
-    from otoscope.views.page import save_page
+    from otoscope.views.page import save_page, static
 
     if chromium() is None:
         return {"not_measured": "no Chromium was found; install chromium, or name one in OTOSCOPE_CHROMIUM"}
@@ -93,6 +95,7 @@ def run() -> dict[str, Any]:
         "nodes": len(doc.graph.nodes), "edges": doc.graph.edges.weight.shape[0], "seconds_of_sound": SECONDS,
         "file_kb": round(size / 1000), "open_ms_median": round(statistics.median(opened)), "open_ms_max": round(max(opened)),
         "hover_ms_median": round(statistics.median(hovers), 1), "hover_ms_p95": round(p95, 1), "hovers_that_met_a_node": tips,
+        "bundle_kb": round(sum(len(gzip.compress(static(name).encode())) for name in ("page.js", "page.css")) / 1000, 1),
         "slider_ms_median": round(statistics.median(slides)), "slider_ms_max": round(max(slides)),
     }  # fmt: skip
 

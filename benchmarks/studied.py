@@ -49,6 +49,15 @@ def kept(name: str) -> Callable[[], dict[str, Any]]:
     return read
 
 
+def killed() -> dict[str, Any]:
+    """Reads what the loop of kills found, over all jobs."""
+    told = json.loads((KEPT.parent / "faults.json").read_text("utf-8"))
+    jobs = told["jobs"].values()
+    return {"kills": told["kills"]} | {
+        key: sum(len(job[key]) for job in jobs) for key in ("different", "left")
+    }
+
+
 def monitor(name: str) -> Callable[[], dict[str, Any]]:
     """Reads the report of a monitor that comes with otoscope: each target's AUC and F1, and the best baseline's."""
 
@@ -144,6 +153,20 @@ STUDIES = (
         copied=True,
     ),
     Study(
+        "otoscope features train … --recipe NAME",
+        "studies/features.md",
+        (
+            Figure(
+                "Recipes that come with otoscope: training, once harvested, the longest of 4",
+                "recipes/longest_minutes",
+                at_most=40,
+                unit="minutes",
+            ),
+        ),
+        kept("features"),
+        copied=True,
+    ),
+    Study(
         "otoscope mend search … --start DIR; mend price DIR --on TEST",
         "guides/mending.md",
         (
@@ -175,6 +198,16 @@ STUDIES = (
             Figure("exported to faster-whisper: same texts", "faster-whisper/same", at_least="faster-whisper/of"),
         ),
         kept("exporting"),
+    ),
+    Study(
+        "python -m tests.faults.loop --kills 56",
+        "faults.md",
+        (
+            Figure("Long jobs killed at random moments: kills", "kills", at_least=50),
+            Figure("results that differ from an undisturbed job's", "different", at_most=0),
+            Figure("half-written files left behind", "left", at_most=0),
+        ),
+        killed,
     ),
     _monitor("whisper-tiny.en"),
     _monitor("whisper-base"),

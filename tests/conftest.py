@@ -6,6 +6,7 @@ import functools
 import hashlib
 import os
 import re
+import signal
 from pathlib import Path
 
 if (
@@ -15,6 +16,11 @@ if (
 
 import pytest
 import torch
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell without job control starts what runs in the background so, and all that is started here would inherit it: then
+    # commands that a test interrupts would run on, and take the cores from the others.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 FAMILIES = ("whisper", "qwen2_audio", "llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "gpt2")
 _SHARED: dict = {}

@@ -280,9 +280,12 @@ def test_ctrl_c_at_any_moment_is_one_line_and_leaves_nothing(corpus, seconds):
     before = sorted(p.name for p in corpus.iterdir())
     command = [sys.executable, "-m", "otoscope", "transcribe", "long.jsonl", "--json", "o.json", "--quiet"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    time.sleep(seconds)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    try:
+        time.sleep(seconds)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130, err
     assert out == ""
     assert err.splitlines() == ["Interrupted; no half-written file was left behind."]

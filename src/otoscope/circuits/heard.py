@@ -66,8 +66,9 @@ def listen(
     clip, duration = first_window(source, model.window_seconds, offset)
     features = model.features(clip)
     with torch.no_grad():
-        transcript, _ = write(model, clip, model.encode(features), options or DecodeOptions())
-    return Heard(clip, transcript, features, transcript.prompt, duration)
+        encoded = model.encode(features)
+        transcript, _ = write(model, clip, encoded, options or DecodeOptions())
+    return Heard(clip, transcript, features, transcript.prompt, duration, encoded)
 
 
 def written_target(

@@ -6,11 +6,14 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from otoscope.audio import info
+from otoscope.audio.samples import NAMES, sample
 from otoscope.circuits.speech_tracing import SpeechSettings
 from otoscope.errors import ModelError, OptionError
 from otoscope.models.whisper import SpeechModel
+from otoscope.patching.sweeping import SweepOptions
 from otoscope.planning.jobs import Job
-from otoscope.planning.pieces import WINDOW, pieces_of
+from otoscope.planning.pieces import WINDOW, Pieces, pieces_of
 from otoscope.planning.plan import Plan, Stage
 from otoscope.planning.rehearsal import Cost
 from otoscope.planning.tracing import swept, traced
@@ -76,8 +79,20 @@ def _patch(job: Job) -> Parts:
     blocks = 3 if p.writes == "decoder" else 2
     texts = 2 * blocks * p.layers(p.writes)  # and a random direction beside each
     rows = min(job.batch, texts)
-    twice = p.write(rows, _LOOP) * (texts / rows)
-    return {"hear": p.hear(1) * job.windows, "write again": twice * job.windows}
+    patched = p.write(rows, _LOOP) * (2 * texts / rows)  # every row beside a copy that hears the reference
+    return {
+        "hear": p.hear(1) * job.windows,
+        "write": p.write(1, _LOOP) * job.windows,
+        "write again": patched * job.windows,
+        "price": _priced(p),
+    }
+
+
+def _priced(p: Pieces) -> Cost:
+    """The shipped recordings are written untouched and under each winner, again with a copy that hears the reference."""
+    clips, seconds = len(NAMES), sum(info(sample(name)).duration or 0.0 for name in NAMES)
+    written = p.write(clips, Job(p, seconds, clips, recordings=clips).tokens, own=p.hears is not None)
+    return p.hear(1) * (2 * clips) + (written * (1 + 2 * SweepOptions().winners)).holding(written.peak)
 
 
 def _trace(job: Job) -> Parts:
@@ -229,7 +244,10 @@ def _assumptions(job: Job, command: str) -> list[str]:
     if command in _UNITS:
         told.append(counted(job.units, _UNITS[command]))
     if command == "patch":
-        told.append(f"every recording loops, and each patched text is written to {_LOOP} tokens; no price")
+        told.append(f"every recording loops, and each patched text is written to {_LOOP} tokens")
+        told.append(
+            f"{counted(SweepOptions().winners, 'winner')}, priced on the shipped recordings, whose texts stay as long"
+        )
     if command == "monitor":
         told.append(f"watching takes {100 * _WATCHING:g} % of the time of writing")
     if command == "probe":
