@@ -95,9 +95,8 @@ class AudioTracer(SpeechTracer):
     @property
     def way(self) -> Projection:
         """How the sound enters the text stream."""
-        assert self.tape.heard is not None
-        assert self.tape.heard.exit is not None
-        return self.tape.heard.exit
+        assert self.hearing.exit is not None
+        return self.hearing.exit
 
     @property
     def positions(self) -> slice:

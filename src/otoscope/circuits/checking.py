@@ -20,6 +20,7 @@ from otoscope.circuits.graph import AttributionGraph
 from otoscope.circuits.influence import path_sums
 from otoscope.circuits.interventions import Freeze, Intervention, Row, intervening
 from otoscope.circuits.readings import Readings, own, own_features
+from otoscope.circuits.speech_tracing import SpeechTracer
 from otoscope.circuits.targets import Target, target_seeds, target_values
 from otoscope.errors import GraphError
 from otoscope.outcomes import bootstrap
@@ -189,7 +190,7 @@ def check(graph: AttributionGraph, features: int = 64, seed: int = 0, *, ladder:
     if tracer is None:
         raise GraphError("A graph that was read from a file cannot be checked.", "Trace it again.")
     targets = _targets(tracer)
-    if tracer.tape.heard is not None:
+    if isinstance(tracer, SpeechTracer):
         from otoscope.circuits.hearing_checks import check_hearing
 
         return check_hearing(graph, features, seed, ladder=ladder)

@@ -210,9 +210,7 @@ class _Cases:
         self.matrix = graph.matrix.tocsc()
         self.within = path_sums(graph)
         self.opened = self._opened()
-        heard = tracer.tape.heard
-        assert heard is not None
-        self.heard = heard
+        self.heard = tracer.hearing
         self._totals()
         self.gradients: list[Gradients] = [gradients(tracer, target) for target in self.targets]
 

@@ -79,8 +79,7 @@ def run(tracer: SpeechTracer, changes: Sequence[Change], freeze: Freeze = "none"
 def _hear(
     tracer: SpeechTracer, changes: Sequence[Change], freeze: Freeze
 ) -> tuple[Tensor, dict[int, Tensor]]:
-    tape, dictionary = tracer.tape.heard, tracer.encoder_dictionary
-    assert tape is not None
+    tape, dictionary = tracer.hearing, tracer.encoder_dictionary
     sounds = [change.sound for change in changes]
     first: tuple[str, HookFunction] = (
         f"{tape.wiring.prefix}.0.hook_resid_pre",
@@ -156,8 +155,7 @@ class Gradients:
 
 def gradients(tracer: SpeechTracer, target: Target) -> Gradients:
     """Of one target, through both stacks."""
-    heard = tracer.tape.heard
-    assert heard is not None
+    heard = tracer.hearing
     leaves: list[Tensor] = []
     handles = []
     for tape, dictionary in ((tracer.tape, tracer.dictionary), (heard, tracer.encoder_dictionary)):

@@ -110,14 +110,19 @@ class SpeechTracer(Tracer):
         self._encoder: EncoderSweep | None = None
 
     @property
+    def hearing(self) -> Tape:
+        """The encoder's tape; it is recorded when it is first needed."""
+        if self.tape.heard is None:
+            self.tape = replace(self.tape, heard=record_hearing(self.model, self.features)[0])  # type: ignore[arg-type]
+        assert self.tape.heard is not None
+        return self.tape.heard
+
+    @property
     def encoder(self) -> EncoderSweep:
         """The sweep through the encoder; it is made when it is first needed."""
         if self._encoder is None:
-            if self.tape.heard is None:
-                self.tape = replace(self.tape, heard=record_hearing(self.model, self.features)[0])  # type: ignore[arg-type]
-            assert self.tape.heard is not None
             with torch.no_grad():
-                sources = EncoderSources.of(self.tape.heard, self.encoder_dictionary, self.segments.index)
+                sources = EncoderSources.of(self.hearing, self.encoder_dictionary, self.segments.index)
             self._encoder = EncoderSweep(sources)
         return self._encoder
 
@@ -150,7 +155,7 @@ class SpeechTracer(Tracer):
         return self.model.encode(self.features.expand(rows, -1, -1))  # type: ignore[attr-defined]
 
     def with_segments(self, segments: Segments) -> SpeechTracer:
-        """The same recording with its frames pooled in another way, such as `segments.opened(...)`; nothing runs again."""
+        """The same recording with its frames pooled in another way, such as `segments.opened(...)`; what was recorded stays."""
         made = copy(self)
         made.segments, made.targets, made._encoder = segments, (), None
         if self.sources.frames is not None:
@@ -248,8 +253,7 @@ class SpeechTracer(Tracer):
 
     def _encoder_batch(self) -> int:
         """Targets carried through the encoder at once."""
-        heard, widest = self.tape.heard, max(self.encoder_dictionary.size(0), self.tape.embed.shape[1])
-        assert heard is not None
+        heard, widest = self.hearing, max(self.encoder_dictionary.size(0), self.tape.embed.shape[1])
         return max(1, min(16, _ENCODER_BATCH // (len(heard) * widest * heard.embed.element_size())))
 
     def _entries(self, rows: int) -> int:

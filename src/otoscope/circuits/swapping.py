@@ -20,6 +20,7 @@ from otoscope.circuits.graph import FEATURE, HEARING, AttributionGraph
 from otoscope.circuits.hearing import EncoderSweep
 from otoscope.circuits.hearing_runs import Change, react
 from otoscope.circuits.interventions import Intervention
+from otoscope.circuits.speech_tracing import SpeechTracer
 from otoscope.circuits.targets import target_seeds
 from otoscope.errors import GraphError, OptionError
 from otoscope.showing import Shows
@@ -27,7 +28,6 @@ from otoscope.showing import Shows
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from otoscope.circuits.speech_tracing import SpeechTracer
 
 _ROWS = 8
 """Changes run at once."""
@@ -145,10 +145,10 @@ class _Swapping:
         segments: Sequence[int | None] | None,
         seed: int,
     ) -> None:
-        if graph.tracer is None or graph.tracer.tape.heard is None:
+        if not isinstance(graph.tracer, SpeechTracer):
             raise GraphError("This graph has no recording to swap with.", "Trace a recording.")
         self.graph, self.other, self.rng = graph, other, np.random.default_rng(seed)
-        self.tracer: SpeechTracer = graph.tracer  # type: ignore[assignment]
+        self.tracer = graph.tracer
         self.target = self.tracer.targets[0]
         length = self.target.pos + 1
         if len(other.ids) < length or not torch.equal(other.ids[:length], self.tracer.ids[:length]):
@@ -198,10 +198,7 @@ class _Swapping:
 
     def sound(self) -> Tensor:
         """`(frame, d)`: from this recording's sound to the other's, frame by frame."""
-        mine, theirs = self.tracer.tape.heard, self.other.tape.heard
-        assert mine is not None
-        assert theirs is not None
-        return theirs.embed - mine.embed
+        return self.other.hearing.embed - self.tracer.hearing.embed
 
     def predicted(self, change: Change) -> float:
         """What the account says."""
