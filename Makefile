@@ -73,7 +73,7 @@ demo: $(VENV)/.installed
 	@$(BIN)/otoscope explain src/otoscope/audio/samples/jfk.flac --out jfk.explain.html --force
 
 test: $(VENV)/.dev
-	@$(BIN)/python -m pytest --numprocesses logical --maxprocesses $(WORKERS) --dist loadscope --no-loadscope-reorder
+	@$(BIN)/python -m pytest --numprocesses logical --maxprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff format --check .

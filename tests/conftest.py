@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-import re
 import signal
 from pathlib import Path
 
@@ -59,41 +58,15 @@ def example_inputs(model, batch: int = 2, seed: int = 0) -> dict:
     return {"input_ids": torch.randint(3, 90, (batch, 9), generator=g)}
 
 
-def group_of(test: str) -> str:
-    """Tests that one worker runs, for the sake of what they share: a file, or one page of the documentation.
-
-    Args:
-        test: The id of a test.
-    """
-    file, _, name = test.partition("::")
-    page = re.search(r"\[(\S+\.md)\b", name)
-    return f"{file} {page[1]}" if page else file
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config, log):
-    """Share out groups under `--dist loadscope`.
-
-    Marks for `--dist loadgroup` would be shorter, but pytest-xdist 3.8 passes them over without a word under pytest 9.2.
-    """
-    from xdist.scheduler import LoadScopeScheduling
-
-    class Groups(LoadScopeScheduling):
-        def _split_scope(self, nodeid):
-            return group_of(nodeid)
-
-    return Groups(config, log) if config.getvalue("dist") == "loadscope" else None
-
-
 def pytest_collection_modifyitems(items):
-    """What takes longest comes first, so that no worker is left alone with it at the end (with `--no-loadscope-reorder`)."""
+    """The files that take longest come first, so that no worker is left alone with one (`--dist loadfile` in the Makefile)."""
     if "PYTEST_XDIST_WORKER" not in os.environ:
         return
-    groups: dict[str, list[pytest.Item]] = {}
+    files: dict[Path, list[pytest.Item]] = {}
     for item in items:
-        groups.setdefault(group_of(item.nodeid), []).append(item)
-    by_length = sorted(groups.values(), key=lambda group: -sum("slow" in item.keywords for item in group))
-    items[:] = [item for group in by_length for item in group]
+        files.setdefault(item.path, []).append(item)
+    by_length = sorted(files.values(), key=lambda of_file: -sum("slow" in item.keywords for item in of_file))
+    items[:] = [item for of_file in by_length for item in of_file]
 
 
 @pytest.fixture(scope="session", autouse=True)

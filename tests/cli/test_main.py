@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from functools import cache
 
 import pytest
 import typer
@@ -15,6 +16,7 @@ from otoscope.cli.main import main
 HEAVY = ("torch", "transformers", "numpy", "scipy", "soundfile", "jiwer", "pandas", "sklearn", "matplotlib")
 
 
+@cache
 def commands() -> list[list[str]]:
     """The words of every command, found in the application itself."""
     from otoscope.cli.app import app

@@ -55,6 +55,43 @@ def test_every_component_of_every_stack_equals_a_whole_forward(kind):
     assert model.open_hooks == 0
 
 
+@pytest.mark.parametrize(
+    ("point", "again"),
+    [
+        ("attn.hook_z", False),
+        ("hook_mlp_out", False),
+        ("hook_resid_mid", False),
+        ("attn.hook_v", True),
+        ("attn.hook_pattern", True),
+        ("ln1.hook_out", True),
+        ("hook_resid_pre", True),
+    ],
+)
+@pytest.mark.parametrize("layer", [0, 1])
+def test_heads_of_an_encoder_mix_again_only_where_something_before_is_edited(point, again, layer):
+    model, inputs, scene = scene_of("whisper")
+    edit, runs = Edit.scale(f"encoder_blocks.{layer}.{point}", 0.5), []
+    of_layer = model.hf.model.encoder.layers[layer].self_attn
+    handle = of_layer.q_proj.register_forward_hook(lambda *_: runs.append(1))
+    rows = scene.logits([[edit], []])
+    handle.remove()
+    assert bool(runs) == again
+    assert "forward" not in vars(of_layer)
+    torch.testing.assert_close(rows[0], whole(model, inputs, [edit]), **EXACT)
+    torch.testing.assert_close(rows[1], whole(model, inputs), **EXACT)
+
+
+def test_an_edit_that_was_in_place_when_a_pass_was_kept_is_not_made_twice():
+    model, inputs, _ = scene_of("whisper")
+    doubled = Edit.scale("encoder_blocks.1.attn.hook_z", 2.0)
+    with model.editing(doubled):
+        scene = Scene.of(model, inputs)
+        row = scene.logits([[Edit.zero("encoder_blocks.1.hook_mlp_out")]])[0]
+    torch.testing.assert_close(
+        row, whole(model, inputs, [doubled, Edit.zero("encoder_blocks.1.hook_mlp_out")]), **EXACT
+    )
+
+
 def test_a_row_may_be_edited_in_both_stacks_and_at_some_positions():
     model, inputs, scene = scene_of("whisper")
     edits = [

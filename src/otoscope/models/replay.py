@@ -1,14 +1,15 @@
 """A pass kept layer by layer, so that edited rows can begin at any layer of it.
 
 What lies below the first edited layer is the same for every edit, so it is computed once. The layers are called just as the
-model itself called them, which works for every family.
+model itself called them, which works for every family. Where an encoder's layer is edited after its heads have mixed positions,
+as when a head or an MLP is zeroed, they need not mix them again for every row either: that is most of a layer's work.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +20,7 @@ from otoscope.models.decoding import DecoderSession
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from otoscope.activations import HookPoint
     from otoscope.models.base import Model
 
 
@@ -35,6 +37,7 @@ class Replay:
         stack: Which of its stacks, such as `decoder` or `text`.
         residuals: What entered each layer, and what left the last, `(1, pos, d_model)` each.
         calls: What else each layer was called with, by place and by name.
+        mixed: For an encoder, what the heads of each layer mixed (`attn.hook_z`), untouched by edits, `(1, pos, d_model)` each.
         session: For a Whisper decoder, the session that ran it.
         attention: Attention implementation that ran.
     """
@@ -43,6 +46,7 @@ class Replay:
     stack: str
     residuals: list[Tensor]
     calls: list[tuple[tuple, dict[str, Any]]]
+    mixed: list[Tensor] = field(default_factory=list)
     session: DecoderSession | None = None
     attention: str = "eager"
 
@@ -59,6 +63,7 @@ class Replay:
             session: For a Whisper decoder, the session that `run` steps.
         """
         residuals: list[Tensor] = []
+        mixed: list[Tensor] = []
         calls: list[tuple[tuple, dict[str, Any]]] = []
 
         def keep(_layer: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
@@ -72,8 +77,12 @@ class Replay:
                 hooks.callback(layer.register_forward_pre_hook(keep, with_kwargs=True).remove)
             end = layers[-1].register_forward_hook(lambda _m, _a, out: residuals.append(_hidden(out).clone()))
             hooks.callback(end.remove)
+            for point in _mixing(model, stack):
+                out = model.hf.get_submodule(point.module)  # type: ignore[arg-type]
+                mix = out.register_forward_pre_hook(lambda _m, a: mixed.append(a[0].clone()), prepend=True)
+                hooks.callback(mix.remove)
             run()
-        return cls(model, stack, residuals, calls, session, attention)
+        return cls(model, stack, residuals, calls, mixed, session, attention)
 
     @property
     def layers(self) -> int:
@@ -96,6 +105,7 @@ class Replay:
             OptionError: Attention scores or patterns are hooked now, and the pass was kept with masks that do not fit them.
         """
         self._check_masks()
+        stays = hidden is None and self._mixing_stays(first)
         hidden = self.residuals[first].expand(rows, -1, -1) if hidden is None else hidden
         fresh = self._fresh(rows, heard)
 
@@ -107,11 +117,40 @@ class Replay:
             return fresh.encoded if value is self.session.encoded else value
 
         self.model.begin_forward()
-        for layer, (args, kwargs) in zip(
-            layers_of(self.model, self.stack)[first:], self.calls[first:], strict=True
-        ):
-            hidden = _hidden(layer(hidden, *map(now, args), **{k: now(v) for k, v in kwargs.items()}))
+        layers = layers_of(self.model, self.stack)
+        for index in range(first, len(layers)):
+            args, kwargs = self.calls[index]
+            with self._mixed_before(index, rows) if stays and index == first else nullcontext():
+                hidden = _hidden(
+                    layers[index](hidden, *map(now, args), **{k: now(v) for k, v in kwargs.items()})
+                )
         return hidden
+
+    def _mixing_stays(self, layer: int) -> bool:
+        """Whether what a layer's heads mixed is kept, and nothing is hooked now that lies before it in that layer."""
+        if not self.mixed:
+            return False
+        names = [
+            name
+            for name, point in self.model.points.items()
+            if (point.stack, point.layer) == (self.stack, layer)
+        ]
+        before = names[
+            : names.index(_mixing(self.model, self.stack)[layer].name)
+        ]  # points stand in the order of their computation
+        return not any(self.model.is_hooked(name) for name in before)
+
+    @contextmanager
+    def _mixed_before(self, layer: int, rows: int) -> Iterator[None]:
+        """Meanwhile a layer's attention gives what its heads mixed when they were kept; only its output is projected again."""
+        path, _, out = _mixing(self.model, self.stack)[layer].module.rpartition(".")
+        attention = self.model.hf.get_submodule(path)  # type: ignore[arg-type]
+        project, z = attention.get_submodule(out), self.mixed[layer].expand(rows, -1, -1)
+        attention.forward = lambda *_args, **_kwargs: (project(z), None)  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            del attention.forward
 
     def _check_masks(self) -> None:
         # An encoder is called without a mask, whatever the implementation.
@@ -127,6 +166,17 @@ class Replay:
         if self.session is None or heard is None:
             return self.session and self.session.renewed(rows)
         return DecoderSession(self.session.model, heard, [0] * rows if len(heard) == 1 else None)
+
+
+def _mixing(model: Model, stack: str) -> list[HookPoint]:
+    """`attn.hook_z` of each layer of an encoder; of other stacks, whose attention also fills a cache, nothing."""
+    if stack != "encoder":
+        return []
+    return [
+        point
+        for name, point in model.points.items()
+        if point.stack == stack and name.endswith(".attn.hook_z")
+    ]
 
 
 def layers_of(model: Model, stack: str) -> list[nn.Module]:
