@@ -33,7 +33,7 @@ FIGURES = (
     Figure("Patched heads: largest difference in logits from nnsight's", "patch_heads/largest_difference", at_most=AGREE),
     Figure("Tokens of four clips the same as nnsight's", "generate/same", at_least=4),
 )  # fmt: skip
-RUNS = {"plain": 7, "capture": 7, "patch_heads": 7, "generate": 7}
+RUNS = {"plain": 7, "capture": 21, "patch_heads": 7, "generate": 7}
 VERSIONS = ("torch", "transformers")
 
 

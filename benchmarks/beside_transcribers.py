@@ -72,15 +72,14 @@ def _one(name: str, folder: Path) -> dict[str, Any]:
 
 
 def _job(name: str, folder: Path) -> dict[str, Any]:
-    from otoscope.mending.exporting import export_ctranslate2
+    from otoscope.mending.exporting import export_ctranslate2, export_transformers
+    from otoscope.mending.repair import Repair
     from otoscope.models.loading import load_model
 
     heard = _english()
     np.savez(folder / "sounds.npz", **{f"{i:03}": clip.samples for i, clip in enumerate(heard)})
     model = load_model(name, dtype="float32")
-    model.hf.save_pretrained(folder / "model")
-    model.processor.save_pretrained(folder / "model")
-    model.processor.feature_extractor.save_pretrained(folder / "model")
+    export_transformers(model, Repair.of(model, "nothing"), folder / "model")
     export_ctranslate2(folder / "model", folder / "ctranslate2")
     return {
         "folder": str(folder), "model": str(folder / "model"), "ctranslate2": str(folder / "ctranslate2"),

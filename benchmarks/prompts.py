@@ -63,7 +63,7 @@ def _of(prompt: str) -> dict[str, Any]:
     _, _, checked = _traced(prompt, "--check")
     direct, free = checked["check"]["direct"], checked["check"]["free"]
     return {
-        "next": graph["targets"][0]["text"],
+        "next": graph["targets"][0]["label"],
         "seconds": round(took, 2),
         "peak_gb": round(peak / 1e9, 2),
         "direct": direct["correlation"],
