@@ -423,13 +423,14 @@ class _Fitting:
         with track("Training the tuned lens", steps, "steps") as task:
             for step in range(steps):
                 adam.param_groups[0]["lr"] = self.settings.learning_rate * (1 - step / steps)
-                rows = torch.randint(len(streams), (self.settings.batch,), generator=self.generator)
-                batch = streams[rows].to(device)
+                drawn = torch.randint(len(streams), (self.settings.batch,), generator=self.generator)
+                rows, times = drawn.unique(return_counts=True)  # of a small sample many are drawn again
+                batch, share = streams[rows].to(device), (times / len(drawn)).to(device)
                 goal = self._log_p(batch[:, -1]).detach()
                 change.grad = bias.grad = None
                 for layer in range(layers):
                     x = batch[:, layer]
-                    loss = _divergence(goal, self._log_p(x + x @ change[layer] + bias[layer])).mean()
+                    loss = _divergence(goal, self._log_p(x + x @ change[layer] + bias[layer])) @ share
                     loss.backward(inputs=[change, bias])
                 adam.step()
                 task.advance()
