@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.weights, pytest.mark.slow]
 
 
 SOON = 128
-"""Decoder positions at most: what loops loops the same by then, and `benchmarks/parity.py` goes on to the end."""
+"""Decoder positions at most, prompt included: what loops loops the same by then, and `benchmarks/parity.py` goes on to the end."""
 
 
 def generated(model, clips, size):
@@ -25,7 +25,7 @@ def generated(model, clips, size):
     for i in range(0, len(clips), size):
         with torch.no_grad():
             features = model.features(clips[i : i + size])
-            rows = model.hf.generate(features, max_length=SOON).tolist()
+            rows = model.hf.generate(features, max_new_tokens=SOON - len(model.prompt())).tolist()
         out += [[token for token in row if token < model.end_token] for row in rows]
     return out
 
