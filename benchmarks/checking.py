@@ -23,24 +23,39 @@ FIGURES = (
 )
 
 
+_CARRIED = (
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "PYTHONDONTWRITEBYTECODE",
+    "VIRTUAL_ENV",
+    "MAKE",
+    "MFLAGS",
+    "OMP_",
+    "MKL_",
+)
+"""What this process was started with and a bare machine has not."""
+
+
 def run() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         clone, root = Path(folder) / "otoscope", Path(__file__).parents[1]
         subprocess.run(["git", "clone", "--quiet", str(root), str(clone)], check=True)
-        bare = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("PYTHON", "VIRTUAL_ENV"))
-        }
-        bare |= {
-            "OTOSCOPE_CACHE": str(Path(folder) / "cache"),
-            "OTOSCOPE_SHARED_AUDIO": str(SHARED_AUDIO.resolve()),
-        }
+        caches = {name: str(Path(folder) / name) for name in ("OTOSCOPE_CACHE", "PIP_CACHE_DIR", "HF_HOME")}
+        bare = {name: value for name, value in os.environ.items() if not name.startswith(_CARRIED)} | caches
+        bare["OTOSCOPE_SHARED_AUDIO"] = str(SHARED_AUDIO.resolve())
         demo, demo_minutes = _made("demo", clone, bare)
         if demo.returncode or not (clone / "jfk.explain.html").is_file():
             raise RuntimeError(f"`make demo` ended with exit code {demo.returncode}: {demo.stderr[-2000:]}")
         test, minutes = _made("test", clone, bare)
-    return {"demo_minutes": demo_minutes, "minutes": minutes, **counts(test.returncode, test.stdout)}
+        commit = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], cwd=clone, capture_output=True, text=True, check=True
+        )
+    return {
+        "commit": commit.stdout.strip(),
+        "demo_minutes": demo_minutes,
+        "minutes": minutes,
+        **counts(test.returncode, test.stdout),
+    }
 
 
 def _made(

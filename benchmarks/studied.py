@@ -51,7 +51,10 @@ def kept(name: str) -> Callable[[], dict[str, Any]]:
 
 def killed() -> dict[str, Any]:
     """Reads what the loop of kills found, over all jobs."""
-    told = json.loads((KEPT.parent / "faults.json").read_text("utf-8"))
+    path = KEPT.parent / "faults.json"
+    if not path.exists():
+        return {}
+    told = json.loads(path.read_text("utf-8"))
     jobs = told["jobs"].values()
     return {"kills": told["kills"]} | {
         key: sum(len(job[key]) for job in jobs) for key in ("different", "left")

@@ -141,6 +141,7 @@ def state_of(model) -> dict:
         "mended": model.mended,
         # Transformers puts its own in at the first call, and leaves them there.
         "hooks": sum(not getattr(hook, "__module__", "").startswith("transformers.") for hook in hooks),
+        "forwards": [name for name, module in model.hf.named_modules() if "forward" in vars(module)],
         "training": sum(module.training for module in modules),
         "trained": [p.requires_grad for p in model.hf.parameters()],
         "gradients": sum(p.grad is not None for p in model.hf.parameters()),

@@ -127,7 +127,7 @@ def test_a_run_of_all_tests_is_measured_only_if_it_came_to_its_end():
             counts(code, output)
 
 
-@pytest.mark.parametrize("name", ["hearing_checks", "grounding", "parity_base"])
+@pytest.mark.parametrize("name", ["hearing_checks", "grounding", "false_alarms", "parity_base"])
 def test_claims_of_the_prepared_recordings_are_not_measured_on_others(name, monkeypatch, tmp_path):
     benchmark = importlib.import_module(f"benchmarks.{name}")
     monkeypatch.setattr(

@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.weights, pytest.mark.slow]
 
 
 SOON = 128
-"""Decoder positions at most, prompt included: what loops loops the same by then, and `benchmarks/parity.py` goes on to the end."""
+"""Decoder positions at most, prompt included: what loops does so by then, and `benchmarks/parity.py` goes on to the end."""
 
 
 def generated(model, clips, size):

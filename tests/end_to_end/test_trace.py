@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 import otoscope as oto
 from otoscope.circuits.heard import listen
@@ -63,6 +64,20 @@ def test_silence_where_the_word_is_takes_from_it_what_the_account_says_within_a_
     at = graph.tracer.segments.frames(int(sound.argmax()))
     change = float(react(graph.tracer, [Change(sound=graph.tracer.silenced(at))], graph.tracer.targets)[0, 0])
     assert -1.33 * sound.max() < change < -0.67 * sound.max()
+
+
+def test_what_was_listened_to_is_not_heard_again_but_where_the_model_is_edited(tiny_en, heard, monkeypatch):
+    runs, encode = [], tiny_en.encode
+    monkeypatch.setattr(tiny_en, "encode", lambda x: runs.append(1) or encode(x))
+    few = SpeechSettings(nodes=5)
+    graph = trace_speech(tiny_en, heard, "country", settings=few)
+    assert not runs
+    assert torch.equal(graph.tracer.output, heard.encoded[0])
+    with tiny_en.editing(oto.Edit.zero("encoder_blocks.2.hook_mlp_out")):
+        edited = trace_speech(tiny_en, heard, "country", settings=few)
+        assert listen(tiny_en, heard.clip).encoded is None
+    assert runs
+    assert (edited.tracer.output - heard.encoded[0]).abs().max() > 0.1
 
 
 @pytest.mark.parametrize(

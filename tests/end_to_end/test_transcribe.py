@@ -286,6 +286,7 @@ def test_ctrl_c_at_any_moment_is_one_line_and_leaves_nothing(corpus, seconds):
         out, err = process.communicate(timeout=60)
     finally:
         process.kill()
+        process.wait()
     assert process.returncode == 130, err
     assert out == ""
     assert err.splitlines() == ["Interrupted; no half-written file was left behind."]

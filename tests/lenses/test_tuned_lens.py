@@ -74,6 +74,17 @@ def test_the_regression_is_the_minimum_of_its_penalised_loss(one_thread):
     assert moments.loss(0 * solution) == pytest.approx(float((last - x).square().sum(dim=1).mean()))
 
 
+def test_a_position_that_is_drawn_again_weighs_as_often(llama, monkeypatch):
+    """Fewer positions than a step draws, beside the same ones with every draw computed."""
+    few = texts(count=2, length=6)
+    lens = fit_tuned_lens(llama, few, TunedSettings(steps=5, batch=32))
+    as_drawn = lambda x, **_: (x, torch.ones_like(x))  # noqa: E731
+    monkeypatch.setattr(torch.Tensor, "unique", as_drawn)
+    plain = fit_tuned_lens(llama, few, TunedSettings(steps=5, batch=32))
+    for stack, maps in lens.stacks.items():
+        torch.testing.assert_close(maps.change, plain.stacks[stack].change, atol=1e-5, rtol=1e-4)
+
+
 def test_a_strong_penalty_leaves_the_plain_lens_but_for_a_bias(llama):
     lens = fit_tuned_lens(llama, texts(6), TunedSettings(steps=0, ridge=1e12))
     assert lens.stacks["text"].change.abs().max() < 1e-6

@@ -72,13 +72,39 @@ def test_heads_of_an_encoder_mix_again_only_where_something_before_is_edited(poi
     model, inputs, scene = scene_of("whisper")
     edit, runs = Edit.scale(f"encoder_blocks.{layer}.{point}", 0.5), []
     of_layer = model.hf.model.encoder.layers[layer].self_attn
-    handle = of_layer.q_proj.register_forward_hook(lambda *_: runs.append(1))
+    handle = of_layer.q_proj.register_forward_hook(lambda _m, _a, out: runs.append(len(out)))
     rows = scene.logits([[edit], []])
     handle.remove()
-    assert bool(runs) == again
+    assert runs == [2 if again else 1]
     assert "forward" not in vars(of_layer)
     torch.testing.assert_close(rows[0], whole(model, inputs, [edit]), **EXACT)
     torch.testing.assert_close(rows[1], whole(model, inputs), **EXACT)
+
+
+def test_an_edit_that_was_in_place_when_a_pass_was_kept_is_gone_with_its_layer():
+    model, inputs, _ = scene_of("whisper")
+    muted = Edit.zero("encoder_blocks.1.mlp.hook_post")
+    with model.editing(Edit.scale("encoder_blocks.1.attn.hook_v", 3.0)):
+        scene = Scene.of(model, inputs)
+    rows = scene.logits([[muted], [muted]])
+    torch.testing.assert_close(rows[0], whole(model, inputs, [muted]), **EXACT)
+
+
+def test_an_attention_that_another_program_wrapped_stays_wrapped():
+    model, _inputs, scene = scene_of("whisper")
+    attention, calls = model.hf.model.encoder.layers[0].self_attn, []
+    inner = attention.forward
+    attention.forward = lambda *args, **kwargs: calls.append(1) or inner(*args, **kwargs)
+    mine = attention.forward
+    scene.logits([[Edit.zero("encoder_blocks.0.hook_mlp_out")], []])
+    assert vars(attention)["forward"] is mine
+    assert calls == [1]
+    with (
+        pytest.raises(ZeroDivisionError),
+        model.hooks([("encoder_blocks.0.attn.hook_z", lambda x, hook: 1 / 0)]),
+    ):
+        scene.audio.run(0, 2)
+    assert vars(attention)["forward"] is mine
 
 
 def test_an_edit_that_was_in_place_when_a_pass_was_kept_is_not_made_twice():
@@ -86,7 +112,7 @@ def test_an_edit_that_was_in_place_when_a_pass_was_kept_is_not_made_twice():
     doubled = Edit.scale("encoder_blocks.1.attn.hook_z", 2.0)
     with model.editing(doubled):
         scene = Scene.of(model, inputs)
-        row = scene.logits([[Edit.zero("encoder_blocks.1.hook_mlp_out")]])[0]
+        row = scene.logits([[Edit.zero("encoder_blocks.1.hook_mlp_out")], []])[0]
     torch.testing.assert_close(
         row, whole(model, inputs, [doubled, Edit.zero("encoder_blocks.1.hook_mlp_out")]), **EXACT
     )

@@ -33,7 +33,7 @@ class Heard:
         features: Log-mel spectrogram `(1, mel, column)`.
         prompt: Decoder prompt, token ids.
         duration: Seconds of the whole recording.
-        encoded: The encoder's output `(1, frame, d)`; None: it runs again.
+        encoded: The encoder's output `(1, frame, d)`, of the untouched model; None: it runs again.
     """
 
     clip: Clip
@@ -68,7 +68,13 @@ def listen(
     with torch.no_grad():
         encoded = model.encode(features)
         transcript, _ = write(model, clip, encoded, options or DecodeOptions())
-    return Heard(clip, transcript, features, transcript.prompt, duration, encoded)
+    kept = encoded if is_untouched(model) else None
+    return Heard(clip, transcript, features, transcript.prompt, duration, kept)
+
+
+def is_untouched(model: SpeechModel) -> bool:
+    """Whether nothing is hooked and no repair is in force, so that what was heard before would be heard again."""
+    return not (model.open_hooks or model.mended)
 
 
 def written_target(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from otoscope.circuits.heard import Heard, listen, spoken_words, written_target
+from otoscope.circuits.heard import Heard, is_untouched, listen, spoken_words, written_target
 from otoscope.circuits.segments import SIMILAR, named_segments, of_similarity
 from otoscope.circuits.speech_tracing import SpeechSettings, SpeechTracer
 from otoscope.circuits.targets import contrast_target
@@ -104,10 +104,12 @@ def speech_tracer(
     last = max(index for index, _ in pairs)
     ids = torch.tensor(heard.ids[: len(heard.prompt) + last], device=model.device)
     clip, frames = heard.clip, frames_of(model, heard.clip)
+    encoded = heard.encoded if is_untouched(model) else None
     words = spoken_words(heard.transcript, clip)
     if settings.segments == SIMILAR:
         with torch.no_grad():
-            segments = of_similarity(model.encode(heard.features)[0], frames, model.frame_seconds)
+            output = model.encode(heard.features) if encoded is None else encoded
+            segments = of_similarity(output[0], frames, model.frame_seconds)
     else:
         every = model.config.max_source_positions
         segments = named_segments(settings.segments, words, every, frames, model.frame_seconds)
@@ -129,7 +131,7 @@ def speech_tracer(
         },
     }
     tracer = SpeechTracer(
-        model, heard.features, ids, segments, dictionary, encoder_dictionary, settings, about, heard.encoded
+        model, heard.features, ids, segments, dictionary, encoder_dictionary, settings, about, encoded
     )
     written = [*heard.transcript.ids, model.end_token]
     tracer.targets = tuple(

@@ -68,7 +68,8 @@ class SpeechTracer(Tracer):
         encoder_dictionary: Encoder features; None: the model's own neurons.
         settings: How to trace.
         about: What the record of a graph tells beside, JSON-ready.
-        encoded: The encoder's output `(1, frame, d)`, where it is known; the encoder runs again only if it is opened.
+        encoded: The encoder's output `(1, frame, d)`, where it is known; the encoder runs again only when something asks for
+            what it did: where it is opened, checked, swapped or carried to the spectrogram.
 
     Raises:
         OptionError: The tokens are empty or more than the decoder takes.

@@ -202,21 +202,17 @@ def suppressing(model: SpeechModel, options: DecodeOptions, prompt_length: int) 
 
         filters.append(WhisperTimeStampLogitsProcessor(config, begin_index=prompt_length))
     if options.suppress:
-        never = _mask(model, getattr(config, "suppress_tokens", None))
-        not_first = _mask(model, getattr(config, "begin_suppress_tokens", None)) | never
+        never = set(getattr(config, "suppress_tokens", None) or ())
+        not_first = never | set(getattr(config, "begin_suppress_tokens", None) or ())
+        at_first, later = (
+            torch.tensor(sorted(ids), dtype=torch.long, device=model.device) for ids in (not_first, never)
+        )
 
         def suppress(tokens: Tensor, logits: Tensor) -> Tensor:
-            return logits.masked_fill(not_first if tokens.shape[1] == prompt_length else never, -torch.inf)
+            return logits.index_fill(-1, at_first if tokens.shape[1] == prompt_length else later, -torch.inf)
 
         filters.append(suppress)
     return filters
-
-
-def _mask(model: SpeechModel, ids: Sequence[int] | None) -> Tensor:
-    """`(vocab,)`, true at the listed ids. Made once: Hugging Face's processors search the list at every step."""
-    mask = torch.zeros(model.config.vocab_size, dtype=torch.bool, device=model.device)
-    mask[torch.tensor(list(ids or ()), dtype=torch.long)] = True
-    return mask
 
 
 def alignment_heads(model: SpeechModel) -> list[tuple[int, int]]:
@@ -228,6 +224,10 @@ def alignment_heads(model: SpeechModel) -> list[tuple[int, int]]:
         return [(int(layer), int(head)) for layer, head in heads]
     layers, per_layer = model.config.decoder_layers, model.config.decoder_attention_heads
     return [(layer, head) for layer in range(layers // 2, layers) for head in range(per_layer)]
+
+
+_NEVER = -1e4
+"""Stands for the log-probability -inf where it is multiplied by a probability of 0."""
 
 
 class _AlignmentTap:
@@ -355,7 +355,8 @@ class _Loop:
         logprobs = torch.log_softmax(scores, dim=-1)
         p = logprobs.exp()
         chosen = self._sample(p) if self.generators else scores.argmax(dim=-1)
-        entropies = torch.special.entr(p).sum(dim=-1).tolist()
+        # What is suppressed has log-probability -inf and no share in the entropy.
+        entropies = (-torch.linalg.vecdot(p, logprobs.clamp(min=_NEVER))).tolist()
         picked = logprobs.gather(1, chosen[:, None])[:, 0].tolist()
         queries = self.tap.queries().clone() if self.tap else None
         for i, (row, token) in enumerate(zip(self.session.rows, chosen.tolist(), strict=True)):

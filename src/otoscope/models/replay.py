@@ -2,14 +2,15 @@
 
 What lies below the first edited layer is the same for every edit, so it is computed once. The layers are called just as the
 model itself called them, which works for every family. Where an encoder's layer is edited after its heads have mixed positions,
-as when a head or an MLP is zeroed, they need not mix them again for every row either: that is most of a layer's work.
+as when a head or an MLP is zeroed, they mix them once for all rows: that is most of a layer's work.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -37,7 +38,6 @@ class Replay:
         stack: Which of its stacks, such as `decoder` or `text`.
         residuals: What entered each layer, and what left the last, `(1, pos, d_model)` each.
         calls: What else each layer was called with, by place and by name.
-        mixed: For an encoder, what the heads of each layer mixed (`attn.hook_z`), untouched by edits, `(1, pos, d_model)` each.
         session: For a Whisper decoder, the session that ran it.
         attention: Attention implementation that ran.
     """
@@ -46,7 +46,6 @@ class Replay:
     stack: str
     residuals: list[Tensor]
     calls: list[tuple[tuple, dict[str, Any]]]
-    mixed: list[Tensor] = field(default_factory=list)
     session: DecoderSession | None = None
     attention: str = "eager"
 
@@ -63,7 +62,6 @@ class Replay:
             session: For a Whisper decoder, the session that `run` steps.
         """
         residuals: list[Tensor] = []
-        mixed: list[Tensor] = []
         calls: list[tuple[tuple, dict[str, Any]]] = []
 
         def keep(_layer: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
@@ -77,12 +75,8 @@ class Replay:
                 hooks.callback(layer.register_forward_pre_hook(keep, with_kwargs=True).remove)
             end = layers[-1].register_forward_hook(lambda _m, _a, out: residuals.append(_hidden(out).clone()))
             hooks.callback(end.remove)
-            for point in _mixing(model, stack):
-                out = model.hf.get_submodule(point.module)  # type: ignore[arg-type]
-                mix = out.register_forward_pre_hook(lambda _m, a: mixed.append(a[0].clone()), prepend=True)
-                hooks.callback(mix.remove)
             run()
-        return cls(model, stack, residuals, calls, mixed, session, attention)
+        return cls(model, stack, residuals, calls, session, attention)
 
     @property
     def layers(self) -> int:
@@ -105,7 +99,7 @@ class Replay:
             OptionError: Attention scores or patterns are hooked now, and the pass was kept with masks that do not fit them.
         """
         self._check_masks()
-        stays = hidden is None and self._mixing_stays(first)
+        alike = hidden is None and self._mixes_alike(first, rows)
         hidden = self.residuals[first].expand(rows, -1, -1) if hidden is None else hidden
         fresh = self._fresh(rows, heard)
 
@@ -120,37 +114,54 @@ class Replay:
         layers = layers_of(self.model, self.stack)
         for index in range(first, len(layers)):
             args, kwargs = self.calls[index]
-            with self._mixed_before(index, rows) if stays and index == first else nullcontext():
-                hidden = _hidden(
-                    layers[index](hidden, *map(now, args), **{k: now(v) for k, v in kwargs.items()})
-                )
+            call = partial(
+                _called, layers[index], tuple(map(now, args)), {k: now(v) for k, v in kwargs.items()}
+            )
+            with self._mixed_once(index, rows, call) if alike and index == first else nullcontext():
+                hidden = _hidden(call(hidden))
         return hidden
 
-    def _mixing_stays(self, layer: int) -> bool:
-        """Whether what a layer's heads mixed is kept, and nothing is hooked now that lies before it in that layer."""
-        if not self.mixed:
+    def _mixes_alike(self, layer: int, rows: int) -> bool:
+        """Whether the heads of a layer mix the same in all rows: in an encoder, where nothing is hooked that lies before it.
+
+        Of other stacks the attention also fills a cache, and gradients may be asked for of weights.
+        """
+        if self.stack != "encoder" or rows == 1 or torch.is_grad_enabled():
             return False
-        names = [
-            name
-            for name, point in self.model.points.items()
-            if (point.stack, point.layer) == (self.stack, layer)
-        ]
-        before = names[
-            : names.index(_mixing(self.model, self.stack)[layer].name)
-        ]  # points stand in the order of their computation
-        return not any(self.model.is_hooked(name) for name in before)
+        points = self.model.points
+        names = [name for name, point in points.items() if (point.stack, point.layer) == (self.stack, layer)]
+        z = names.index(self._z(layer).name)  # points stand in the order in which they are computed
+        return not any(self.model.is_hooked(name) for name in names[:z])
+
+    def _z(self, layer: int) -> HookPoint:
+        return self.model.points[f"{self.model.points.stacks[self.stack]}.{layer}.attn.hook_z"]
 
     @contextmanager
-    def _mixed_before(self, layer: int, rows: int) -> Iterator[None]:
-        """Meanwhile a layer's attention gives what its heads mixed when they were kept; only its output is projected again."""
-        path, _, out = _mixing(self.model, self.stack)[layer].module.rpartition(".")
-        attention = self.model.hf.get_submodule(path)  # type: ignore[arg-type]
-        project, z = attention.get_submodule(out), self.mixed[layer].expand(rows, -1, -1)
-        attention.forward = lambda *_args, **_kwargs: (project(z), None)  # type: ignore[method-assign]
+    def _mixed_once(self, layer: int, rows: int, call: Callable[[Tensor], Any]) -> Iterator[None]:
+        """Meanwhile a layer's attention gives every row what its heads mix of the kept pass; the output is projected for each."""
+        path, _, name = self._z(layer).module.rpartition(".")
+        attention: nn.Module = self.model.hf.get_submodule(path)  # type: ignore[assignment]
+        project, mixed = attention.get_submodule(name), []
+
+        def catch(_module: nn.Module, args: tuple) -> None:
+            mixed.append(args[0].repeat(rows, 1, 1))
+            raise _MixedError  # before any edit of z, which names rows that are not there yet
+
+        handle = project.register_forward_pre_hook(catch, prepend=True)
+        try:
+            call(self.residuals[layer])
+        except _MixedError:
+            pass
+        finally:
+            handle.remove()
+        own = vars(attention).get("forward")
+        attention.forward = lambda *_args, **_kwargs: (project(mixed[0]), None)  # type: ignore[method-assign]
         try:
             yield
         finally:
             del attention.forward
+            if own is not None:
+                attention.forward = own
 
     def _check_masks(self) -> None:
         # An encoder is called without a mask, whatever the implementation.
@@ -168,20 +179,17 @@ class Replay:
         return DecoderSession(self.session.model, heard, [0] * rows if len(heard) == 1 else None)
 
 
-def _mixing(model: Model, stack: str) -> list[HookPoint]:
-    """`attn.hook_z` of each layer of an encoder; of other stacks, whose attention also fills a cache, nothing."""
-    if stack != "encoder":
-        return []
-    return [
-        point
-        for name, point in model.points.items()
-        if point.stack == stack and name.endswith(".attn.hook_z")
-    ]
-
-
 def layers_of(model: Model, stack: str) -> list[nn.Module]:
     """The layers of a stack."""
     return list(model.hf.get_submodule(model.points.layers[stack]))  # type: ignore[arg-type]
+
+
+class _MixedError(Exception):
+    """What was wanted of a layer is there; the rest of it is not run."""
+
+
+def _called(layer: nn.Module, args: tuple, kwargs: dict[str, Any], hidden: Tensor) -> Any:
+    return layer(hidden, *args, **kwargs)
 
 
 def _hidden(out: Any) -> Tensor:

@@ -79,20 +79,28 @@ def _patch(job: Job) -> Parts:
     blocks = 3 if p.writes == "decoder" else 2
     texts = 2 * blocks * p.layers(p.writes)  # and a random direction beside each
     rows = min(job.batch, texts)
-    patched = p.write(rows, _LOOP) * (2 * texts / rows)  # every row beside a copy that hears the reference
+    patched = p.write(rows, _LOOP) * (texts / rows)
     return {
         "hear": p.hear(1) * job.windows,
         "write": p.write(1, _LOOP) * job.windows,
-        "write again": patched * job.windows,
-        "price": _priced(p),
+        "write again": (patched * job.windows).holding(_passed(p)),
+        "price": _priced(job),
     }
 
 
-def _priced(p: Pieces) -> Cost:
-    """The shipped recordings are written untouched and under each winner, again with a copy that hears the reference."""
+def _passed(p: Pieces) -> float:
+    """Bytes of an encoder's pass that is kept layer by layer, so that edited rows can begin at any of them."""
+    return float((p.layers(p.hears) + 1) * p.frames * p.width(p.hears) * p.itemsize) if p.hears else 0.0
+
+
+def _priced(job: Job) -> Cost:
+    """The shipped recordings are written untouched and under each winner."""
+    p = job.pieces
     clips, seconds = len(NAMES), sum(info(sample(name)).duration or 0.0 for name in NAMES)
-    written = p.write(clips, Job(p, seconds, clips, recordings=clips).tokens, own=p.hears is not None)
-    return p.hear(1) * (2 * clips) + (written * (1 + 2 * SweepOptions().winners)).holding(written.peak)
+    rows = min(job.batch, clips)
+    tokens = Job(p, seconds, rows, recordings=clips).tokens
+    written = p.write(rows, tokens, own=p.hears is not None) * (clips / rows)
+    return p.hear(1) * clips + (written * (1 + SweepOptions().winners)).holding(rows * _passed(p))
 
 
 def _trace(job: Job) -> Parts:
@@ -244,7 +252,9 @@ def _assumptions(job: Job, command: str) -> list[str]:
     if command in _UNITS:
         told.append(counted(job.units, _UNITS[command]))
     if command == "patch":
-        told.append(f"every recording loops, and each patched text is written to {_LOOP} tokens")
+        told.append(
+            f"every recording loops, and each patched text is written to {_LOOP} tokens; the reference is not heard"
+        )
         told.append(
             f"{counted(SweepOptions().winners, 'winner')}, priced on the shipped recordings, whose texts stay as long"
         )

@@ -84,7 +84,7 @@ class Pieces(ABC):
         def choose() -> None:
             scores = self.empty(rows, self.vocabulary).float()
             logp = scores.index_fill(1, hidden, 0.0).log_softmax(-1)
-            torch.special.entr(logp.exp()).sum(-1)
+            torch.linalg.vecdot(logp.exp(), logp.clamp(min=0.0))
             scores.argmax(-1)
 
         return self.rehearsed(choose)

@@ -1,8 +1,8 @@
 """Running code on tensors that have shapes and no numbers, and counting what it would take.
 
 Nothing here knows a model: whatever runs on the meta device inside `Rehearsal` is counted, operation by operation. An operation
-takes the longer of computing (its floating-point operations over the machine's rate) and of moving what it reads and writes
-(over the machine's bandwidth), and what any call takes beside.
+takes the time of computing (its floating-point operations over the machine's rate), of moving what it reads and writes (over the
+machine's bandwidth; in an attention the longer of the two), and what any call takes beside.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class Rehearsal(TorchDispatchMode):
     def count(self, flops: float, moved: float, dtype: torch.dtype | None) -> None:
         """Add one operation."""
         m = self.machine
-        busy = max(flops / m.rate(dtype) if flops and dtype else 0.0, moved / m.bandwidth)
+        busy = (flops / m.rate(dtype) if flops and dtype else 0.0) + moved / m.bandwidth
         self._add(flops, moved, busy)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> None:
