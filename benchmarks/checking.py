@@ -50,11 +50,13 @@ def run() -> dict[str, Any]:
         commit = subprocess.run(
             ["git", "rev-parse", "--short", "HEAD"], cwd=clone, capture_output=True, text=True, check=True
         )
+    which = re.findall(r"^(?:FAILED|ERROR) (\S+)", test.stdout, re.M)
     return {
         "commit": commit.stdout.strip(),
         "demo_minutes": demo_minutes,
         "minutes": minutes,
         **counts(test.returncode, test.stdout),
+        **({"which": which} if which else {}),
     }
 
 
