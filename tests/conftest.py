@@ -65,7 +65,8 @@ def pytest_collection_modifyitems(items):
     files: dict[Path, list[pytest.Item]] = {}
     for item in items:
         files.setdefault(item.path, []).append(item)
-    by_length = sorted(files.values(), key=lambda of_file: -sum("slow" in item.keywords for item in of_file))
+    seconds = lambda item: 5 * ("slow" in item.keywords) + ("browser" in item.keywords)  # noqa: E731
+    by_length = sorted(files.values(), key=lambda of_file: -sum(map(seconds, of_file)))
     items[:] = [item for of_file in by_length for item in of_file]
 
 
