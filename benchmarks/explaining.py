@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import Figure
-from benchmarks.measure import SILENT
+from benchmarks.measure import otoscope
 
 CLAIM = "`otoscope explain` on jfk (11 s), whole process: under 60 s and 2 GB with whisper-tiny.en, and its page is under 3 MB"
 FIGURES = (
@@ -35,19 +32,23 @@ def _one(model: str) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory() as folder:
         page, numbers = Path(folder) / "page.html", Path(folder) / "numbers.json"
-        command = [
-            sys.executable, "-m", "otoscope", "explain", str(sample("jfk")), "--model", model, "--out", str(page),
-            "--json", str(numbers), "--quiet",
-        ]  # fmt: skip
-        start = time.perf_counter()
-        pid = os.posix_spawn(sys.executable, command, dict(os.environ), file_actions=SILENT)
-        _, status, usage = os.wait4(pid, 0)
-        took = time.perf_counter() - start
-        assert os.waitstatus_to_exitcode(status) == 0
+        took = otoscope(
+            [
+                "explain",
+                str(sample("jfk")),
+                "--model",
+                model,
+                "--out",
+                str(page),
+                "--json",
+                str(numbers),
+                "--quiet",
+            ]
+        )
         stages = {t["stage"]: t["seconds"] for t in json.loads(numbers.read_text())["timings"]}
         return {
-            "seconds": round(took, 2),
-            "peak_gb": round(usage.ru_maxrss * 1024 / 1e9, 2),
+            "seconds": round(took.seconds, 2),
+            "peak_gb": took.peak_gb,
             "page_mb": round(page.stat().st_size / 1e6, 2),
             "stages": stages,
         }

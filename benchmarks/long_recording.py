@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.figures import Figure
-from benchmarks.measure import SILENT
+from benchmarks.measure import otoscope
 
 CLAIM = "`otoscope transcribe` of 4 hours (whisper-tiny.en), whole process: at most 1.2 times the peak memory of half an hour"
 FIGURES = (
@@ -33,18 +30,13 @@ def run() -> dict[str, Any]:
 def _measured(folder: Path, hours: float) -> dict[str, float]:
     audio, out = folder / f"{hours}.flac", folder / f"{hours}.json"
     _write(audio, hours)
-    command = [sys.executable, "-m", "otoscope", "transcribe", str(audio), "--json", str(out), "--quiet"]
-    start = time.perf_counter()
-    pid = os.posix_spawn(sys.executable, command, dict(os.environ), file_actions=SILENT)
-    _, status, usage = os.wait4(pid, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
-    took = time.perf_counter() - start
+    took = otoscope(["transcribe", str(audio), "--json", str(out), "--quiet"])
     item = json.loads(out.read_text())["items"][0]
     assert abs(item["duration"] - 3600 * hours) < 30
     return {
-        "seconds": round(took, 1),
-        "times_real_time": round(3600 * hours / took, 1),
-        "peak_gb": round(usage.ru_maxrss * 1024 / 1e9, 2),
+        "seconds": round(took.seconds, 1),
+        "times_real_time": round(3600 * hours / took.seconds, 1),
+        "peak_gb": took.peak_gb,
         "windows": len(item["segments"]),
     }
 

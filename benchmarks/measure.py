@@ -6,16 +6,14 @@ import gc
 import os
 import platform
 import statistics
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-SILENT = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
-"""File actions of a spawned process that keep its standard output off the terminal."""
 
 SHARED_AUDIO = Path(os.environ.get("OTOSCOPE_SHARED_AUDIO", Path(__file__).parents[2] / "shared" / "audio"))
 PREPARED = SHARED_AUDIO / "manifest.jsonl"
@@ -60,6 +58,37 @@ def seconds(work: Callable[[], Any], clock: Callable[[], float] = time.perf_coun
     start = clock()
     work()
     return clock() - start
+
+
+@dataclass(frozen=True)
+class Process:
+    """What a whole process took: seconds on the clock, seconds of the processor, and its greatest memory in bytes."""
+
+    seconds: float
+    processor: float
+    peak: float
+
+    @property
+    def peak_gb(self) -> float:
+        """Its greatest memory in gigabytes, rounded."""
+        return round(self.peak / 1e9, 2)
+
+
+def otoscope(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> Process:
+    """Run one command in a process of its own, its standard output off the terminal.
+
+    Args:
+        arguments: Of the command line, after `otoscope`.
+        environment: Of the process; None: this one's.
+    """
+    command = [sys.executable, "-m", "otoscope", *arguments]
+    silent = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
+    start = time.perf_counter()
+    pid = os.posix_spawn(sys.executable, command, dict(environment or os.environ), file_actions=silent)
+    _, status, usage = os.wait4(pid, 0)
+    took = time.perf_counter() - start
+    assert os.waitstatus_to_exitcode(status) == 0, " ".join(command)
+    return Process(took, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024.0)
 
 
 def side_by_side(ours: Callable[[], Any], theirs: Callable[[], Any], runs: int) -> Pair:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import Figure
-from benchmarks.measure import SILENT
+from benchmarks.measure import otoscope
 
 TIME, MEMORY = 2.0, 1.5
 CLAIM = (
@@ -51,12 +51,12 @@ def run() -> dict[str, Any]:
         jobs = [(model, *job) for model in MODELS for job in _jobs(Path(folder) / model, model)]
         plans = _predicted([(model, command, work) for model, command, _, work in jobs])
         for (model, command, arguments, _), predicted in zip(jobs, plans, strict=True):
-            seconds, peak = _measured([command, *arguments(), "--model", model, "--quiet"])
+            took = otoscope([command, *arguments(), "--model", model, "--quiet"], ALONE)
             found = {
-                "seconds": [round(predicted["seconds"], 1), round(seconds, 1)],
-                "time_ratio": round(predicted["seconds"] / seconds, 2),
-                "gb": [round(predicted["peak_bytes"] / 1e9, 2), round(peak / 1e9, 2)],
-                "memory_ratio": round(predicted["peak_bytes"] / peak, 2),
+                "seconds": [round(predicted["seconds"], 1), round(took.processor, 1)],
+                "time_ratio": round(predicted["seconds"] / took.processor, 2),
+                "gb": [round(predicted["peak_bytes"] / 1e9, 2), took.peak_gb],
+                "memory_ratio": round(predicted["peak_bytes"] / took.peak, 2),
             }
             out[f"{model}, {command}"] = found
             print(f"{model}, {command}: {found}", flush=True)
@@ -106,7 +106,7 @@ SAE = ["--point", "encoder_blocks.2.hook_resid_post", "--kind", "sae", "--steps"
 def _voices(folder: Path) -> str:
     """A corpus of 24 short recordings with known voices."""
     voices = ["--voices", "f1,f2,f3,m1,m2,m3", "--accents", "en-us", "--sentences", "4"]
-    _otoscope(["corpus", "make", "voices", "--out", str(folder / "voices"), *voices, "--quiet"])
+    otoscope(["corpus", "make", "voices", "--out", str(folder / "voices"), *voices, "--quiet"], ALONE)
     return str(folder / "voices" / "manifest.jsonl")
 
 
@@ -131,18 +131,3 @@ def _predicted(jobs: list[tuple[str, str, dict[str, Any]]]) -> list[dict[str, An
     command = [sys.executable, "-c", PREDICTING, json.dumps(jobs)]
     done = subprocess.run(command, check=True, env=ALONE, stdout=subprocess.PIPE, text=True)
     return [json.loads(line) for line in done.stdout.splitlines()]
-
-
-def _otoscope(arguments: list[str]) -> None:
-    subprocess.run(
-        [sys.executable, "-m", "otoscope", *arguments], check=True, env=ALONE, stdout=subprocess.DEVNULL
-    )
-
-
-def _measured(arguments: list[str]) -> tuple[float, float]:
-    """Seconds of the processor, and the greatest memory in bytes, of a whole process."""
-    command = [sys.executable, "-m", "otoscope", *arguments]
-    pid = os.posix_spawn(sys.executable, command, ALONE, file_actions=SILENT)
-    _, status, usage = os.wait4(pid, 0)
-    assert os.waitstatus_to_exitcode(status) == 0, " ".join(command)
-    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024.0

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import Figure
-from benchmarks.measure import SILENT
+from benchmarks.measure import Process, otoscope
 
 MODEL, NODES = "smollm2-135m", 1000
 CLAIM = (
@@ -62,13 +59,13 @@ def run() -> dict[str, Any]:
 
 
 def _of(prompt: str) -> dict[str, Any]:
-    took, peak, graph = _traced(prompt)
-    _, _, checked = _traced(prompt, "--check")
+    took, graph = _traced(prompt)
+    _, checked = _traced(prompt, "--check")
     direct, free = checked["check"]["direct"], checked["check"]["free"]
     return {
         "next": graph["targets"][0]["label"],
-        "seconds": round(took, 2),
-        "peak_gb": round(peak / 1e9, 2),
+        "seconds": round(took.seconds, 2),
+        "peak_gb": took.peak_gb,
         "direct": direct["correlation"],
         "direct_n": direct["n"],
         "free": round(free["correlation"], 3),
@@ -79,17 +76,20 @@ def _of(prompt: str) -> dict[str, Any]:
     }
 
 
-def _traced(prompt: str, *more: str) -> tuple[float, float, dict[str, Any]]:
-    """Seconds and greatest memory in bytes of a whole process, and what it wrote."""
+def _traced(prompt: str, *more: str) -> tuple[Process, dict[str, Any]]:
+    """What a whole process took, and what it wrote."""
     with tempfile.TemporaryDirectory() as folder:
         numbers = Path(folder) / "graph.json"
-        command = [
-            sys.executable, "-m", "otoscope", "trace", "--prompt", prompt, "--model", MODEL, "--nodes", str(NODES),
-            "--json", str(numbers), "--quiet", *more,
-        ]  # fmt: skip
-        start = time.perf_counter()
-        pid = os.posix_spawn(sys.executable, command, dict(os.environ), file_actions=SILENT)
-        _, status, usage = os.wait4(pid, 0)
-        took = time.perf_counter() - start
-        assert os.waitstatus_to_exitcode(status) == 0
-        return took, usage.ru_maxrss * 1024.0, json.loads(numbers.read_text("utf-8"))
+        asked = [
+            "--prompt",
+            prompt,
+            "--model",
+            MODEL,
+            "--nodes",
+            str(NODES),
+            "--json",
+            str(numbers),
+            "--quiet",
+        ]
+        took = otoscope(["trace", *asked, *more])
+        return took, json.loads(numbers.read_text("utf-8"))

@@ -36,6 +36,17 @@ def test_more_sound_takes_more_time_and_a_larger_batch_more_memory(small):
     assert plan(small, "transcribe", UNMEASURED, seconds=3000, batch=16).peak_bytes > many.peak_bytes
 
 
+def test_a_sweep_is_planned_with_its_price_and_in_less_memory_with_fewer_rows(small):
+    alone, many = (plan(small, "patch", UNMEASURED, seconds=s) for s in (30, 300))
+    stages = [{stage.name: stage.seconds for stage in made.stages} for made in (alone, many)]
+    assert list(stages[0]) == ["start and load", "hear", "write", "write again", "price"]
+    assert stages[1]["write again"] == pytest.approx(10 * stages[0]["write again"])
+    assert (
+        stages[1]["price"] == stages[0]["price"] > 0
+    )  # winners are priced once, however many recordings loop
+    assert plan(small, "patch", UNMEASURED, seconds=30, batch=1).peak_bytes < alone.peak_bytes
+
+
 def test_what_is_assumed_is_counted_in_words(small):
     one, many = (
         plan(small, "mend", UNMEASURED, seconds=s, units=n).assumptions for s, n in ((30, 1), (60, 2))
