@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from functools import cache
@@ -241,6 +242,31 @@ sys.exit(main.main([]))
 """)
     done = subprocess.run([sys.executable, "-m", "program"], cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (130, "Interrupted; no half-written file was left behind.\n")
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_in_the_middle_of_an_import_waits_for_its_end(tmp_path, name):
+    (tmp_path / "library.py").write_text(f"""
+import os, signal, time
+os.kill(os.getpid(), signal.{name})
+time.sleep(0.2)
+print("imported whole")
+""")
+    (tmp_path / "program.py").write_text("""
+import time
+from otoscope.cli import main
+def command(arguments):
+    import library
+    time.sleep(10)
+main._invoke = command
+main.run()
+""")
+    done = subprocess.run(
+        [sys.executable, "-m", "program"], cwd=tmp_path, capture_output=True, text=True, timeout=9
+    )
+    assert done.stdout == "imported whole\n"
+    assert done.stderr == "Interrupted; no half-written file was left behind.\n"
+    assert done.returncode == 128 + signal.Signals[name]
 
 
 def test_an_interrupt_tells_where_the_work_goes_on(monkeypatch, capsys):

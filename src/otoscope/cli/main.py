@@ -9,8 +9,10 @@ import errno
 import os
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Sequence
+from types import FrameType
 from typing import NoReturn
 
 DONE, BUG, REFUSED, SIGNALLED, PIPE_CLOSED = 0, 1, 2, 128, 141
@@ -116,17 +118,41 @@ class _Stopped(KeyboardInterrupt):
         self.number = number
 
 
+_LOOK_AGAIN = 0.05
+"""Seconds until a signal that came in the middle of an import is heeded, or put off once more."""
+
+
 def _heed_signals() -> None:
-    """End in good order when a scheduler, a service manager or a closing terminal asks for it."""
+    """End in good order on Ctrl-C, and when a scheduler, a service manager or a closing terminal asks for it.
+
+    A signal that comes while something is imported waits for the import: libraries in C++ call Python as they load,
+    and an exception there ends the process on the spot ("terminate called", exit -6).
+    """
     if sys.platform == "win32":
         return
 
-    def stop(number: int, _frame: object) -> NoReturn:
-        raise _Stopped(number)
+    def stop(number: int, frame: FrameType | None) -> None:
+        if _importing(frame):
+            again = threading.Timer(_LOOK_AGAIN, signal.pthread_kill, [threading.main_thread().ident, number])
+            again.daemon = True
+            again.start()
+        elif number == signal.SIGINT:
+            raise KeyboardInterrupt
+        else:
+            raise _Stopped(number)
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) == signal.SIG_DFL:  # `nohup` ignores SIGHUP, and it stays ignored
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # `nohup` ignores SIGHUP, and a shell SIGINT for what it runs in the background; they stay ignored
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, stop)
+
+
+def _importing(frame: FrameType | None) -> bool:
+    while frame:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _interrupted(interrupt: KeyboardInterrupt, debug: bool, number: int = signal.SIGINT) -> int:
