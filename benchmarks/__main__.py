@@ -43,6 +43,8 @@ NAMES = (
     "parity_base",
     "planning",
     "half_precision",
+    "learning",
+    "mending",
     "checking",
 )
 RESULTS = Path(__file__).parent / "results"
@@ -146,6 +148,8 @@ def _section(name: str, entry: dict[str, Any]) -> str:
     where = (
         f"{counted(m['threads'], 'thread')} on {counted(m['cores'], 'core')}, {m['processor']}; {versions}"
     )
+    if m.get("commit"):
+        where += f"; commit {m['commit']}, {m['date']}"
     verdict = {True: "holds", False: "**does not hold**", None: "was not measured as a whole"}[
         _holds(name, entry["result"])
     ]

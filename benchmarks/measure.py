@@ -6,16 +6,19 @@ import gc
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-SHARED_AUDIO = Path(os.environ.get("OTOSCOPE_SHARED_AUDIO", Path(__file__).parents[2] / "shared" / "audio"))
+_ROOT = Path(__file__).parents[1]
+SHARED_AUDIO = Path(os.environ.get("OTOSCOPE_SHARED_AUDIO", _ROOT.parent / "shared" / "audio"))
 PREPARED = SHARED_AUDIO / "manifest.jsonl"
 """The prepared recordings, where they are here."""
 
@@ -114,14 +117,30 @@ def alternately(ours: Callable[[], float], theirs: Callable[[], float], runs: in
 
 
 def machine(threads: int) -> dict[str, Any]:
-    """Where something was measured, and with how many threads."""
+    """Where and on which code something was measured, and with how many threads."""
     return {
+        "commit": _commit(),
+        "date": datetime.now(UTC).date().isoformat(),
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": threads,
         "python": platform.python_version(),
         "versions": {name: version(name) for name in ("otoscope", "torch", "transformers", "numpy")},
     }
+
+
+def _commit() -> str | None:
+    """The commit that is checked out, with a plus where something other than results was changed since."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=_ROOT, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--", ".", ":!benchmarks/results", ":!docs/benchmarks.md")
+        return git("rev-parse", "--short=8", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None  # an archive of the source has no history
 
 
 def _processor() -> str:

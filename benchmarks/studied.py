@@ -1,8 +1,4 @@
-"""Claims that no benchmark measures in minutes: figures of studies, and identities that are tests.
-
-Figures of studies are read from the JSON that a command wrote, or, where that was not kept, from a copy of what the study's page
-says; a test compares the copies with their pages.
-"""
+"""Claims that no benchmark here measures: figures that another command wrote down, and identities that are tests."""
 
 from __future__ import annotations
 
@@ -29,14 +25,12 @@ class Study:
         page: The study, relative to `docs/`.
         figures: What is claimed.
         result: Gives what the command found.
-        copied: It was copied from the page, because the command's JSON was not kept.
     """
 
     command: str
     page: str
     figures: tuple[Figure, ...]
     result: Callable[[], dict[str, Any]]
-    copied: bool = False
 
 
 def kept(name: str) -> Callable[[], dict[str, Any]]:
@@ -119,89 +113,6 @@ def _monitor(name: str) -> Study:
 
 
 STUDIES = (
-    Study(
-        "otoscope features train … --recipe whisper-tiny.en-decoder; features evaluate",
-        "studies/features.md",
-        (
-            Figure(
-                "Decoder transcoders of whisper-tiny.en: explained variance, held out",
-                "decoder/explained_variance",
-                at_least=0.85,
-            ),
-            Figure("their L0", "decoder/l0", at_most=64),
-            Figure("WER with them in place of the MLPs, change", "decoder/wer_change", at_most=1, unit="points"),
-        ),
-        kept("features"),
-        copied=True,
-    ),
-    Study(
-        "otoscope features train … --recipe whisper-tiny.en-encoder; features evaluate",
-        "studies/features.md",
-        (
-            Figure(
-                "Encoder transcoders of whisper-tiny.en in place of the MLPs: WER, change",
-                "encoder/wer_change",
-                at_most=2,
-                unit="points",
-            ),
-        ),
-        kept("features"),
-        copied=True,
-    ),
-    Study(
-        "otoscope features test DIR MANIFEST --feature L:F",
-        "studies/features.md",
-        (Figure("Features of the encoder that change more than each of 20 random ones", "tested/stand_out", at_least=3),),
-        kept("features"),
-        copied=True,
-    ),
-    Study(
-        "otoscope features train … --recipe NAME",
-        "studies/features.md",
-        (
-            Figure(
-                "Recipes that come with otoscope: training, once harvested, the longest of 4",
-                "recipes/longest_minutes",
-                at_most=40,
-                unit="minutes",
-            ),
-        ),
-        kept("features"),
-        copied=True,
-    ),
-    Study(
-        "otoscope mend search … --start DIR; mend price DIR --on TEST",
-        "guides/mending.md",
-        (
-            Figure("whisper-base mended: share of its loops that is cut", "repairs/searched/loops_cut", at_least=0.8),
-            Figure("share of its texts for sounds that is cut", "repairs/searched/raw_cut", at_least=0.7),
-            Figure("WER in English, change", "repairs/searched/wer_en_points", at_most=0.3, unit="points"),
-            Figure(
-                "CER in Spanish, French, Italian, Russian, change (the worst)",
-                tuple(f"repairs/searched/cer_points/{language}" for language in ("es", "fr", "it", "ru")),
-                at_most=1,
-                unit="points",
-            ),
-            Figure(
-                "genuine repetitions kept", "repairs/searched/repeats_after", at_least="repairs/searched/repeats_before"
-            ),
-            Figure(
-                "and kept where the text is ended in alarm alone",
-                "repairs/calm_0.4_stop/repeats_after",
-                at_least="repairs/calm_0.4_stop/repeats_before",
-            ),
-        ),
-        kept("mending"),
-    ),
-    Study(
-        "otoscope mend export DIR --out HF --ct2 CT2 --check TEST --clips 50",
-        "guides/mending.md",
-        (
-            Figure("exported to Transformers: same texts", "transformers/same", at_least="transformers/of"),
-            Figure("exported to faster-whisper: same texts", "faster-whisper/same", at_least="faster-whisper/of"),
-        ),
-        kept("exporting"),
-    ),
     Study(
         "python -m tests.faults.loop --kills 56",
         "faults.md",

@@ -18,7 +18,6 @@ from benchmarks.measure import run_named
 from benchmarks.studied import IDENTITIES, STUDIES
 
 ROOT = Path(__file__).parents[2]
-SPELLED = {3: "Three"}
 CLAIM = re.compile(
     r"\btakes?\b.*\b(second|minute|hour)s?\b|\btimes (faster|slower)|\bless (time|memory)\b"
     r"|\b(faster|slower) than\b|\bas fast as\b|\bpeak memory\b"
@@ -61,23 +60,6 @@ def test_every_benchmark_says_what_it_claims_and_which_figures_that_stands_on(na
 @pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.command)
 def test_every_figure_of_a_study_was_found(study):
     assert all(figure.reached(study.result()) is not None for figure in study.figures)
-
-
-@pytest.mark.parametrize(
-    "study", [study for study in STUDIES if study.copied], ids=lambda study: study.command
-)
-def test_what_was_copied_from_a_page_stands_there(study):
-    page = (ROOT / "docs" / study.page).read_text("utf-8").replace("−", "-")
-    for figure in study.figures:
-        reached = figure.reached(study.result())
-        assert reached is not None, figure.says
-        shown = {f"{abs(reached):g}", f"{abs(reached):.3f}", f"{abs(reached):.2f}", SPELLED.get(reached)} - {
-            None
-        }
-        assert any(re.search(rf"(?<![\d.]){re.escape(one)}(?!\d)", page) for one in shown), (
-            figure.says,
-            shown,
-        )
 
 
 @pytest.mark.parametrize("identity", IDENTITIES, ids=lambda identity: identity.says)
@@ -127,7 +109,7 @@ def test_a_run_of_all_tests_is_measured_only_if_it_came_to_its_end():
             counts(code, output)
 
 
-@pytest.mark.parametrize("name", ["hearing_checks", "grounding", "false_alarms", "parity_base"])
+@pytest.mark.parametrize("name", ["hearing_checks", "grounding", "false_alarms", "learning", "parity_base"])
 def test_claims_of_the_prepared_recordings_are_not_measured_on_others(name, monkeypatch, tmp_path):
     benchmark = importlib.import_module(f"benchmarks.{name}")
     monkeypatch.setattr(

@@ -416,7 +416,17 @@ def pages_server(tmp_path_factory):
 numbers = itertools.count()
 
 
-@pytest.fixture(params=["file", "server", "notebook"])
+HOSTS = ("file", "server", "notebook")
+
+
+def pytest_generate_tests(metafunc):
+    """Show every page from disk, on a server and in a notebook; what a page draws from its document alone, from disk."""
+    if "open_page" in metafunc.fixturenames:
+        hosts = HOSTS[:1] if metafunc.definition.get_closest_marker("one_host") else HOSTS
+        metafunc.parametrize("open_page", hosts, indirect=True)
+
+
+@pytest.fixture
 def open_page(request, visit, tmp_path):
     """Open a document's page: from disk, on a server and in the frame of a notebook."""
     if (

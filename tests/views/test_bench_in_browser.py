@@ -26,6 +26,7 @@ def drag(page, start, end):
     page.mouse.up()
 
 
+@pytest.mark.one_host
 def test_everything_that_is_known_over_time_has_a_row(page):
     rows = page.locator(".row").evaluate_all("rows => rows.map(row => row.dataset.row)")
     assert rows == ["waveform", "log-mel", "account", "attention", "risk", "feature 3.7", "feature 3.42"]
@@ -51,6 +52,7 @@ def test_zooming_with_wheel_keys_and_buttons_moves_all_rows_together(page):
     page.wait_for_function("w => document.querySelector('.rows').clientWidth > 1.8 * w", arg=before)
 
 
+@pytest.mark.one_host
 def test_zooming_stays_around_the_pointer(page, doc):
     canvas = page.locator("[data-row=log-mel] canvas")
     box, token = canvas.bounding_box(), doc.transcript.tokens[12]
@@ -91,6 +93,7 @@ def test_the_keyboard_selects_at_the_cursor(page):
     assert page.get_by_test_id("selection").count() == 0
 
 
+@pytest.mark.one_host
 def test_where_the_clip_ends_the_padding_begins(page, doc):
     rows, padding = (page.locator(name).bounding_box() for name in (".rows", ".padding"))
     scale = rows["width"] / float(page.locator(".rows").get_attribute("data-seconds"))
@@ -98,6 +101,7 @@ def test_where_the_clip_ends_the_padding_begins(page, doc):
     assert "19.00 s of padding" in page.get_by_test_id("audio").inner_text()
 
 
+@pytest.mark.one_host
 def test_any_head_can_be_chosen_and_is_named(page, doc):
     attention = page.get_by_test_id("audio").locator("select")
     names = attention.locator("option").all_inner_texts()
@@ -110,6 +114,7 @@ def test_any_head_can_be_chosen_and_is_named(page, doc):
     assert "Attention is not proof of cause." in page.get_by_test_id("audio").inner_text()
 
 
+@pytest.mark.one_host
 def test_hovering_a_time_means_its_token_everywhere_and_the_other_way_round(page, doc):
     token = doc.transcript.tokens[9]
     box = page.locator("[data-row=log-mel] canvas").bounding_box()
@@ -150,6 +155,7 @@ def test_hovering_answers_within_a_frame_or_three(open_page, make_doc):
     assert spent < 50
 
 
+@pytest.mark.one_host
 def test_an_alarm_is_marked_at_its_token(open_page, make_doc):
     page = open_page(make_doc(alarm=4))
     doc = make_doc(alarm=4)
@@ -166,6 +172,7 @@ def test_a_thirty_second_clip_opens_in_seconds(open_page, make_doc):
     assert page.evaluate("performance.now()") < 6000  # the target is 2 s; other work may run beside the tests
 
 
+@pytest.mark.one_host
 def test_without_what_lies_under_the_sound_the_page_is_as_before(open_page, doc):
     nothing = {
         "accounts": None,
@@ -185,6 +192,7 @@ def test_without_what_lies_under_the_sound_the_page_is_as_before(open_page, doc)
     assert "Least certain word" in page.locator("h1").inner_text()
 
 
+@pytest.mark.one_host
 def test_the_control_is_outlined_and_can_be_subtracted(page):
     cell = page.get_by_label("decoder, layers by heads of cross-attention").locator("td.cell").first
     before = float(cell.inner_text().replace("−", "-"))

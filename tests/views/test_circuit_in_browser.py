@@ -58,6 +58,7 @@ def _pin_leave_and_pin(page):
     assert circuit(page).locator("[data-box]").count() == 2
 
 
+@pytest.mark.one_host
 def test_the_command_for_a_token_that_was_not_traced_hears_the_clip_as_it_was_heard(open_page, traced):
     audio = traced.audio.model_copy(update={"start": 12.5})
     doc = traced.model_copy(update={"audio": audio, "settings": {"language": "fr"}})

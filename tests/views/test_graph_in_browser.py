@@ -65,6 +65,7 @@ def test_which_sound_made_the_word_is_seen_at_once_and_heard_with_one_click(open
     assert chosen(page) == f"encoder/frame/-1/{len(WORDS) - 5}"
 
 
+@pytest.mark.one_host
 def test_hovering_a_node_names_it_and_marks_its_row_and_the_other_way_round(open_page, doc):
     page = open_page(doc)
     row = first_input(page)
@@ -98,6 +99,7 @@ def test_clicking_a_node_chooses_it_and_the_address_keeps_it(open_page, doc):
     assert chosen(page) == node
 
 
+@pytest.mark.one_host
 def test_lists_tell_signed_shares_that_sum_with_the_rest(open_page, doc):
     page = open_page(doc)
     inputs = page.get_by_label("inputs", exact=True)
@@ -115,6 +117,7 @@ def test_lists_tell_signed_shares_that_sum_with_the_rest(open_page, doc):
     assert inputs.locator("li.rest").is_visible()
 
 
+@pytest.mark.one_host
 def test_sliders_hide_and_say_how_much(open_page, doc):
     page = open_page(doc)
     set_slider(page, "Influence of nodes", 1)
@@ -192,6 +195,7 @@ def test_dragging_one_box_onto_another_makes_a_supernode(open_page):
     assert page.locator("[data-box]").count() == 3
 
 
+@pytest.mark.one_host
 def test_ticked_boxes_are_grouped_without_a_mouse(open_page):
     doc = made_up_doc()
     ids = [node.id for node in doc.graph.nodes if node.kind == "feature"][:2]
@@ -204,6 +208,7 @@ def test_ticked_boxes_are_grouped_without_a_mouse(open_page):
     assert page.locator(".box.supernode").count() == 1
 
 
+@pytest.mark.one_host
 def test_groups_are_suggested_previewed_and_accepted(open_page):
     page = open_page(made_up_doc(made_up_graph(twins=True)))
     page.get_by_role("button", name="Suggest groups").click()
@@ -261,6 +266,7 @@ def test_an_address_keeps_what_others_write_and_cleared_pins_stay_away(open_page
     assert page.locator("[data-box]").count() == 0
 
 
+@pytest.mark.one_host
 def test_a_source_is_not_said_to_be_what_is_explained(open_page, doc):
     sources = set(doc.graph.edges.source.unpack().tolist())
     for i, node in enumerate(doc.graph.nodes):
@@ -296,6 +302,7 @@ def test_the_present_state_is_copied_as_python_that_compiles(open_page, doc):
     assert page.get_by_test_id("copied").inner_text().startswith("otoscope trace up.wav --token 9")
 
 
+@pytest.mark.one_host
 def test_what_is_left_out_is_told(open_page, doc):
     page = open_page(doc)
     page.get_by_test_id("left-out").locator("summary").click()
@@ -343,6 +350,7 @@ def choose_feature(page, doc, stream):
     page.wait_for_function("(id) => document.querySelector('.graph-panel').dataset.node === id", arg=node.id)
 
 
+@pytest.mark.one_host
 def test_a_trained_feature_is_taken_away_with_the_folder_of_its_dictionary(open_page):
     doc = trained()
     page = open_page(doc)
@@ -358,6 +366,7 @@ def test_a_trained_feature_is_taken_away_with_the_folder_of_its_dictionary(open_
     assert "--encoder-dictionary dicts/mine" in page.content()
 
 
+@pytest.mark.one_host
 def test_features_whose_folder_nobody_knows_are_not_offered(open_page):
     doc = trained(name=None)
     page = open_page(doc)
@@ -366,6 +375,7 @@ def test_features_whose_folder_nobody_knows_are_not_offered(open_page):
     assert page.get_by_role("button", name="Take it away", exact=True).count() == 0
 
 
+@pytest.mark.one_host
 def test_features_of_two_dictionaries_are_not_mixed(open_page):
     doc = trained()
     page = open_page(doc, "#feature=decoder:1:7=0")

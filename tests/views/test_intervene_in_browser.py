@@ -36,6 +36,7 @@ def test_a_cell_of_the_ablation_grid_goes_into_the_list_and_out_again(open_page,
     assert "Nothing is changed yet" in panel(page).inner_text()
 
 
+@pytest.mark.one_host
 def test_heads_that_change_more_than_the_control_are_framed_whatever_is_in_the_list(open_page, doc):
     page = open_page(doc)
     framed = page.locator("[data-testid=ablation] td.marked")
@@ -46,6 +47,7 @@ def test_heads_that_change_more_than_the_control_are_framed_whatever_is_in_the_l
     assert framed.count() == count
 
 
+@pytest.mark.one_host
 def test_arrow_keys_in_a_field_move_its_cursor_and_not_the_token(open_page, doc):
     page = open_page(doc, "#token=5")
     panel(page).get_by_label("Or write one").fill("1.2-1.8")
@@ -55,6 +57,7 @@ def test_arrow_keys_in_a_field_move_its_cursor_and_not_the_token(open_page, doc)
     assert page.locator("main").get_attribute("data-token") == "5"
 
 
+@pytest.mark.one_host
 def test_what_is_near_the_token_is_offered_and_what_is_typed_is_read(open_page, doc):
     page = open_page(doc, "#token=5")
     word = doc.transcript.words[5]
@@ -185,6 +188,7 @@ def of_a_prompt(doc, label=PROMPT):
     return Outcome.model_validate(made_up_outcome(doc).model_dump() | more)
 
 
+@pytest.mark.one_host
 def test_an_outcome_of_a_prompt_shows_what_follows_it_on_both_sides(open_page, doc):
     page = open_page(of_a_prompt(doc), bypass_csp=True, color_scheme="light")
     assert page.locator("h1").inner_text() == "layer 9, self-attention head 3 zeroed; layer 2, MLP times 0.5"
@@ -200,6 +204,7 @@ def test_hostile_prompts_are_text(open_page, doc, label):
     assert page.evaluate("document.documentElement.scrollWidth") <= 420
 
 
+@pytest.mark.one_host
 def test_a_prompt_on_a_page_is_changed_by_what_is_offered_or_written(open_page):
     lens = a_lens().model_copy(
         update={"is_prompt": True, "text": PROMPT, "encoder_lens": [], "model": "smollm2-135m"}
@@ -217,5 +222,6 @@ def test_a_prompt_on_a_page_is_changed_by_what_is_offered_or_written(open_page):
     assert command.endswith("--model smollm2-135m --zero blocks.1.mlp --scale blocks.9.attn.3x0.5")
 
 
+@pytest.mark.one_host
 def test_a_recordings_lens_alone_offers_no_change(open_page):
     assert panel(open_page(a_lens())).count() == 0

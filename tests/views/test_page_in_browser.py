@@ -50,6 +50,7 @@ def test_choosing_a_token_moves_everything_and_survives_a_reload(open_page, doc)
     assert chosen(page) == 5
 
 
+@pytest.mark.one_host
 def test_the_selected_tokens_span_lies_at_its_time(open_page, doc):
     page = open_page(doc, "#token=5")
     token, rows = doc.transcript.tokens[5], page.locator(".rows").bounding_box()
@@ -59,6 +60,7 @@ def test_the_selected_tokens_span_lies_at_its_time(open_page, doc):
     assert span["width"] == pytest.approx((token.end - token.start) * scale, abs=1.5)
 
 
+@pytest.mark.one_host
 def test_a_cell_of_the_overview_selects_its_token(open_page, doc):
     page = open_page(doc, "#token=5")
     page.locator("[data-testid=logit-lens] td[data-at='1,2']").click()
@@ -93,6 +95,7 @@ def test_the_keyboard_alone_reaches_tokens_grids_and_sound(open_page, doc):
     assert chosen(page) == column + 1
 
 
+@pytest.mark.one_host
 def test_keys_that_come_faster_than_the_page_is_drawn_all_count(open_page, doc):
     page = open_page(doc, "#token=5")
     page.evaluate(
@@ -136,6 +139,7 @@ def pixel(page, row, seconds, y):
     )
 
 
+@pytest.mark.one_host
 def test_the_pictures_show_what_the_document_holds(open_page, doc):
     page = open_page(doc, "#token=5", color_scheme="light", device_scale_factor=1)
     loud, quiet, silent = (
@@ -173,6 +177,7 @@ def test_an_address_that_names_no_token_is_passed_over(open_page, doc, fragment)
     assert chosen(open_page(doc, fragment)) == least.index
 
 
+@pytest.mark.one_host
 def test_a_clip_without_a_word_has_a_page_too(open_page, make_doc):
     page = open_page(make_doc(tokens=[], text=""))
     assert page.locator("h1").inner_text() == "The model wrote nothing."
@@ -185,6 +190,7 @@ def test_a_magnified_page_never_scrolls_sideways(open_page, doc, width):
     assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
+@pytest.mark.one_host
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_keeps_its_contrast_on_every_tint(open_page, doc, scheme):
     page = open_page(doc, color_scheme=scheme)
