@@ -153,5 +153,5 @@ def _cut(before: int, after: int) -> float | None:
 
 
 def _exported(parity: list[dict[str, Any]]) -> dict[str, int]:
-    same = {one["name"].replace("-", "_"): one["same"]["count"] for one in parity}
+    same = {one["program"].replace("-", "_"): one["same"]["count"] for one in parity}
     return same | {"recordings": min(one["same"]["n"] for one in parity)}
