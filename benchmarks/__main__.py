@@ -44,7 +44,6 @@ NAMES = (
     "planning",
     "half_precision",
     "learning",
-    "mending",
     "checking",
 )
 RESULTS = Path(__file__).parent / "results"

@@ -114,6 +114,39 @@ def _monitor(name: str) -> Study:
 
 STUDIES = (
     Study(
+        "otoscope mend search … --start DIR; mend price DIR --on TEST",
+        "guides/mending.md",
+        (
+            Figure("whisper-base mended: share of its loops that is cut", "repairs/searched/loops_cut", at_least=0.8),
+            Figure("share of its texts for sounds that is cut", "repairs/searched/raw_cut", at_least=0.7),
+            Figure("WER in English, change", "repairs/searched/wer_en_points", at_most=0.3, unit="points"),
+            Figure(
+                "CER in Spanish, French, Italian, Russian, change (the worst)",
+                tuple(f"repairs/searched/cer_points/{language}" for language in ("es", "fr", "it", "ru")),
+                at_most=1,
+                unit="points",
+            ),
+            Figure(
+                "genuine repetitions kept", "repairs/searched/repeats_after", at_least="repairs/searched/repeats_before"
+            ),
+            Figure(
+                "and kept where the text is ended in alarm alone",
+                "repairs/calm_0.4_stop/repeats_after",
+                at_least="repairs/calm_0.4_stop/repeats_before",
+            ),
+        ),
+        kept("mending"),
+    ),
+    Study(
+        "otoscope mend export DIR --out HF --ct2 CT2 --check TEST --clips 50",
+        "guides/mending.md",
+        (
+            Figure("exported to Transformers: same texts", "transformers/same", at_least="transformers/of"),
+            Figure("exported to faster-whisper: same texts", "faster-whisper/same", at_least="faster-whisper/of"),
+        ),
+        kept("exporting"),
+    ),
+    Study(
         "python -m tests.faults.loop --kills 56",
         "faults.md",
         (

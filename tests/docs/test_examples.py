@@ -28,6 +28,7 @@ NOT_RUN = [
     ("docs/guides/monitoring.md", "it takes about half an hour on two cores"),
     ("docs/guides/serving.md", "it serves until Ctrl-C"),
     ("docs/studies/context_bias.md", "it takes about half an hour on two cores"),
+    ("docs/studies/features.md", "it takes an hour on two cores"),
     ("docs/studies/hallucination.md", "it takes about ten minutes on two cores"),
     ("docs/studies/lens.md", "it takes some minutes on two cores"),
     ("docs/studies/monitors.md", "it takes about half an hour on two cores"),
