@@ -16,10 +16,12 @@ if (
 import pytest
 import torch
 
+# A shell without job control ignores SIGINT in what it runs in the background, and `nohup` SIGHUP; all that is started here
+# would inherit it: then commands that a test interrupts would run on, and take the cores from the others.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A shell without job control starts what runs in the background so, and all that is started here would inherit it: then
-    # commands that a test interrupts would run on, and take the cores from the others.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if os.name == "posix" and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 FAMILIES = ("whisper", "qwen2_audio", "llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "gpt2")
 _SHARED: dict = {}
