@@ -30,7 +30,7 @@ from otoscope.dictionaries.harvesting import (
     tokens_around,
     words_around,
 )
-from otoscope.dictionaries.loading import load_dictionary
+from otoscope.dictionaries.loading import NEURONS, load_dictionary
 from otoscope.dictionaries.neurons import NeuronBasis
 from otoscope.dictionaries.places import Places, places_of
 from otoscope.dictionaries.scores import Reconstruction, reconstruction
@@ -208,9 +208,14 @@ def dictionary_places(model: Model, folder: Path, point: str | None) -> Places:
     """Where a dictionary reads: as asked, or as its folder says.
 
     Raises:
-        DictionaryError: The folder does not say.
+        DictionaryError: There is no such folder, or it does not say.
         OptionError: There is no such place.
     """
+    if not folder.exists() and str(folder) != NEURONS:
+        raise DictionaryError(
+            f"There is no dictionary {folder}.",
+            "Name the folder of one, such as `otoscope features train` writes.",
+        )
     if point is None:
         try:
             point = object_in(folder / SCORES)["recipe"]["point"]
