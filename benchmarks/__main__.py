@@ -149,6 +149,8 @@ def _section(name: str, entry: dict[str, Any]) -> str:
     )
     if m.get("commit"):
         where += f"; commit {m['commit']}, {m['date']}"
+    if not m.get("prepared_recordings", True):
+        where += "; without the prepared recordings"
     verdict = {True: "holds", False: "**does not hold**", None: "was not measured as a whole"}[
         _holds(name, entry["result"])
     ]

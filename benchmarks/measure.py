@@ -123,6 +123,7 @@ def machine(threads: int) -> dict[str, Any]:
         "date": datetime.now(UTC).date().isoformat(),
         "processor": _processor(),
         "cores": os.cpu_count(),
+        "prepared_recordings": PREPARED.exists(),
         "threads": threads,
         "python": platform.python_version(),
         "versions": {name: version(name) for name in ("otoscope", "torch", "transformers", "numpy")},
@@ -152,7 +153,7 @@ def _processor() -> str:
 
 
 def clips(limit: int | None = None) -> list:
-    """The prepared recordings of at most 30 s where they are, else the shipped samples."""
+    """The prepared recordings of at most 30 s where they are, else the shipped samples; the page says so of a result."""
     from otoscope.audio import Clip, read
     from otoscope.audio.samples import sample
     from otoscope.corpora import read_manifest
