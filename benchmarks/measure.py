@@ -131,14 +131,22 @@ def machine(threads: int) -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The commit that is checked out, with a plus where something other than results was changed since."""
+    """The commit that is checked out, with a plus where something other than results and their pictures was changed since."""
 
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", *arguments], cwd=_ROOT, capture_output=True, text=True, check=True)
         return done.stdout.strip()
 
     try:
-        changed = git("status", "--porcelain", "--", ".", ":!benchmarks/results", ":!docs/benchmarks.md")
+        changed = git(
+            "status",
+            "--porcelain",
+            "--",
+            ".",
+            ":!benchmarks/results",
+            ":!docs/benchmarks.md",
+            ":!docs/images",
+        )
         return git("rev-parse", "--short=8", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return None  # an archive of the source has no history
