@@ -45,8 +45,10 @@ def run() -> dict[str, Any]:
             f"{clips}_clips_batch_{batch}": _peak(found[:clips], batch)
             for clips, batch in ((4, 16), (CLIPS, 16), (4, 48))
         }
-    heads = _heads(model)
-    measured = [_side_by_side(model, first_window(item), heads, number) for number, item in enumerate(found)]
+        heads = _heads(model)
+        measured = [
+            _side_by_side(model, first_window(item), heads, number) for number, item in enumerate(found)
+        ]
     ours, theirs, same = (list(column) for column in zip(*measured, strict=True))
     same = sum(same)
     ratios = [a / b for a, b in zip(ours, theirs, strict=True)]

@@ -23,7 +23,7 @@ from otoscope.dictionaries.places import places_of
 from otoscope.errors import EditError, ModelError, OptionError
 from otoscope.patching.sweeping import SweepOptions, sweep_corpus
 from otoscope.probes.harvesting import Pools, harvest
-from otoscope.runs import ActivationStore, OnRay, computed, running_on
+from otoscope.runs import OnRay, computed, running_on
 from otoscope.studies.feature_examples import Examples, collect_examples
 
 pytestmark = pytest.mark.slow
@@ -135,29 +135,23 @@ def _killed_once(folder: str, job, number: int):
     return result
 
 
-def test_a_harvest_whose_workers_are_killed_holds_every_part_once(there, language_model, texts, tmp_path):
-    places = places_of(language_model, "blocks.*.mlp")
+def test_a_harvest_begun_here_goes_on_there_and_holds_every_part_once_though_workers_are_killed(
+    there, language_model, texts, tmp_path
+):
+    places, out = places_of(language_model, "blocks.*.mlp"), tmp_path / "begun"
+    harvest_places(language_model, texts, places, out, batch=4)
+    for left in out.glob("*-0000[01].*"):
+        left.unlink()
+    kept = {file.name: file.stat().st_mtime_ns for file in out.glob("*-0000[23].*")}
     with running_on(_Struck(tmp_path)):
-        struck = harvest_places(language_model, texts, places, tmp_path / "struck", batch=4)
+        struck = harvest_places(language_model, texts, places, out, batch=4)
     assert len(list(tmp_path.glob("killed-*"))) == 2
+    assert kept == {file.name: file.stat().st_mtime_ns for file in out.glob("*-0000[23].*")}
     assert struck.shards == there.shards == [0, 1, 2, 3]
     assert struck.index["item"].tolist() == list(range(len(texts)))
     for name in there.names:
-        np.testing.assert_array_equal(struck.read(name), there.read(name))
-    assert not list((tmp_path / "struck").glob(".*.part"))
-
-
-def test_a_harvest_that_was_begun_here_goes_on_there(cluster, language_model, texts, tmp_path):
-    places = places_of(language_model, "blocks.*.mlp")
-    whole = harvest_places(language_model, texts, places, tmp_path / "whole", batch=4)
-    harvest_places(language_model, texts, places, tmp_path / "begun", batch=4)
-    for left in (tmp_path / "begun").glob("*-0000[13].*"):
-        left.unlink()
-    with running_on(OnRay(workers=2)):
-        harvest_places(language_model, texts, places, tmp_path / "begun", batch=4)
-    again = ActivationStore.read_from(tmp_path / "begun")
-    for name in whole.names:
-        np.testing.assert_allclose(again.read(name), whole.read(name), atol=1e-6)
+        np.testing.assert_allclose(struck.read(name), there.read(name), atol=1e-6)
+    assert not list(out.glob(".*.part"))
 
 
 def test_pools_for_probes_and_examples_are_those_of_one_process(

@@ -12,10 +12,16 @@ if TYPE_CHECKING:
     from otoscope.models.base import Model
 
 
+_EXACT = ("explain", "trace")
+"""Commands with graphs, which half precision is too coarse for."""
+
+
 def load_for(
     command: str, name: str, common: Common, recordings: Sequence[Item] = (), units: int | None = None
 ) -> Model:
     """The model of a command, or an error before anything is loaded that says what the command would take.
+
+    Where no precision is named, what sums small parts takes float32 on accelerators as well.
 
     Args:
         command: As `otoscope models check --plan` calls it.
@@ -31,16 +37,22 @@ def load_for(
     from otoscope.models.loading import load_model
     from otoscope.planning.room import require_room
 
+    dtype = exact(common.dtype) if command in _EXACT else common.dtype
     require_room(
         command,
         name,
         device=common.device,
-        dtype=common.dtype,
+        dtype=dtype,
         batch=common.batch,
         seconds=_seconds(recordings),
         units=units,
     )
-    return load_model(name, common.device, common.dtype)
+    return load_model(name, common.device, dtype)
+
+
+def exact(dtype: str) -> str:
+    """A precision for graphs: float32 where none is named."""
+    return "float32" if dtype == "auto" else dtype
 
 
 def _seconds(recordings: Sequence[Item]) -> float:

@@ -61,13 +61,14 @@ def study(
 
     Example: otoscope study probes --model whisper-tiny.en --out probes
     """
+    from otoscope.cli.loading import exact
     from otoscope.figures.studies import study_figures
     from otoscope.figures.style import save_figure
     from otoscope.models.loading import load_model
     from otoscope.studies.curve_page import study_docs
     from otoscope.views.page import save_page
 
-    loaded = load_model(model, common.device, common.dtype)
+    loaded = load_model(model, common.device, exact(common.dtype) if name is Study.WHY else common.dtype)
     manifests = data or []
     if name is Study.PROBES:
         from otoscope.studies.probes import study_probes

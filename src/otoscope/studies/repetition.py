@@ -201,7 +201,7 @@ def sweep_report(sweep: Mapping[str, Any], most: int = 10) -> list[str]:
         "restored",
         "random component",
         "random direction",
-        "p",
+        "corrected p",
         "test half",
     )
     every = sweep["any_component"]
