@@ -26,8 +26,6 @@ if os.name == "posix" and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 FAMILIES = ("whisper", "qwen2_audio", "llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "gpt2")
 _SHARED: dict = {}
 """Models that are loaded once, by what they were asked for: each with its state and its weights as they were then."""
-_ABLATED: dict = {}
-"""What became of a text without each component, by model, sound and text; for `ablated_once`."""
 
 SHARED_AUDIO = Path(os.environ.get("OTOSCOPE_SHARED_AUDIO", Path(__file__).parents[2] / "shared" / "audio"))
 
@@ -110,12 +108,21 @@ def _a_module_leaves_shared_models_as_they_were():
         )
 
 
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory) -> Path:
+    """A folder of this run of the tests that all of its workers have."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
 @pytest.fixture
-def ablated_once(monkeypatch):
+def ablated_once(monkeypatch, shared_folder):
     """Explanations of the same sound and text by the same model zero its components once, which is most of their work.
 
     For tests of what is done with an explanation; those of `explain` itself do without.
     """
+    from otoscope.documents.explain import Ablation
+    from otoscope.files import atomic_write
     from otoscope.studies import explain
 
     zero = explain.ablation_of
@@ -124,12 +131,13 @@ def ablated_once(monkeypatch):
         state = state_of(model)
         if state["hooks"] or state["filters"] or state["mended"]:  # which of them is not known
             return zero(model, heard, tokens, prompt, batch, **how)
-        which = repr((weights_of(model), state))
-        sound = hashlib.sha256(heard.encoded.numpy().tobytes()).digest()
-        asked = (which, sound, tuple(tokens.tolist()), prompt, batch, repr(how))
-        if asked not in _ABLATED:
-            _ABLATED[asked] = zero(model, heard, tokens, prompt, batch, **how)
-        return _ABLATED[asked]
+        asked = hashlib.sha256(heard.encoded.numpy().tobytes())
+        asked.update(repr((weights_of(model), state, tokens.tolist(), prompt, batch, how)).encode())
+        kept = shared_folder / f"ablation-{asked.hexdigest()}.json"
+        if not kept.exists():
+            with atomic_write(kept) as file:
+                file.write(zero(model, heard, tokens, prompt, batch, **how).model_dump_json())
+        return Ablation.model_validate_json(kept.read_text(encoding="utf-8"))
 
     monkeypatch.setattr(explain, "ablation_of", ablated)
 

@@ -160,7 +160,7 @@ def test_pools_for_probes_and_examples_are_those_of_one_process(
     pools = Pools((), ("mean", "last"))
     here = harvest(language_model, texts, tmp_path / "here", pools, batch=4)
     collect_examples(language_model, "neurons", text_file, tmp_path / "x", point="blocks.*.mlp", batch=4)
-    with running_on(OnRay(workers=2)):
+    with running_on(OnRay(workers=1)):
         there = harvest(language_model, texts, tmp_path / "there", pools, batch=4)
         collect_examples(language_model, "neurons", text_file, tmp_path / "y", point="blocks.*.mlp", batch=4)
     for name in here.names:
@@ -175,7 +175,7 @@ def test_pools_for_probes_and_examples_are_those_of_one_process(
     assert not (tmp_path / "y" / "moments").exists()
 
 
-def test_a_sweep_on_two_workers_is_that_of_one_process(cluster, tmp_path, monkeypatch):
+def test_a_sweep_on_a_worker_is_that_of_one_process(cluster, tmp_path, monkeypatch):
     model = hearing_whisper(seed=1, dtype=torch.float64)
     again = partial(hearing_whisper, seed=1, dtype=torch.float64)  # it has no files to be loaded from
     monkeypatch.setattr(type(model), "__reduce__", lambda _self: (again, ()))
@@ -185,7 +185,7 @@ def test_a_sweep_on_two_workers_is_that_of_one_process(cluster, tmp_path, monkey
         return sweep_corpus(model, spans(), options, out=out, priced=None).to_dict()
 
     here = told(tmp_path / "here")
-    with running_on(OnRay(workers=2)):
+    with running_on(OnRay(workers=1)):
         there = told(tmp_path / "there")
     assert here["n_outcome"] > 1
     assert there == here
