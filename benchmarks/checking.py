@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import subprocess
 import tempfile
 from pathlib import Path
@@ -43,10 +44,10 @@ def run() -> dict[str, Any]:
         caches = {name: str(Path(folder) / name) for name in ("OTOSCOPE_CACHE", "PIP_CACHE_DIR", "HF_HOME")}
         bare = {name: value for name, value in os.environ.items() if not name.startswith(_CARRIED)} | caches
         bare["OTOSCOPE_SHARED_AUDIO"] = str(SHARED_AUDIO.resolve())
-        demo, demo_minutes = _made("demo", clone, bare)
+        demo, demo_minutes, _ = _made("demo", clone, bare)
         if demo.returncode or not (clone / "jfk.explain.html").is_file():
             raise RuntimeError(f"`make demo` ended with exit code {demo.returncode}: {demo.stderr[-2000:]}")
-        test, minutes = _made("test", clone, bare)
+        test, minutes, busy = _made("test", clone, bare)
         commit = subprocess.run(
             ["git", "rev-parse", "--short", "HEAD"], cwd=clone, capture_output=True, text=True, check=True
         )
@@ -55,6 +56,7 @@ def run() -> dict[str, Any]:
         "commit": commit.stdout.strip(),
         "demo_minutes": demo_minutes,
         "minutes": minutes,
+        "cores_busy": busy,
         **counts(test.returncode, test.stdout),
         **({"which": which} if which else {}),
     }
@@ -62,8 +64,8 @@ def run() -> dict[str, Any]:
 
 def _made(
     what: str, clone: Path, environment: dict[str, str]
-) -> tuple[subprocess.CompletedProcess[str], float]:
-    """What `make` gave, and the minutes it took."""
+) -> tuple[subprocess.CompletedProcess[str], float, float]:
+    """What `make` gave, the minutes it took, and how many cores it kept busy on average."""
     command, told = ["make", "--no-print-directory", what], []
 
     def make() -> None:
@@ -71,8 +73,15 @@ def _made(
             subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True, check=False)
         )
 
-    minutes = round(seconds(make) / 60, 1)
-    return told[0], minutes
+    before = _processor_seconds()
+    took = seconds(make)
+    return told[0], round(took / 60, 1), round((_processor_seconds() - before) / took, 2)
+
+
+def _processor_seconds() -> float:
+    """Of all processes that this one started and that have ended."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
 
 
 def counts(code: int, output: str) -> dict[str, int]:
