@@ -44,6 +44,7 @@ NAMES = (
     "planning",
     "half_precision",
     "learning",
+    "mending",
     "checking",
 )
 RESULTS = Path(__file__).parent / "results"

@@ -11,7 +11,10 @@ from typing import Any
 from benchmarks.figures import Figure
 
 ROOT = Path(__file__).parents[1]
-KEPT = Path(__file__).parent / "results" / "studies"
+RESULTS = Path(__file__).parent / "results"
+OVER_DIVISIONS = RESULTS / "studies" / "monitors.json"
+"""What `monitor fit --divisions 5` told of each model."""
+
 SHIPPED = ROOT / "src" / "otoscope" / "monitors" / "shipped"
 _WITHOUT_A_LOOK_INSIDE = "outside"
 
@@ -33,19 +36,9 @@ class Study:
     result: Callable[[], dict[str, Any]]
 
 
-def kept(name: str) -> Callable[[], dict[str, Any]]:
-    """Reads `results/studies/NAME.json`; nothing where it was not measured."""
-
-    def read() -> dict[str, Any]:
-        path = KEPT / f"{name}.json"
-        return json.loads(path.read_text("utf-8")) if path.exists() else {}
-
-    return read
-
-
 def killed() -> dict[str, Any]:
     """Reads what the loop of kills found, over all jobs."""
-    path = KEPT.parent / "faults.json"
+    path = RESULTS / "faults.json"
     if not path.exists():
         return {}
     told = json.loads(path.read_text("utf-8"))
@@ -64,7 +57,7 @@ def monitor(name: str) -> Callable[[], dict[str, Any]]:
             target: _scores(told["scorers"]) for target, told in report["targets"].items()
         } | {
             "delay": report["delay"], "false_alarms": report["false_alarms"], "hindsight": report["hindsight"],
-            "over_divisions": kept("monitors")().get(name),
+            "over_divisions": json.loads(OVER_DIVISIONS.read_text("utf-8")).get(name),
         }  # fmt: skip
 
     return read
@@ -114,39 +107,6 @@ def _monitor(name: str) -> Study:
 
 STUDIES = (
     Study(
-        "otoscope mend search … --start DIR; mend price DIR --on TEST",
-        "guides/mending.md",
-        (
-            Figure("whisper-base mended: share of its loops that is cut", "repairs/searched/loops_cut", at_least=0.8),
-            Figure("share of its texts for sounds that is cut", "repairs/searched/raw_cut", at_least=0.7),
-            Figure("WER in English, change", "repairs/searched/wer_en_points", at_most=0.3, unit="points"),
-            Figure(
-                "CER in Spanish, French, Italian, Russian, change (the worst)",
-                tuple(f"repairs/searched/cer_points/{language}" for language in ("es", "fr", "it", "ru")),
-                at_most=1,
-                unit="points",
-            ),
-            Figure(
-                "genuine repetitions kept", "repairs/searched/repeats_after", at_least="repairs/searched/repeats_before"
-            ),
-            Figure(
-                "and kept where the text is ended in alarm alone",
-                "repairs/calm_0.4_stop/repeats_after",
-                at_least="repairs/calm_0.4_stop/repeats_before",
-            ),
-        ),
-        kept("mending"),
-    ),
-    Study(
-        "otoscope mend export DIR --out HF --ct2 CT2 --check TEST --clips 50",
-        "guides/mending.md",
-        (
-            Figure("exported to Transformers: same texts", "transformers/same", at_least="transformers/of"),
-            Figure("exported to faster-whisper: same texts", "faster-whisper/same", at_least="faster-whisper/of"),
-        ),
-        kept("exporting"),
-    ),
-    Study(
         "python -m tests.faults.loop --kills 56",
         "faults.md",
         (
@@ -158,7 +118,7 @@ STUDIES = (
     ),
     _monitor("whisper-tiny.en"),
     _monitor("whisper-base"),
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
