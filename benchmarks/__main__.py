@@ -54,7 +54,7 @@ HEAD = """# Benchmarks
 Made by `make bench` from `benchmarks/results/*.json`. Each claim is one file in `benchmarks/`, and each peer is built in an
 environment of its own (`benchmarks/peers`). Both sides of a comparison do the same work in one run. Where each runs more than
 once they take turns after a warm-up, and a ratio is the median of the ratios pair by pair, of otoscope's time over the other's,
-with its lowest and highest below it; training, tracing, probing, harvesting and the patching sweeps differ, and so does the
+with its lowest and highest below it; training, tracing, probing, hearing and the patching sweeps differ, and so does the
 monitor's overhead, of which the least of each side counts; their files say how.
 """
 

@@ -58,7 +58,7 @@ def run() -> dict[str, Any]:
         study.otoscope("features", "evaluate", part, "english.jsonl", "--json", f"{part}.json")
     chosen = [word for feature in TESTED for word in ("--feature", feature)]
     study.otoscope("features", "test", "encoder", "encoder/held_out.jsonl", *chosen, "--json", "tested.json")
-    return {part: _judged(study, part) for part in ("decoder", "encoder")} | _tested(study)
+    return {part: _judged(study, part) for part in ("decoder", "encoder")} | _tested(study) | study.ended()
 
 
 def _corpora(study: Folder) -> list[str]:

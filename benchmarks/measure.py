@@ -119,7 +119,7 @@ def alternately(ours: Callable[[], float], theirs: Callable[[], float], runs: in
 def machine(threads: int) -> dict[str, Any]:
     """Where and on which code something was measured, and with how many threads."""
     return {
-        "commit": _commit(),
+        "commit": commit(),
         "date": datetime.now(UTC).date().isoformat(),
         "processor": _processor(),
         "cores": os.cpu_count(),
@@ -130,7 +130,7 @@ def machine(threads: int) -> dict[str, Any]:
     }
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """The commit that is checked out, with a plus where something other than results and their pictures was changed since."""
 
     def git(*arguments: str) -> str:

@@ -1,4 +1,4 @@
-"""A repair of whisper-base, tuned and searched on one corpus, priced and exported on another; about an hour."""
+"""A repair of whisper-base, tuned and searched on one corpus, priced and exported on another; about three quarters of an hour."""
 
 from __future__ import annotations
 
@@ -85,13 +85,14 @@ def run() -> dict[str, Any]:
         "recordings": cards[0]["card"]["n"],
         **{name: _told(one["card"]) for name, one in zip(("searched", "stopped"), cards, strict=True)},
         "exported": _exported(study.read("export.json")["parity"]),
+        **study.ended(),
     }
 
 
 def _corpora(study: Folder) -> tuple[list[str], ...]:
     """Manifests to make repairs with and to price them on, and the share of the first that is searched with.
 
-    No text of a prompt is on both sides, its speakers are; what is synthetic is made with another seed.
+    No prompt's text is on both sides in one language, to the letter; its speakers are. What is synthetic has another seed.
     """
     study.otoscope("corpus", "make", "prompts", "--languages", ",".join(LANGUAGES), "--out", "prompts")
     parts: dict[str, list[Item]] = {"discovery": [], "test": [], "some": []}

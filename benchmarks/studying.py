@@ -1,15 +1,20 @@
-"""A study that takes about an hour: commands in a folder of its own, where a run that was stopped goes on."""
+"""A study that takes about an hour: commands in a folder of its own, where a run that was stopped goes on.
+
+The next run after one that ended begins anew, in a folder that is empty; the old one is kept beside it, numbered.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 from contextlib import chdir
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import otoscope
+from benchmarks.measure import commit, otoscope
 
+_BEGUN, _ENDED = "begun.txt", "ended.txt"
 _STUDIES = Path(os.environ.get("OTOSCOPE_STUDIES", Path(__file__).parents[1] / ".venv" / "studies"))
 
 
@@ -18,7 +23,18 @@ class Folder:
 
     def __init__(self, name: str) -> None:
         self.path = _STUDIES / name
+        if (self.path / _ENDED).exists():
+            self.path.rename(next(old for n in count(1) if not (old := _STUDIES / f"{name}-{n}").exists()))
         self.path.mkdir(parents=True, exist_ok=True)
+        begun = self.path / _BEGUN
+        if not begun.exists():
+            begun.write_text(commit() or "", encoding="utf-8")
+
+    def ended(self) -> dict[str, Any]:
+        """Mark the study as done; the commit that it was begun at, where that is another than now."""
+        (self.path / _ENDED).touch()
+        begun = (self.path / _BEGUN).read_text("utf-8")
+        return {} if begun == (commit() or "") else {"begun_at": begun}
 
     def otoscope(self, *arguments: str) -> None:
         """Run a command in a process of its own, in the folder."""

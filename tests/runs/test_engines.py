@@ -149,7 +149,9 @@ def test_a_harvest_begun_here_goes_on_there_and_holds_every_part_once_though_wor
     assert kept == {file.name: file.stat().st_mtime_ns for file in out.glob("*-0000[23].*")}
     assert struck.shards == there.shards == [0, 1, 2, 3]
     assert struck.index["item"].tolist() == list(range(len(texts)))
+    anew = there.index["vectors"][: 2 * SHARD].sum()  # vectors of the two shards that Ray computed both times
     for name in there.names:
+        np.testing.assert_array_equal(struck.read(name)[:anew], there.read(name)[:anew])
         np.testing.assert_allclose(struck.read(name), there.read(name), atol=1e-6)
     assert not list(out.glob(".*.part"))
 
@@ -160,7 +162,7 @@ def test_pools_for_probes_and_examples_are_those_of_one_process(
     pools = Pools((), ("mean", "last"))
     here = harvest(language_model, texts, tmp_path / "here", pools, batch=4)
     collect_examples(language_model, "neurons", text_file, tmp_path / "x", point="blocks.*.mlp", batch=4)
-    with running_on(OnRay(workers=1)):
+    with running_on(OnRay(workers=2)):
         there = harvest(language_model, texts, tmp_path / "there", pools, batch=4)
         collect_examples(language_model, "neurons", text_file, tmp_path / "y", point="blocks.*.mlp", batch=4)
     for name in here.names:
@@ -175,7 +177,7 @@ def test_pools_for_probes_and_examples_are_those_of_one_process(
     assert not (tmp_path / "y" / "moments").exists()
 
 
-def test_a_sweep_on_a_worker_is_that_of_one_process(cluster, tmp_path, monkeypatch):
+def test_a_sweep_on_two_workers_is_that_of_one_process(cluster, tmp_path, monkeypatch):
     model = hearing_whisper(seed=1, dtype=torch.float64)
     again = partial(hearing_whisper, seed=1, dtype=torch.float64)  # it has no files to be loaded from
     monkeypatch.setattr(type(model), "__reduce__", lambda _self: (again, ()))
@@ -185,7 +187,7 @@ def test_a_sweep_on_a_worker_is_that_of_one_process(cluster, tmp_path, monkeypat
         return sweep_corpus(model, spans(), options, out=out, priced=None).to_dict()
 
     here = told(tmp_path / "here")
-    with running_on(OnRay(workers=1)):
+    with running_on(OnRay(workers=2)):
         there = told(tmp_path / "there")
     assert here["n_outcome"] > 1
     assert there == here

@@ -53,9 +53,10 @@ def serve(
     require_local(host, allow_remote)
     require_folder(folder, "Name a folder; make one with `mkdir`, it may be empty.")
 
+    from otoscope.cli.loading import exact
     from otoscope.views.server_work import Setup
 
-    setup = Setup(model, common.device, common.dtype, common.batch, common.seed, tuple(monitor or ()))
+    setup = Setup(model, common.device, exact(common.dtype), common.batch, common.seed, tuple(monitor or ()))
     with listening(host, port) as at:
         _run(folder, setup, at, show, common)
 
