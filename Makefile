@@ -14,7 +14,7 @@ PIP    := $(BIN)/python -m pip install --quiet
 KEPT   := --constraint $(VENV)/.torch
 # What the commands of the README need beyond the base: a 4-bit language model, the served page, spoken corpora, pauses found.
 EXTRAS ?= gguf,serve,synth,vad
-# Most processes that share the tests, one and a half a core; each takes up to 4 GB.
+# Most processes that share the tests, one a core; each takes up to 4 GB.
 WORKERS ?= 4
 # Without a word on torch what was chosen before is kept.
 CHOICE := $(strip $(TORCH) $(TORCH_INDEX))
@@ -73,7 +73,7 @@ demo: $(VENV)/.installed
 	@$(BIN)/otoscope explain src/otoscope/audio/samples/jfk.flac --out jfk.explain.html --force
 
 test: $(VENV)/.dev
-	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest --numprocesses logical --maxprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff format --check .
