@@ -153,9 +153,10 @@ def harvest_places(
             task.advance(len(items) - sum(len(items[n * SHARD : (n + 1) * SHARD]) for n in missing))
             reading = _Reading(places, batch or model.batch, options, drawn, dtype)
             job = partial(_shard, model, items, reading)
-            for number, shard in computed(job, missing):
-                store.append(number, *shard)
-                task.advance(len(items[number * SHARD : (number + 1) * SHARD]))
+            with store.written_behind() as append:
+                for number, shard in computed(job, missing):
+                    append(number, *shard)
+                    task.advance(len(items[number * SHARD : (number + 1) * SHARD]))
     return ActivationStore.read_from(out)
 
 

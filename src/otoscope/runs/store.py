@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -72,6 +74,29 @@ class ActivationStore:
             # Not through `save`, which makes a copy of them all.
             save_file({name: _contiguous(x) for name, x in vectors.items()}, file.name)
         self.run.write_part(_INDEX, shard, index)
+
+    @contextmanager
+    def written_behind(self) -> Iterator[Callable[[int, Mapping[str, np.ndarray], pd.DataFrame], None]]:
+        """Append while the next shard is computed: a disk is waited for, not worked for. Two shards are in memory then.
+
+        Yields:
+            `append`. It returns once the shard before is written; the block ends once all are.
+
+        Raises:
+            OutputError: A shard cannot be written; by the next `append`, or at the end of the block.
+        """
+        before: Future[None] | None = None
+
+        def append(shard: int, vectors: Mapping[str, np.ndarray], index: pd.DataFrame) -> None:
+            nonlocal before
+            if before is not None:
+                before.result()
+            before = writer.submit(self.append, shard, vectors, index)
+
+        with ThreadPoolExecutor(1, "store") as writer:
+            yield append
+            if before is not None:
+                before.result()
 
     @cached_property
     def _table(self) -> pd.DataFrame:
