@@ -20,6 +20,7 @@ NAMES = (
     "importing",
     "capture",
     "decoding",
+    "keeping_memory",
     "explaining",
     "long_recording",
     "probing",

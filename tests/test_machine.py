@@ -1,8 +1,24 @@
-"""What is free in a container: what its limit leaves, with the pages of files that give way at once."""
+"""What is free in a container: what its limit leaves, with the pages of files that give way at once. What is freed is kept."""
+
+import os
+import platform
+import subprocess
+import sys
 
 import pytest
 
 from otoscope.machine import _of_container
+
+REUSED = """
+import resource
+import otoscope.models
+import torch
+for _ in range(50):
+    if _ == 10:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(2**24)  # 64 MiB
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
 
 
 @pytest.mark.parametrize(
@@ -18,3 +34,18 @@ def test_pages_of_files_that_nobody_uses_are_free(tmp_path, limit, used, pages, 
 
 def test_without_a_container_there_is_no_limit(tmp_path):
     assert _of_container(tmp_path) == float("inf")
+
+
+def pages_taken_anew(**told):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    environment.pop("THP_MEM_ALLOC_ENABLE", None)
+    ran = subprocess.run(
+        [sys.executable, "-c", REUSED], env=environment | told, capture_output=True, text=True, check=True
+    )
+    return int(ran.stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another system library's ways are left alone")
+def test_with_models_at_hand_freed_memory_is_used_again_unless_the_environment_says_otherwise():
+    assert pages_taken_anew() < 1000
+    assert pages_taken_anew(MALLOC_PERTURB_="0") > 100_000  # 40 times 64 MiB in pages of 4 KiB

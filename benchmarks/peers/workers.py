@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -46,14 +47,16 @@ class Side:
         path = Path(job["folder"]) / f"{name}.json"
         path.write_text(json.dumps({**job, "side": name, "versions": versions}))
         self._log = path.with_suffix(".log")
+        # What otoscope told PyTorch in this process is no setting of a peer's; its own side says it again.
+        told = {name: value for name, value in os.environ.items() if name != "THP_MEM_ALLOC_ENABLE"}
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
                 [str(python), str(HERE / script), str(path)],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=told,
             )  # fmt: skip
-        told = self._hear()
-        self.works: list[str] = told["works"]
-        self.versions: dict[str, str] = told["versions"]
+        heard = self._hear()
+        self.works: list[str] = heard["works"]
+        self.versions: dict[str, str] = heard["versions"]
 
     def check(self, work: str) -> Checked:
         """Do the work once and see what it gives and takes."""
