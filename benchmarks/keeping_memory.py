@@ -15,8 +15,8 @@ from benchmarks.figures import Figure
 from benchmarks.measure import alternately, otoscope
 
 CLAIM = (
-    "`otoscope transcribe` of 32 windows of 30 s (whisper-base, batch 8), whole process, takes at most 0.95 times as long as with "
-    "glibc as it is, in no more memory"
+    "`otoscope transcribe` of 32 windows of 30 s (whisper-base, batch 8), whole process, takes at most 0.95 times as long as "
+    "with glibc as it is, in no more memory"
 )
 FIGURES = (
     Figure(
