@@ -25,9 +25,9 @@ def keep_freed_memory() -> bool:
     """Let this process use memory again that it has freed, up to a gigabyte, instead of giving it back.
 
     glibc gives every block of some megabytes back at once and asks for the next one anew, and the system clears each of its pages
-    before it is touched. Batches of windows are such blocks: their layers had up to a fifth of their time in that. PyTorch is asked
-    to take them in large pages besides, which it looks up once, with its first tensor. Threads share one arena: in one of their
-    own, large blocks would be given back nevertheless.
+    before it is touched. Batches of windows are such blocks: their layers had up to a fifth of their time in that. PyTorch is
+    asked to take them in large pages besides, which it looks up once, with its first tensor. Threads share one arena: in one of
+    their own, large blocks would be given back nevertheless.
 
     Returns:
         Whether anything was changed: another system library than glibc is left alone, and so is one that has been told something

@@ -232,8 +232,8 @@ def _shard(
         )
     rows = [vectors for vectors in found if not isinstance(vectors, AudioError)]
     named = {"input": places.inputs} | ({} if places.targets is None else {"target": places.targets})
-    tensors = {
-        f"{what}.{layer}": np.concatenate([row[name] for row in rows])
+    tensors = {  # rows go as they are joined: the shard before may be in memory, too, until it is written
+        f"{what}.{layer}": np.concatenate([row.pop(name) for row in rows])
         for what, names in named.items()
         for layer, name in zip(places.layers, names, strict=True)
         if rows
