@@ -111,6 +111,12 @@ def test_help_of_every_command_is_quick_and_imports_nothing_heavy(otoscope):
     assert os.times().children_user - before < 0.5
 
 
+def test_a_word_that_is_no_choice_is_told_with_the_choices_and_no_word_of_a_library(capsys):
+    code, _, error = run(capsys, "models", "check", "whisper-tiny.en", "--plan", "trase")
+    assert code == 2
+    assert "error: Invalid value for '--plan': 'trase' is not one of 'transcribe', 'explain'" in error
+
+
 def test_version_is_the_packages(capsys):
     import otoscope
 

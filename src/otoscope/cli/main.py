@@ -98,6 +98,7 @@ def _stands_for_many(error: Exception) -> bool:
 
 def _sentence(error: Exception) -> str:
     message: str = error.format_message()  # pyright: ignore[reportAttributeAccessIssue]
+    message = message.replace("Value error, ", "")  # a word of pydantic's, which newer Typer checks with
     return message if message.endswith((".", "?")) else f"{message}."
 
 
