@@ -89,6 +89,26 @@ def untracked() -> Iterator[None]:
         yield
 
 
+class _Into(_NoticesTo):
+    def __init__(self, reporter: Reporter, task: Task) -> None:
+        super().__init__(reporter)
+        self.task = task
+
+    def start(self, label: str, total: float | None, unit: str) -> Task:
+        return self.task
+
+
+@contextmanager
+def tracked_in(task: Task) -> Iterator[None]:
+    """Let what is tracked inside the block advance a task that is shown already, in whose units it counts.
+
+    Args:
+        task: The task; its end is told by whoever began it.
+    """
+    with reporting_to(_Into(_reporter.get(), task)):
+        yield
+
+
 @contextmanager
 def track(label: str, total: float | None = None, unit: str = "") -> Iterator[Task]:
     """Report a task for as long as the block runs.

@@ -114,6 +114,21 @@ def trained(folder: Path) -> None:
     train(config, Planted("sae", 2, steps=40, batch=64), folder / "features")
 
 
+def transcribed(folder: Path) -> None:
+    """Seven short recordings, kept in parts of two."""
+    from tests.patching.worlds import hearing_whisper, spans
+
+    from otoscope.models.transcripts import DecodeOptions
+    from otoscope.studies import kept_transcripts
+    from otoscope.studies.transcription import transcribe_corpus
+
+    torch.set_num_threads(1)
+    kept_transcripts.PART_RECORDINGS = 2
+    options = DecodeOptions(max_positions=24)
+    result = transcribe_corpus(hearing_whisper(), spans(7), options, store=folder / "kept", batch=2)
+    (folder / "result.json").write_text(json.dumps(result.to_dict()))
+
+
 def searched(folder: Path) -> None:
     """A search of six trials."""
     from tests.mending.corpora import mixed_corpus, talker
@@ -144,6 +159,7 @@ def made(folder: Path) -> None:
 
 
 LIBRARY: dict[str, Job] = {
+    "transcribe --store": transcribed,
     "harvest": harvested,
     "sweep": swept,
     "train": trained,

@@ -32,7 +32,7 @@ def whole(tmp_path_factory):
     return of
 
 
-JOBS = [jobs.made, jobs.harvested, jobs.swept, jobs.trained, jobs.searched]
+JOBS = [jobs.made, jobs.transcribed, jobs.harvested, jobs.swept, jobs.trained, jobs.searched]
 ids = [job.__name__ for job in JOBS]
 
 

@@ -21,10 +21,13 @@ from otoscope.corpora import read_texts
 from otoscope.dictionaries.harvesting import SHARD, harvest_places
 from otoscope.dictionaries.places import places_of
 from otoscope.errors import EditError, ModelError, OptionError
+from otoscope.models.transcribing import transcribe_all
+from otoscope.models.transcripts import DecodeOptions
 from otoscope.patching.sweeping import SweepOptions, sweep_corpus
 from otoscope.probes.harvesting import Pools, harvest
 from otoscope.runs import OnRay, computed, running_on
 from otoscope.studies.feature_examples import Examples, collect_examples
+from otoscope.studies.kept_transcripts import kept_transcripts
 
 pytestmark = pytest.mark.slow
 
@@ -191,6 +194,17 @@ def test_a_sweep_on_two_workers_is_that_of_one_process(cluster, tmp_path, monkey
         there = told(tmp_path / "there")
     assert here["n_outcome"] > 1
     assert there == here
+
+
+def test_transcripts_that_are_kept_are_those_of_one_process(cluster, tmp_path, monkeypatch):
+    model = hearing_whisper(seed=1, dtype=torch.float64)
+    again = partial(hearing_whisper, seed=1, dtype=torch.float64)
+    monkeypatch.setattr(type(model), "__reduce__", lambda _self: (again, ()))
+    options = DecodeOptions(max_positions=24)
+    here = list(transcribe_all(model, spans(), options))
+    with running_on(OnRay(workers=1)):
+        there = kept_transcripts(model, spans(), options, tmp_path / "kept")
+    assert [t.to_dict() for t in there] == [t.to_dict() for t in here]
 
 
 def test_a_model_travels_as_its_name_and_not_with_edits_or_without_a_home(language_model):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from otoscope.cli.options import Common, Mend, mended, repair_of, require_different, with_common
+from otoscope.cli.options import Common, Mend, mended, repair_of, require_different, with_common, with_engine
 from otoscope.cli.show import say, table, warn, write_json
 from otoscope.cli.skipping import end, warn_of_skipped
 from otoscope.errors import OptionError
@@ -27,6 +27,7 @@ class Task(StrEnum):
 
 
 @with_common
+@with_engine
 def transcribe(
     target: Annotated[
         Path,
@@ -55,6 +56,14 @@ def transcribe(
         bool, typer.Option("--suppress/--no-suppress", help="Apply the model's suppress lists.")
     ] = True,
     mend: Mend = None,
+    store: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Keep the transcripts there while they are made: the same command goes on where it was stopped, and of a corpus "
+            "that has grown only what is new is transcribed.",
+        ),
+    ] = None,
     srt: Annotated[
         Path | None, typer.Option(help="Write SubRip subtitles: a file, or a folder for several recordings.")
     ] = None,
@@ -73,8 +82,15 @@ def transcribe(
     require_different(common.json_path, srt, vtt, source=target)
 
     from otoscope.corpora import items
+    from otoscope.runs import elsewhere
     from otoscope.studies.transcription import require_readable, require_subtitles, transcribe_corpus
 
+    if store is not None and mend is not None:
+        raise OptionError(
+            "What a repaired model writes is not kept.", "Leave --store or --mend out; or export the repair."
+        )
+    if store is None and elsewhere():
+        raise OptionError("Ray's workers hand on what is kept.", "Name a directory with --store DIR.")
     recordings = items(target)
     for out in filter(None, outputs.values()):
         require_subtitles(out, len(recordings))
@@ -93,7 +109,9 @@ def transcribe(
             raise OptionError(
                 "A repair that waits for alarms needs a text without timestamps.", "Leave one of them out."
             )
-        result = transcribe_corpus(loaded, recordings, options, batch=common.batch, watcher=watch)
+        result = transcribe_corpus(
+            loaded, recordings, options, batch=common.batch, watcher=watch, store=store
+        )
     for format, out in outputs.items():
         if out:
             result.save_subtitles(out, format)  # pyright: ignore[reportArgumentType]

@@ -66,6 +66,11 @@ class Item:
                 return [stat.st_size, stat.st_mtime_ns]
         return []
 
+    def key(self) -> str:
+        """What tells a recording from others, and from what it was before its file or its line was changed."""
+        path = str(self.path.resolve())  # two manifests may both call a recording audio/0.flac
+        return json.dumps([path, self.offset, self.duration, self.language, self.file_stamp()])
+
     def _limit(self) -> float | None:
         if not self.audio_filepath:
             raise AudioError("A text has no recording.", "Name a corpus of recordings.")

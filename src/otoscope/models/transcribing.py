@@ -80,19 +80,6 @@ class _Recording:
             return self.source.source
         return self.source.audio_filepath if isinstance(self.source, Item) else str(self.source)
 
-    @property
-    def seconds(self) -> float:
-        """Length, as far as it is told beforehand."""
-        if isinstance(self.source, Clip):
-            return self.source.duration
-        try:
-            if not isinstance(self.source, Item):
-                return info(self.source).duration or 0.0
-            known = self.source.duration
-            return known or (info(self.source.path).duration or self.source.offset) - self.source.offset
-        except AudioError:  # told when it is read
-            return 0.0
-
     def windows(self, seconds: float) -> Iterator[Clip]:
         return (
             self.source.windows(seconds) if isinstance(self.source, Item) else windows(self.source, seconds)
@@ -173,11 +160,7 @@ def transcribe_all(
         OptionError: The language or task does not fit the model.
         EditError: An edit with `rows` is in place: windows are sorted into batches by length.
     """
-    options = options or DecodeOptions()
-    options = replace(options, language=model.check_language(options.language))
-    model.prompt(
-        options.language or next(iter(model.languages), "en"), task=options.task
-    )  # refuse before any work
+    options = fitting(model, options)
     _refuse_row_edits(model)
 
     def work(chunk: Sequence[Window]) -> list[Piece]:
@@ -190,6 +173,30 @@ def transcribe_all(
     for recording, language in zip(recordings, languages or (), strict=languages is not None):
         recording.language = model.check_language(language)
     yield from _in_order("Transcribing", model, recordings, work, finish, batch or model.batch, keep_going)
+
+
+def fitting(model: SpeechModel, options: DecodeOptions | None = None) -> DecodeOptions:
+    """Options as a model understands them: its own code of the language; None: the defaults.
+
+    Raises:
+        OptionError: The language or task does not fit the model.
+    """
+    options = options or DecodeOptions()
+    options = replace(options, language=model.check_language(options.language))
+    model.prompt(options.language or next(iter(model.languages), "en"), task=options.task)
+    return options
+
+
+def seconds_of(source: Source) -> float:
+    """Seconds of sound, as far as the file tells beforehand; 0 where it does not, or cannot be read."""
+    if isinstance(source, Clip):
+        return source.duration
+    try:
+        if not isinstance(source, Item):
+            return info(source).duration or 0.0
+        return source.duration or (info(source.path).duration or source.offset) - source.offset
+    except AudioError:  # told when it is read
+        return 0.0
 
 
 def _refuse_row_edits(model: SpeechModel) -> None:
@@ -277,7 +284,7 @@ def _in_order(
     """What `work` makes of every window, batch by batch, put together by `finish` in the order of the recordings."""
     waiting = dict(enumerate(recordings))
     following = 0
-    with track(label, sum(r.seconds for r in recordings) or None, "s of sound") as task:
+    with track(label, sum(seconds_of(r.source) for r in recordings) or None, "s of sound") as task:
         for ahead in batches(_windows(model, recordings, keep_going), size * _LOOK_AHEAD):
             ahead.sort(key=lambda w: len(w.clip.samples))
             for chunk in batches(ahead, size):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from otoscope.showing import Shows
@@ -184,6 +185,32 @@ class Transcript(Shows):
                 for s in self.segments
             ],
         }  # fmt: skip
+
+    def dumps(self) -> str:
+        """Everything but the facts about the model as JSON, every number exact; see `Transcript.loads`."""
+        return json.dumps(asdict(replace(self, model={})))
+
+    @classmethod
+    def loads(cls, text: str, model: dict[str, Any]) -> Transcript:
+        """The transcript that `dumps` told, equal in every number.
+
+        Args:
+            text: What `dumps` gave.
+            model: Facts about the model, see `Model.describe`.
+
+        Raises:
+            ValueError: It is none.
+        """
+        try:
+            told = json.loads(text)
+            parts = {"tokens": Token, "words": Word, "segments": Segment}
+            made = {name: tuple(kind(**one) for one in told[name]) for name, kind in parts.items()}
+            settings = DecodeOptions(**told["settings"])
+            return cls(
+                **{**told, **made, "prompt": tuple(told["prompt"]), "settings": settings, "model": model}
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError("This is no transcript.") from error
 
     def card(self) -> Card:
         """The words, doubtful ones marked."""

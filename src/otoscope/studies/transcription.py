@@ -158,6 +158,7 @@ def transcribe_corpus(
     *,
     batch: int | None = None,
     watcher: Watcher | None = None,
+    store: Path | str | None = None,
 ) -> CorpusTranscript:
     """Transcribe recordings; those that cannot be read are skipped and named.
 
@@ -170,14 +171,19 @@ def transcribe_corpus(
         options: How to decode.
         batch: Windows decoded at once; None: `model.batch`.
         watcher: What reads the model meanwhile.
+        store: Directory that keeps the transcripts in parts, begun or finished, see `kept_transcripts`; None: nothing is kept.
 
     Raises:
         AudioError: None of the recordings can be read.
         ModelError: The model does not transcribe.
-        OptionError: The language or task does not fit the model.
+        OptionError: The language or task does not fit the model; or the directory belongs to other settings, or is given with a
+            watcher.
+        EditError: A hook, an edit or a repair is in place, and transcripts are to be kept.
+        OutputError: The directory cannot be written.
     """
     from otoscope.models.transcribing import transcribe_all
     from otoscope.models.whisper import SpeechModel
+    from otoscope.studies.kept_transcripts import kept_transcripts
 
     if not isinstance(model, SpeechModel):
         raise ModelError(
@@ -192,7 +198,14 @@ def transcribe_corpus(
             f"{len(foreign)} of {len(items)} recordings are marked {marked}, which {model.origin.name} does not know: "
             "use a multilingual model, such as whisper-base, for them."
         )
-    outcomes = list(transcribe_all(model, items, options, batch=batch, keep_going=True, watcher=watcher))
+    if store is None:
+        outcomes = list(transcribe_all(model, items, options, batch=batch, keep_going=True, watcher=watcher))
+    else:
+        if watcher is not None:
+            raise OptionError(
+                "What a watcher reads is not kept.", "Transcribe without keeping, or without it."
+            )
+        outcomes = kept_transcripts(model, items, options, store, batch=batch)
     heard = [(i, t) for i, t in zip(items, outcomes, strict=True) if isinstance(t, Transcript)]
     lost = [(i, e) for i, e in zip(items, outcomes, strict=True) if isinstance(e, AudioError)]
     if not heard:
