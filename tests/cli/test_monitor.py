@@ -61,6 +61,22 @@ def test_of_a_manifest_every_recording_is_told_and_bad_ones_are_skipped(jfk, tmp
     assert "Alarms in 0 of 1 recordings." in shown.out
 
 
+def test_calls_that_came_since_are_heard_and_the_others_are_not(jfk, tmp_path, capsys):
+    calls, store = tmp_path / "calls.jsonl", tmp_path / "store"
+    lines = [json.dumps({"audio_filepath": str(jfk), "offset": at, "duration": 2}) for at in (0, 3)]
+    calls.write_text(lines[0])
+    assert main(["monitor", "run", str(calls), "--store", str(store), "--json", "-", "--quiet"]) == 0
+    first = json.loads(capsys.readouterr().out)
+    calls.write_text("\n".join(lines))
+    assert main(["monitor", "run", str(calls), "--store", str(store), "--json", "-", "--quiet"]) == 0
+    both = json.loads(capsys.readouterr().out)
+    assert both["items"][0] == first["items"][0]
+    assert len(both["items"]) == 2
+    assert len(list(store.glob("*.parquet"))) == 2
+    assert main(["monitor", "run", str(calls), "--store", str(store), "--mend", str(tmp_path)]) == 2
+    assert "is not kept" in capsys.readouterr().err
+
+
 def test_a_lower_rate_of_false_alarms_has_a_higher_threshold(jfk, capsys):
     found = []
     for rate in ("0.3", "0.1"):

@@ -11,6 +11,7 @@ import torch
 from tests.patching.worlds import hearing_whisper, spans
 
 from otoscope.activations import Edit
+from otoscope.audio.samples import sample
 from otoscope.errors import AudioError, EditError, OptionError
 from otoscope.models import transcribing
 from otoscope.models.transcribing import transcribe_all
@@ -139,8 +140,8 @@ def test_a_part_that_holds_no_transcripts_is_refused(model, items, tmp_path):
     kept.kept_transcripts(model, items[:1], OPTIONS, tmp_path / "s")
     [part] = (tmp_path / "s").glob("*.parquet")
     table = pd.read_parquet(part)
-    for text in ("[]", "{", json.dumps(json.loads(table["transcript"][0]) | {"other": 1})):
-        table["transcript"] = text
+    for text in ("[]", "{", json.dumps(json.loads(table["written"][0]) | {"other": 1})):
+        table["written"] = text
         table.to_parquet(part)
         with pytest.raises(OptionError, match="no transcript") as told:
             kept.kept_transcripts(model, items[:1], OPTIONS, tmp_path / "s")
@@ -172,3 +173,24 @@ def test_a_corpus_that_is_kept_is_reported_as_one_that_is_not(model, items, tmp_
     plain = transcribe_corpus(model, items, OPTIONS, batch=2)
     kept_ones = transcribe_corpus(model, items, OPTIONS, batch=2, store=tmp_path / "s")
     assert kept_ones.to_dict() == plain.to_dict()
+
+
+@pytest.mark.weights
+def test_what_a_monitor_says_is_kept_with_the_texts(tiny_en, monkeypatch, tmp_path):
+    from otoscope.corpora import items
+    from otoscope.monitors import running
+    from otoscope.monitors.monitor import Monitor
+
+    corpus = items(sample("jfk").parent)[:3]
+    monitor = Monitor.shipped(tiny_en)
+    plain = [one.to_dict() for one in running.watch_all(tiny_en, corpus, monitor, OPTIONS)]
+    first = kept.kept_watches(tiny_en, corpus, monitor, OPTIONS, tmp_path / "s")
+    assert [one.to_dict() for one in first] == plain
+    monkeypatch.setattr(kept, "watch_all", lambda *_, **__: pytest.fail("heard again"))
+    again = kept.kept_watches(tiny_en, corpus, monitor, OPTIONS, tmp_path / "s")
+    assert [one.to_dict() for one in again] == plain
+    assert [one.alarm for one in again] == [one.alarm for one in first]
+    with pytest.raises(OptionError, match="begun with monitor = "):
+        kept.kept_watches(tiny_en, corpus, monitor.at(0.2), OPTIONS, tmp_path / "s")
+    with pytest.raises(OptionError, match="holds another job"):
+        kept.kept_transcripts(tiny_en, corpus, OPTIONS, tmp_path / "s")

@@ -15,8 +15,10 @@ from otoscope.cli.options import (
     ModelName,
     MonitorFolder,
     Spoken,
+    StoreOfTexts,
     mended,
     repair_of,
+    require_own_texts,
     with_common,
 )
 from otoscope.cli.show import say, table, write_json
@@ -189,6 +191,7 @@ def run(
         ),
     ] = None,
     mend: Mend = None,
+    store: StoreOfTexts = None,
     common: Common,
 ) -> None:
     """Transcribe under a monitor: what was written, and how far it can be trusted.
@@ -206,7 +209,9 @@ def run(
     from otoscope.monitors.monitor import Monitor
     from otoscope.monitors.running import watch_all
     from otoscope.monitors.thresholds import check_rate
+    from otoscope.studies.kept_transcripts import kept_watches
 
+    require_own_texts(store, mend)
     recordings = items(target)
     if false_alarms is not None:
         check_rate(false_alarms)
@@ -223,11 +228,16 @@ def run(
     options = DecodeOptions(language=language)
     stops = repair is not None and repair.stop
     with mended(loaded, repair, used) as watch:
-        watched = watch_all(
-            loaded, recordings, used, options, batch=common.batch, keep_going=not single, watch=watch
-        )
+        if store is None:
+            watched = watch_all(
+                loaded, recordings, used, options, batch=common.batch, keep_going=not single, watch=watch
+            )
+        else:
+            watched = kept_watches(loaded, recordings, used, options, store, batch=common.batch)
         for item, one in zip(recordings, watched, strict=True):
             if isinstance(one, AudioError):
+                if single:
+                    raise one
                 skipped.append(
                     {"audio_filepath": item.audio_filepath, "reason": one.reason, "remedy": one.remedy}
                 )

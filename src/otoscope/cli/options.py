@@ -38,6 +38,16 @@ Mend = Annotated[
     Path | None, typer.Option("--mend", metavar="DIR", help="Apply a repair that `otoscope mend` made.")
 ]
 
+StoreOfTexts = Annotated[
+    Path | None,
+    typer.Option(
+        "--store",
+        metavar="DIR",
+        help="Keep there what is written, while it is written: the same command goes on where it was stopped, and of a corpus "
+        "that has grown only what is new is heard.",
+    ),
+]
+
 Force = Annotated[bool, typer.Option("--force", help="Replace a page that is there already.")]
 
 SilencedSpans = Annotated[
@@ -82,6 +92,18 @@ def repair_of(folder: Path | None) -> Repair | None:
     from otoscope.mending.repair import load_repair
 
     return load_repair(folder)
+
+
+def require_own_texts(store: Path | None, mend: Path | None) -> None:
+    """Refuse to keep what a repaired model writes: it could not be told from the model's own texts.
+
+    Raises:
+        OptionError: Both are given.
+    """
+    if store is not None and mend is not None:
+        raise OptionError(
+            "What a repaired model writes is not kept.", "Leave --store or --mend out; or export the repair."
+        )
 
 
 @contextmanager

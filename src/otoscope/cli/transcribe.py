@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from otoscope.cli.options import Common, Mend, mended, repair_of, require_different, with_common, with_engine
+from otoscope.cli.options import (
+    Common,
+    Mend,
+    StoreOfTexts,
+    mended,
+    repair_of,
+    require_different,
+    require_own_texts,
+    with_common,
+    with_engine,
+)
 from otoscope.cli.show import say, table, warn, write_json
 from otoscope.cli.skipping import end, warn_of_skipped
 from otoscope.errors import OptionError
@@ -56,14 +66,7 @@ def transcribe(
         bool, typer.Option("--suppress/--no-suppress", help="Apply the model's suppress lists.")
     ] = True,
     mend: Mend = None,
-    store: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Keep the transcripts there while they are made: the same command goes on where it was stopped, and of a corpus "
-            "that has grown only what is new is transcribed.",
-        ),
-    ] = None,
+    store: StoreOfTexts = None,
     srt: Annotated[
         Path | None, typer.Option(help="Write SubRip subtitles: a file, or a folder for several recordings.")
     ] = None,
@@ -85,10 +88,7 @@ def transcribe(
     from otoscope.runs import elsewhere
     from otoscope.studies.transcription import require_readable, require_subtitles, transcribe_corpus
 
-    if store is not None and mend is not None:
-        raise OptionError(
-            "What a repaired model writes is not kept.", "Leave --store or --mend out; or export the repair."
-        )
+    require_own_texts(store, mend)
     if store is None and elsewhere():
         raise OptionError("Ray's workers hand on what is kept.", "Name a directory with --store DIR.")
     recordings = items(target)

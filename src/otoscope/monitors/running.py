@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -105,6 +106,30 @@ class Watched(Shows):
             "hindsight_threshold": limit,
             "false_alarm_rate": self.monitor.false_alarm_rate,
         }  # fmt: skip
+
+    def dumps(self) -> str:
+        """Everything but the monitor and the facts about the model as JSON, every number exact; see `Watched.loads`."""
+        went = [[one.risks, one.parts, one.alarm_token] for one in self.progress]
+        return json.dumps({"transcript": self.transcript.dumps(), "progress": went})
+
+    @classmethod
+    def loads(cls, text: str, model: dict[str, Any], monitor: Monitor) -> Watched:
+        """What `dumps` told.
+
+        Args:
+            text: What `dumps` gave.
+            model: Facts about the model, see `Model.describe`.
+            monitor: The monitor.
+
+        Raises:
+            ValueError: It is none.
+        """
+        try:
+            told = json.loads(text)
+            progress = tuple(Progress(*one) for one in told["progress"])
+            return cls(Transcript.loads(told["transcript"], model), progress, monitor)
+        except (KeyError, TypeError) as error:
+            raise ValueError("This is no transcript under a monitor.") from error
 
     def card(self) -> Card:
         """Each window's tokens, marked by their risk."""
