@@ -19,6 +19,7 @@ def test_error_rates_are_printed_where_there_are_words_to_get_wrong(reference, s
     "options, said",
     [
         (("--engine", "ray"), "--store DIR"),
+        (("--store", "kept", "--temperature", "1"), "Leave --store or --temperature out"),
         (("--store", "kept", "--mend", "repair"), "Leave --store or --mend out"),
     ],
 )

@@ -173,7 +173,7 @@ def test_ten_thousand_items_are_divided_without_comparing_each_with_each():
         items = corpus(*({"speaker": int(s), "gender": "mf"[s % 2]} for s in rng.integers(0, count, 10_000)))
         start = time.process_time()
         parts = split(items, stratify_by="gender")
-        assert time.process_time() - start < 20  # in pairs it would be minutes
+        assert time.process_time() - start < 4  # comparing in pairs takes longer
         assert parts.count("test") == pytest.approx(2000, abs=40)
 
 

@@ -123,7 +123,7 @@ def transcribed(folder: Path) -> None:
     from otoscope.studies.transcription import transcribe_corpus
 
     torch.set_num_threads(1)
-    kept_transcripts.PART_RECORDINGS = 2
+    kept_transcripts.part_windows = lambda batch: 2
     options = DecodeOptions(max_positions=24)
     result = transcribe_corpus(hearing_whisper(), spans(7), options, store=folder / "kept", batch=2)
     (folder / "result.json").write_text(json.dumps(result.to_dict()))

@@ -309,7 +309,7 @@ HOSTILE = {
 def test_hostile_texts_are_judged_without_comparing_each_place_with_each(name):
     started = time.process_time()
     json.dumps(loop_signs(HOSTILE[name], seconds=1).to_dict())
-    assert time.process_time() - started < 20  # in pairs it would be many minutes
+    assert time.process_time() - started < 8  # comparing in pairs takes longer
 
 
 def test_a_run_knows_where_it_stands():

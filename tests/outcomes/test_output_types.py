@@ -139,7 +139,7 @@ def test_every_text_has_one_type_and_only_words_without_a_reference_have_none(te
 def test_hostile_texts_are_typed_without_trying_each_place_with_each(text):
     started = time.process_time()
     output_type(text, reference="hello there", language="en")
-    assert time.process_time() - started < 20  # in pairs it would be many minutes
+    assert time.process_time() - started < 8  # comparing in pairs takes longer
 
 
 def test_the_type_is_its_name_in_json():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import soundfile as sf
@@ -12,6 +13,7 @@ from tests.patching.worlds import hearing_whisper, spans
 
 from otoscope.activations import Edit
 from otoscope.audio.samples import sample
+from otoscope.corpora import Item
 from otoscope.errors import AudioError, EditError, OptionError
 from otoscope.models import transcribing
 from otoscope.models.transcribing import transcribe_all
@@ -35,7 +37,7 @@ def items():
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    monkeypatch.setattr(kept, "PART_RECORDINGS", 2)
+    monkeypatch.setattr(kept, "part_windows", lambda batch: 2)
 
 
 @pytest.fixture
@@ -88,32 +90,69 @@ def test_what_was_stopped_goes_on_and_ends_the_same(model, items, heard, tmp_pat
     assert len(parts[0]) == 4
 
 
-def test_a_long_recording_is_a_part_of_its_own_and_short_ones_share_one(items, monkeypatch):
-    monkeypatch.setattr(kept, "PART_RECORDINGS", 100)
-    monkeypatch.setattr(kept, "PART_SECONDS", 5.0)
-    long = replace(items[1], duration=9.0)
-    corpus = [replace(item, duration=2.0) for item in items]
-    corpus[1] = long
-    parts = kept._parts({str(i): item for i, item in enumerate(corpus)})
-    assert [list(part) for part in parts] == [["0"], ["1"], ["2", "3"], ["4", "5"], ["6"]]
+def test_a_long_recording_or_one_of_unknown_length_is_a_part_of_its_own_and_short_ones_share_one(items):
+    seconds = {"a": 2.0, "long": 91.0, "b": 30.0, "c": 30.5, "d": 1.0, "unknown": 0.0, "e": 1.0}
+    parts = kept._parts(dict.fromkeys(seconds, items[0]), seconds, 3)
+    assert [list(part) for part in parts] == [["a"], ["long"], ["b", "c"], ["d"], ["unknown"], ["e"]]
 
 
-def test_a_recording_that_was_changed_or_mended_is_heard_again_and_the_others_are_not(
-    model, items, heard, tmp_path
+def test_what_could_not_be_read_is_tried_again_and_the_others_are_not(
+    model, items, heard, tmp_path, monkeypatch
 ):
-    clip, place = items[0].clip(), tmp_path / "a.wav"
-    place.write_bytes(b"no sound")
-    corpus = [replace(items[0], audio_filepath="a.wav", path=place, offset=0.0), *items[1:3]]
-    bad, *others = kept.kept_transcripts(model, corpus, OPTIONS, tmp_path / "s")
+    """The disk was away for a moment: neither size nor time of the file tells."""
+    read = Item.windows
+
+    def away(item, seconds):
+        if item is items[1]:
+            raise AudioError("It cannot be reached.", "Mount the disk.")
+        return read(item, seconds)
+
+    monkeypatch.setattr(Item, "windows", away)
+    first, bad, *others = kept.kept_transcripts(model, items[:4], OPTIONS, tmp_path / "s")
     assert isinstance(bad, AudioError)
-    assert bad.remedy
-    assert str(kept.kept_transcripts(model, corpus, OPTIONS, tmp_path / "s")[0]) == str(bad)
-    sf.write(place, clip.samples, 16000)
+    assert bad.remedy == "Mount the disk."
+    monkeypatch.undo()
+    monkeypatch.setattr(kept, "part_windows", lambda batch: 2)
     heard.clear()
-    good, *same = kept.kept_transcripts(model, corpus, OPTIONS, tmp_path / "s")
-    assert isinstance(good, Transcript)
-    assert same == others
-    assert heard == [1]
+    again = kept.kept_transcripts(model, items[:4], OPTIONS, tmp_path / "s")
+    assert isinstance(again[1], Transcript)
+    assert [again[0], *again[2:]] == [first, *others]
+    assert len(list((tmp_path / "s").glob("*.parquet"))) == 3
+
+
+def test_a_file_that_is_replaced_while_it_is_heard_is_not_kept(model, items, tmp_path, monkeypatch):
+    place = tmp_path / "a.wav"
+    sf.write(place, items[0].clip().samples, 16000)
+    corpus = [replace(items[0], audio_filepath="a.wav", path=place, offset=0.0), items[1]]
+    transcribed = transcribe_all
+
+    def replaced(*arguments, **more):
+        heard = list(transcribed(*arguments, **more))
+        sf.write(place, items[2].clip().samples[:8000], 16000)
+        yield from heard
+
+    monkeypatch.setattr(kept, "transcribe_all", replaced)
+    changed, same = kept.kept_transcripts(model, corpus, OPTIONS, tmp_path / "s")
+    assert "was changed while it was heard" in str(changed)
+    assert isinstance(same, Transcript)
+    monkeypatch.setattr(kept, "transcribe_all", transcribed)
+    now, _ = kept.kept_transcripts(model, corpus, OPTIONS, tmp_path / "s")
+    assert now.duration == 0.5
+
+
+def test_a_recording_is_called_what_this_corpus_calls_it(model, items, heard, tmp_path):
+    kept.kept_transcripts(model, items[:2], OPTIONS, tmp_path / "s")
+    other = [replace(items[0], audio_filepath="other/jfk"), items[0]]
+    found = kept.kept_transcripts(model, other, replace(OPTIONS, seed=5), tmp_path / "s")
+    assert [one.source for one in found] == ["other/jfk", "jfk-0"]
+    assert found[0].settings.seed == 5
+    assert heard == [2]
+
+
+def test_sampled_texts_are_not_kept(model, items, tmp_path):
+    with pytest.raises(OptionError, match="Sampled texts"):
+        kept.kept_transcripts(model, items, replace(OPTIONS, temperature=0.5), tmp_path / "s")
+    assert not (tmp_path / "s").exists()
 
 
 def test_other_settings_are_refused_with_what_differs(model, items, tmp_path):
@@ -137,36 +176,61 @@ def test_a_changed_model_keeps_nothing(model, items, tmp_path):
 def test_a_part_that_holds_no_transcripts_is_refused(model, items, tmp_path):
     import pandas as pd
 
-    kept.kept_transcripts(model, items[:1], OPTIONS, tmp_path / "s")
-    [part] = (tmp_path / "s").glob("*.parquet")
-    table = pd.read_parquet(part)
-    for text in ("[]", "{", json.dumps(json.loads(table["written"][0]) | {"other": 1})):
-        table["written"] = text
-        table.to_parquet(part)
-        with pytest.raises(OptionError, match="no transcript") as told:
-            kept.kept_transcripts(model, items[:1], OPTIONS, tmp_path / "s")
-        assert "begin again" in told.value.remedy
+    whole = kept.kept_transcripts(model, items[:4], OPTIONS, tmp_path / "s")
+    part = tmp_path / "s" / "transcripts-00001.parquet"
+    data, table = part.read_bytes(), pd.read_parquet(part)
+
+    def cut():
+        part.write_bytes(data[:-100])
+
+    def without_a_column():
+        table.drop(columns="written").to_parquet(part)
+
+    def holding(text):
+        table.assign(written=text).to_parquet(part)
+
+    other = json.loads(table["written"][0])
+    texts = ["[]", "{", json.dumps(other | {"other": 1}), json.dumps(other | {"text": 5})]
+    for damage in (cut, without_a_column, *(partial(holding, text) for text in texts)):
+        damage()
+        with pytest.raises(OptionError, match=r"transcripts-00001\.parquet is damaged") as told:
+            kept.kept_transcripts(model, items[:4], OPTIONS, tmp_path / "s")
+        assert "Delete this file" in told.value.remedy
+    part.unlink()
+    assert kept.kept_transcripts(model, items[:4], OPTIONS, tmp_path / "s") == whole
 
 
-def test_progress_is_one_bar_in_seconds_of_sound_that_begins_where_it_was(model, items, tmp_path):
+def test_progress_is_one_bar_in_seconds_of_sound_that_begins_where_it_was(
+    model, items, tmp_path, monkeypatch
+):
     class Told(Silence):
         def __init__(self):
-            self.bars, self.done = [], 0.0
+            self.bars, self.notices = [], []
+
+        def notice(self, text):
+            self.notices.append(text.replace(str(tmp_path) + "/", ""))
 
         def start(self, label, total, unit):
             self.bars.append((label, round(total, 3), unit))
             return self
 
-        def advance(self, amount=1):
-            self.done += amount
-
-    corpus, seconds = items[:5], sum(transcribing.seconds_of(item) for item in items[:5])
-    for _ in range(2):
-        told = Told()
-        with reporting_to(told):
-            kept.kept_transcripts(model, corpus, OPTIONS, tmp_path / "s")
-        assert told.bars == [("Transcribing", round(seconds, 3), "s of sound")]
-        assert told.done == pytest.approx(seconds, abs=0.1)
+    corpus = [*items[:5], items[0]]  # what stands there twice is heard once
+    seconds = sum(transcribing.seconds_of(item) for item in items[:5])
+    told, begun = Told(), []
+    monkeypatch.setattr(Told, "advance", lambda one, amount=1: begun.append(amount))
+    kept.kept_transcripts(model, items[:2], OPTIONS, tmp_path / "s")
+    with reporting_to(told):
+        kept.kept_transcripts(model, corpus, OPTIONS, tmp_path / "s")
+    assert told.bars == [("Transcribing", round(seconds, 3), "s of sound")]
+    assert begun[0] == pytest.approx(1.8)
+    assert sum(begun) == pytest.approx(seconds, abs=0.1)
+    with reporting_to(told):
+        kept.kept_transcripts(model, corpus, OPTIONS, tmp_path / "s")
+    assert len(told.bars) == 1
+    assert told.notices == [
+        "2 of 5 recordings are there already: s.",
+        "The transcripts are there already: s.",
+    ]
 
 
 def test_a_corpus_that_is_kept_is_reported_as_one_that_is_not(model, items, tmp_path):
@@ -189,8 +253,20 @@ def test_what_a_monitor_says_is_kept_with_the_texts(tiny_en, monkeypatch, tmp_pa
     monkeypatch.setattr(kept, "watch_all", lambda *_, **__: pytest.fail("heard again"))
     again = kept.kept_watches(tiny_en, corpus, monitor, OPTIONS, tmp_path / "s")
     assert [one.to_dict() for one in again] == plain
-    assert [one.alarm for one in again] == [one.alarm for one in first]
+    assert [vars(went) for one in again for went in one.progress] == [
+        vars(went) for one in first for went in one.progress
+    ]
+    assert [one.transcript for one in again] == [one.transcript for one in first]
+    with pytest.raises(OptionError, match="without timestamps"):
+        kept.kept_watches(tiny_en, corpus, monitor, DecodeOptions(timestamps=True), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    rate = 0.5  # so high that some of them ring
+    ringing = kept.kept_watches(tiny_en, corpus, monitor.at(rate), OPTIONS, tmp_path / "s")
+    fresh = running.watch_all(tiny_en, corpus, monitor.at(rate), OPTIONS)
+    assert [one.to_dict() for one in ringing] == [one.to_dict() for one in fresh]
+    assert any(one.alarm for one in ringing)
+    other = replace(monitor, slope=2 * monitor.slope)
     with pytest.raises(OptionError, match="begun with monitor = "):
-        kept.kept_watches(tiny_en, corpus, monitor.at(0.2), OPTIONS, tmp_path / "s")
+        kept.kept_watches(tiny_en, corpus, other, OPTIONS, tmp_path / "s")
     with pytest.raises(OptionError, match="holds another job"):
         kept.kept_transcripts(tiny_en, corpus, OPTIONS, tmp_path / "s")

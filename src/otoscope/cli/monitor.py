@@ -210,9 +210,11 @@ def run(
     from otoscope.monitors.running import watch_all
     from otoscope.monitors.thresholds import check_rate
     from otoscope.studies.kept_transcripts import kept_watches
+    from otoscope.studies.transcription import none_readable, require_readable
 
     require_own_texts(store, mend)
     recordings = items(target)
+    require_readable(recordings)  # before a model is fetched for them
     if false_alarms is not None:
         check_rate(false_alarms)
     own, repair = None if folder is None else Monitor.load(folder), repair_of(mend)
@@ -223,6 +225,7 @@ def run(
     single = len(recordings) == 1 and target.suffix != ".jsonl"
     found: list[dict[str, Any]] = []
     skipped: list[dict[str, str]] = []
+    errors: list[AudioError] = []
     kinds: list[list[str | None]] = []
     doubtful = 0
     options = DecodeOptions(language=language)
@@ -230,14 +233,13 @@ def run(
     with mended(loaded, repair, used) as watch:
         if store is None:
             watched = watch_all(
-                loaded, recordings, used, options, batch=common.batch, keep_going=not single, watch=watch
+                loaded, recordings, used, options, batch=common.batch, keep_going=True, watch=watch
             )
         else:
             watched = kept_watches(loaded, recordings, used, options, store, batch=common.batch)
         for item, one in zip(recordings, watched, strict=True):
             if isinstance(one, AudioError):
-                if single:
-                    raise one
+                errors.append(one)
                 skipped.append(
                     {"audio_filepath": item.audio_filepath, "reason": one.reason, "remedy": one.remedy}
                 )
@@ -248,6 +250,8 @@ def run(
             if not common.json_on_stdout:
                 say(*_lines(item.audio_filepath, one, single, stops))
         used = used if watch is None else watch.monitor
+    if not found:
+        raise none_readable(errors)
     if not common.json_on_stdout:
         say(*_summary(kinds, doubtful, used, single))
     if common.json:

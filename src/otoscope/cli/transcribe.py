@@ -90,7 +90,12 @@ def transcribe(
 
     require_own_texts(store, mend)
     if store is None and elsewhere():
-        raise OptionError("Ray's workers hand on what is kept.", "Name a directory with --store DIR.")
+        raise OptionError(
+            "Workers compute parts, and without a directory to keep them in there are none.",
+            "Name one with --store DIR.",
+        )
+    if store is not None and temperature > 0:
+        raise OptionError("Sampled texts are not kept.", "Leave --store or --temperature out.")
     recordings = items(target)
     for out in filter(None, outputs.values()):
         require_subtitles(out, len(recordings))

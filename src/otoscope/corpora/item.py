@@ -67,9 +67,9 @@ class Item:
         return []
 
     def key(self) -> str:
-        """What tells a recording from others, and from what it was before its file or its line was changed."""
+        """What tells a recording from others, and from what it was before its file or span was changed."""
         path = str(self.path.resolve())  # two manifests may both call a recording audio/0.flac
-        return json.dumps([path, self.offset, self.duration, self.language, self.file_stamp()])
+        return json.dumps([path, self.offset, self.duration, self.file_stamp()])
 
     def _limit(self) -> float | None:
         if not self.audio_filepath:

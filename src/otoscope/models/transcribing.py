@@ -160,7 +160,7 @@ def transcribe_all(
         OptionError: The language or task does not fit the model.
         EditError: An edit with `rows` is in place: windows are sorted into batches by length.
     """
-    options = fitting(model, options)
+    options = checked_options(model, options)
     _refuse_row_edits(model)
 
     def work(chunk: Sequence[Window]) -> list[Piece]:
@@ -175,15 +175,15 @@ def transcribe_all(
     yield from _in_order("Transcribing", model, recordings, work, finish, batch or model.batch, keep_going)
 
 
-def fitting(model: SpeechModel, options: DecodeOptions | None = None) -> DecodeOptions:
-    """Options as a model understands them: its own code of the language; None: the defaults.
+def checked_options(model: SpeechModel, options: DecodeOptions | None = None) -> DecodeOptions:
+    """Options as a model understands them (its own code of the language), refused where they do not fit; None: the defaults.
 
     Raises:
         OptionError: The language or task does not fit the model.
     """
     options = options or DecodeOptions()
     options = replace(options, language=model.check_language(options.language))
-    model.prompt(options.language or next(iter(model.languages), "en"), task=options.task)
+    model.prompt(options.language or next(iter(model.languages), "en"), task=options.task)  # refuses a task
     return options
 
 

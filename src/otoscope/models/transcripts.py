@@ -203,6 +203,8 @@ class Transcript(Shows):
         """
         try:
             told = json.loads(text)
+            if not isinstance(told["text"], str):
+                raise TypeError
             parts = {"tokens": Token, "words": Word, "segments": Segment}
             made = {name: tuple(kind(**one) for one in told[name]) for name, kind in parts.items()}
             settings = DecodeOptions(**told["settings"])

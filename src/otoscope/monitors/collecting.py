@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -169,7 +170,7 @@ def collect(
     with Run.opened(out, "activations", settings) as run:
         store = ActivationStore(run)
         done = {*store.index["key"], *store.skipped["key"]} if store.shards else set()
-        missing = list({key: item for item in items if (key := item.key()) not in done}.items())
+        missing = list({key: item for item in items if (key := _key(item)) not in done}.items())
         if missing:
             notice(f"What the model does while it writes goes into {out}, about 60 kB a second of speech.")
         with track("Transcribing", len(items), "recordings") as task:
@@ -178,6 +179,11 @@ def collect(
             for number, part in enumerate(batches(missing, SHARD), first):
                 store.append(number, *_shard(model, dict(part), options, batch, reads or {}, task))
     return _texts(ActivationStore.read_from(out), items, len(_layers(model)), sorted(reads or {}))
+
+
+def _key(item: Item) -> str:
+    """What tells a recording from others; its texts are judged by its language."""
+    return json.dumps([item.key(), item.language])
 
 
 def _layers(model: SpeechModel) -> range:
@@ -244,7 +250,7 @@ def _line(
 
 def _texts(store: ActivationStore, items: Sequence[Item], layers: int, reads: Sequence[int]) -> list[Text]:
     index = store.index
-    keys = [item.key() for item in items]
+    keys = [_key(item) for item in items]
     for row in store.skipped.drop_duplicates("key").to_dict("records"):  # type: ignore[call-overload]
         if row["key"] in keys:
             notice(f"{row['audio_filepath']} is left out: {row['reason']}")

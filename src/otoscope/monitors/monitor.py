@@ -137,6 +137,11 @@ class Monitor(Shows):
         return replace(self, threshold=threshold, false_alarm_rate=false_alarm_rate, hindsight=hindsight)
 
     @property
+    def digest_of_risks(self) -> str:
+        """What tells it from monitors that see other risks; from which risk on they ring is not looked at."""
+        return replace(self, threshold=0.0, hindsight=replace(self.hindsight, threshold=0.0)).digest
+
+    @property
     def digest(self) -> str:
         """What tells it from other monitors."""
         found = hashlib.sha256(f"{self.threshold} {self.slope} {self.offset}".encode())

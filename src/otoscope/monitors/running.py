@@ -109,8 +109,8 @@ class Watched(Shows):
 
     def dumps(self) -> str:
         """Everything but the monitor and the facts about the model as JSON, every number exact; see `Watched.loads`."""
-        went = [[one.risks, one.parts, one.alarm_token] for one in self.progress]
-        return json.dumps({"transcript": self.transcript.dumps(), "progress": went})
+        went = [[one.risks, one.parts] for one in self.progress]
+        return json.dumps({"transcript": json.loads(self.transcript.dumps()), "progress": went})
 
     @classmethod
     def loads(cls, text: str, model: dict[str, Any], monitor: Monitor) -> Watched:
@@ -119,15 +119,15 @@ class Watched(Shows):
         Args:
             text: What `dumps` gave.
             model: Facts about the model, see `Model.describe`.
-            monitor: The monitor.
+            monitor: The monitor, or the same with another threshold.
 
         Raises:
             ValueError: It is none.
         """
         try:
             told = json.loads(text)
-            progress = tuple(Progress(*one) for one in told["progress"])
-            return cls(Transcript.loads(told["transcript"], model), progress, monitor)
+            progress = tuple(_gone(risks, parts, monitor.threshold) for risks, parts in told["progress"])
+            return cls(Transcript.loads(json.dumps(told["transcript"]), model), progress, monitor)
         except (KeyError, TypeError) as error:
             raise ValueError("This is no transcript under a monitor.") from error
 
@@ -159,10 +159,26 @@ class Watched(Shows):
         )
 
 
+def _gone(risks: list[float], parts: list[list[float]], threshold: float) -> Progress:
+    """How a window went, under a threshold."""
+    alarm = next((step for step, risk in enumerate(risks) if risk >= threshold), None)
+    return Progress(risks, parts, alarm)
+
+
 def window_risk(progress: Progress) -> Risk:
     """Of a window: the highest of its steps, part by part."""
     parts = tuple(max(column) for column in zip(*progress.parts, strict=True)) if progress.parts else ()
     return Risk(progress.risk, parts or (0.0,) * len(TARGETS))
+
+
+def check_watched(options: DecodeOptions | None) -> None:
+    """Refuse options that no monitor was fitted with.
+
+    Raises:
+        OptionError: Timestamps are asked for.
+    """
+    if options is not None and options.timestamps:
+        raise OptionError("Monitors are fitted without timestamps.", "Decode without them.")
 
 
 def watch_all(
@@ -190,8 +206,7 @@ def watch_all(
         ModelError: The monitor was fitted to another model.
         OptionError: None comes with otoscope for this one, or timestamps are asked for.
     """
-    if options is not None and options.timestamps:
-        raise OptionError("Monitors are fitted without timestamps.", "Decode without them.")
+    check_watched(options)
     watch = watch or Watch(monitor or Monitor.shipped(model), model, every=UNHURRIED)
     watch.begin()
     transcripts = transcribe_all(model, sources, options, batch=batch, keep_going=keep_going, watcher=watch)

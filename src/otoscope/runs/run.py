@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -168,11 +168,37 @@ class Run:
         with atomic_write(self.part(name, number), "wb") as file:
             table.to_parquet(file, index=False)
 
+    def read_part(self, name: str, number: int, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """One finished part of a table.
+
+        Args:
+            name: The table.
+            number: Which part.
+            columns: What to read; None: everything.
+
+        Raises:
+            OptionError: It is damaged.
+        """
+        import pandas as pd
+
+        try:
+            return pd.read_parquet(
+                self.part(name, number), columns=None if columns is None else list(columns)
+            )
+        except (OSError, ValueError) as error:  # Arrow's errors are of these kinds
+            raise self.damaged(name, number) from error
+
+    def damaged(self, name: str, number: int) -> OptionError:
+        """What to say of a part that is none; it is computed again when it is gone."""
+        return OptionError(
+            f"{self.part(name, number)} is damaged.", "Delete this file, and give the same command again."
+        )
+
     def table(self, name: str) -> pd.DataFrame:
         """All finished parts of a table, in order; no rows if there are none."""
         import pandas as pd
 
-        parts = [pd.read_parquet(self.part(name, number)) for number in self.parts(name)]
+        parts = [self.read_part(name, number) for number in self.parts(name)]
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
     def __repr__(self) -> str:
@@ -180,6 +206,8 @@ class Run:
 
 
 def _make(path: Path) -> None:
+    if path.is_file():
+        raise OutputError(f"{path} is a file.", "Name a directory.")
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

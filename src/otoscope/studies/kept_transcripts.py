@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from otoscope.corpora import Item
 from otoscope.errors import AudioError, EditError, OptionError
-from otoscope.models.transcribing import fitting, seconds_of, transcribe_all
+from otoscope.models.transcribing import checked_options, seconds_of, transcribe_all
 from otoscope.models.transcripts import DecodeOptions, Transcript
 from otoscope.monitors.monitor import Monitor
-from otoscope.monitors.running import Watched, watch_all
+from otoscope.monitors.running import Watched, check_watched, watch_all
 from otoscope.progress import notice, track, tracked_in
 from otoscope.runs import Run, computed, elsewhere
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from otoscope.models.whisper import SpeechModel
 
 _TABLE = "transcripts"
 
-PART_SECONDS = 1200.0
-"""Sound of a part, about: a kill costs some forty windows at most. A longer recording is a part of its own."""
-
-PART_RECORDINGS = 64
-"""Recordings of a part at most, however short they are."""
-
-
-T = TypeVar("T", Transcript, Watched)
+_T = TypeVar("_T", Transcript, Watched)
+_Outcome = Transcript | Watched | AudioError
 
 
 def kept_transcripts(
@@ -43,14 +37,14 @@ def kept_transcripts(
 ) -> list[Transcript | AudioError]:
     """Transcribe a corpus, or go on with it, in parts that are kept.
 
-    What is there of a recording is not transcribed again, be the corpus now a larger one, a smaller one or in another order; a
-    changed file is another recording. Parts are computed by the engine that is in place. Texts are those of `transcribe_all`,
-    but that sampling (`temperature`) draws for the recordings of each part as if it were alone.
+    What is there of a recording is not transcribed again, be the corpus now a larger one, a smaller one or in another order; if
+    its file or span was changed it is another recording. What cannot be read is tried again every time. Parts
+    are computed by the engine that is in place. Texts are those of `transcribe_all` in other batches.
 
     Args:
         model: The recogniser.
         items: The recordings.
-        options: How to decode.
+        options: How to decode; nothing can be sampled, for what is drawn would hang on the parts.
         store: A directory, begun or finished.
         batch: Windows at once; None: `model.batch`.
 
@@ -59,14 +53,19 @@ def kept_transcripts(
 
     Raises:
         EditError: A hook, an edit or a repair is in place, which the directory could not tell from others.
-        OptionError: The language or task does not fit the model, the directory belongs to other settings, or a part is damaged.
+        OptionError: The language or task does not fit the model, texts are to be sampled, the directory belongs to other
+            settings, or a part is damaged.
         OutputError: It cannot be written.
     """
-    options = fitting(model, options)
-    facts = model.describe()
-    write = partial(transcribe_all, model, options=options, batch=batch, keep_going=True)
+    options, batch, facts = checked_options(model, options), batch or model.batch, model.describe()
     settings = _settings(model, options)
-    return _kept("transcripts", settings, items, store, write, lambda text: Transcript.loads(text, facts))
+    write = partial(transcribe_all, model, options=options, batch=batch, keep_going=True)
+    loads = partial(Transcript.loads, model=facts)
+    found = _kept("transcripts", settings, items, store, batch, write, loads)
+    return [
+        one if isinstance(one, AudioError) else _called(one, item, options)
+        for one, item in zip(found, items, strict=True)
+    ]
 
 
 def kept_watches(
@@ -83,7 +82,7 @@ def kept_watches(
     Args:
         model: The recogniser.
         items: The recordings.
-        monitor: The monitor; another one, or another threshold, needs a directory of its own.
+        monitor: The monitor; another one needs a directory of its own, another threshold of the same does not.
         options: How to decode, without timestamps.
         store: A directory, begun or finished.
         batch: Windows at once; None: `model.batch`.
@@ -98,11 +97,23 @@ def kept_watches(
         OutputError: It cannot be written.
     """
     monitor.check(model)
-    options = fitting(model, options)
-    facts = model.describe()
+    check_watched(options)
+    options, batch, facts = checked_options(model, options), batch or model.batch, model.describe()
+    settings = _settings(model, options) | {"monitor": monitor.digest_of_risks}
     write = partial(watch_all, model, monitor=monitor, options=options, batch=batch, keep_going=True)
-    settings = _settings(model, options) | {"monitor": monitor.digest}
-    return _kept("watches", settings, items, store, write, lambda text: Watched.loads(text, facts, monitor))
+    loads = partial(Watched.loads, model=facts, monitor=monitor)
+    found = _kept("texts under a monitor", settings, items, store, batch, write, loads)
+    return [
+        one
+        if isinstance(one, AudioError)
+        else replace(one, transcript=_called(one.transcript, item, options))
+        for one, item in zip(found, items, strict=True)
+    ]
+
+
+def _called(transcript: Transcript, item: Item, options: DecodeOptions) -> Transcript:
+    """A transcript as this corpus calls its recording, which may have been kept under another path to the same file."""
+    return replace(transcript, source=item.audio_filepath, settings=options)
 
 
 def _settings(model: SpeechModel, options: DecodeOptions) -> dict[str, Any]:
@@ -112,11 +123,15 @@ def _settings(model: SpeechModel, options: DecodeOptions) -> dict[str, Any]:
             "A hook, an edit or a repair is in place, and what is kept are the model's own texts.",
             "Transcribe without keeping, or outside of the block.",
         )
-    decoding = options.to_dict()
-    if options.temperature == 0:
-        decoding.pop("seed")  # nothing is drawn
-    facts = {key: value for key, value in model.describe().items() if key not in ("device", "source")}
-    return {"model": facts, "weights": model.weights_digest(), "decoding": decoding}
+    if options.temperature > 0:
+        raise OptionError("Sampled texts are not kept.", "Transcribe without keeping, or at temperature 0.")
+    generation, lists = model.hf.generation_config, ("suppress_tokens", "begin_suppress_tokens")
+    return {
+        "model": {key: value for key, value in model.describe().items() if key not in ("device", "source")},
+        "weights": model.weights_digest(),
+        "decoding": {key: value for key, value in options.to_dict().items() if key != "seed"},
+        "suppressed": {name: list(getattr(generation, name, None) or ()) for name in lists},
+    }
 
 
 def _kept(
@@ -124,83 +139,98 @@ def _kept(
     settings: Mapping[str, Any],
     items: Sequence[Item],
     store: Path | str,
-    write: Callable[[Sequence[Item]], Iterator[T | AudioError]],
-    loads: Callable[[str], T],
-) -> list[T | AudioError]:
+    batch: int,
+    write: Callable[[Sequence[Item]], Iterator[_T | AudioError]],
+    loads: Callable[[str], _T],
+) -> list[_T | AudioError]:
     """What `write` makes of each recording, of those that are not there yet."""
-    keys = [item.key() for item in items]
+    keys = [item.key() for item in items]  # once: a file may be changed meanwhile
+    wanted = dict(zip(keys, items, strict=True))
+    unread: dict[str, AudioError] = {}
     with Run.opened(store, kind, settings) as run:
-        found = _found(run)
-        missing = {key: item for key, item in zip(keys, items, strict=True) if key not in found}
-        if not missing:
+        there = {key for number in run.parts(_TABLE) for key in run.read_part(_TABLE, number, ["key"])["key"]}
+        missing = {key: item for key, item in wanted.items() if key not in there}
+        if items and not missing:
             notice(f"The {kind} are there already: {store}.")
-        with track("Transcribing", sum(map(seconds_of, items)) or None, "s of sound") as task:
-            task.advance(sum(seconds_of(item) for key, item in zip(keys, items, strict=True) if key in found))
-            parts = dict(enumerate(_parts(missing), max(run.parts(_TABLE), default=-1) + 1))
-            with tracked_in(task):
-                for number, rows in computed(partial(_part, write, parts), parts):
-                    run.write_part(_TABLE, number, _table(rows))
-                    if elsewhere():
-                        task.advance(sum(map(seconds_of, parts[number].values())))
-        found = _found(run)
-    return [_outcome(found[key], item, loads, store) for key, item in zip(keys, items, strict=True)]
+        elif missing:
+            if len(missing) < len(wanted):
+                notice(
+                    f"{len(wanted) - len(missing)} of {len(wanted)} recordings are there already: {store}."
+                )
+            seconds = {key: seconds_of(item) for key, item in wanted.items()}
+            first = max(run.parts(_TABLE), default=-1) + 1
+            parts = dict(enumerate(_parts(missing, seconds, part_windows(batch)), first))
+            with track("Transcribing", sum(seconds.values()) or None, "s of sound") as task:
+                task.advance(sum(length for key, length in seconds.items() if key in there))
+                with tracked_in(task):
+                    for number, (texts, errors) in computed(partial(_part, write, parts), parts):
+                        unread |= errors
+                        _write(run, number, texts)
+                        if elsewhere():
+                            task.advance(sum(seconds[key] for key in parts[number]))
+        found: dict[str, _T | AudioError] = dict(unread)
+        for number in run.parts(_TABLE):
+            found |= _read(run, number, wanted, loads)
+    return [found[key] for key in keys]
 
 
-def _parts(missing: Mapping[str, Item]) -> Iterator[dict[str, Item]]:
-    """Recordings in their order, cut where a part is large enough."""
+def part_windows(batch: int) -> int:
+    """Windows of a part: what a kill costs at most, for each process that transcribes; a longer recording is one of its own."""
+    return max(40, 4 * batch)
+
+
+def _parts(
+    missing: Mapping[str, Item], seconds: Mapping[str, float], windows: int
+) -> Iterator[dict[str, Item]]:
+    """Recordings in their order, cut where a part is large enough; one of unknown length is a part of its own."""
     part: dict[str, Item] = {}
-    seconds = 0.0
+    filled = 0
     for key, item in missing.items():
-        more = seconds_of(item)
-        if part and (len(part) == PART_RECORDINGS or seconds + more > PART_SECONDS):
+        more = math.ceil(seconds[key] / 30) or windows
+        if part and filled + more > windows:
             yield part
-            part, seconds = {}, 0.0
+            part, filled = {}, 0
         part[key] = item
-        seconds += more
+        filled += more
     if part:
         yield part
 
 
-Row = dict[str, str | None]
-
-
 def _part(
-    write: Callable[[Sequence[Item]], Iterator[Transcript | Watched | AudioError]],
+    write: Callable[[Sequence[Item]], Iterator[_Outcome]],
     parts: Mapping[int, Mapping[str, Item]],
     number: int,
-) -> list[Row]:
-    part = parts[number]
-    return [_row(key, one) for key, one in zip(part, write(list(part.values())), strict=True)]
+) -> tuple[dict[str, str], dict[str, AudioError]]:
+    """What was written for the recordings of a part, and why others cannot be read, by key."""
+    texts, errors = {}, {}
+    for (key, item), one in zip(parts[number].items(), write(list(parts[number].values())), strict=True):
+        if isinstance(one, AudioError):
+            errors[key] = one
+        elif (
+            item.key() != key
+        ):  # another sound under the old one's key would be found when the old one is put back
+            errors[key] = AudioError(
+                f"{item.audio_filepath} was changed while it was heard.", "Give the same command again."
+            )
+        else:
+            texts[key] = one.dumps()
+    return texts, errors
 
 
-def _row(key: str, outcome: Transcript | Watched | AudioError) -> Row:
-    if isinstance(outcome, AudioError):
-        reason, remedy = (
-            text.encode("utf-8", "backslashreplace").decode() for text in (outcome.reason, outcome.remedy)
-        )
-        return {"key": key, "written": None, "reason": reason, "remedy": remedy}
-    return {"key": key, "written": outcome.dumps(), "reason": None, "remedy": None}
-
-
-def _table(rows: Iterable[Row]) -> pd.DataFrame:
+def _write(run: Run, number: int, texts: Mapping[str, str]) -> None:
     import pandas as pd
 
-    return pd.DataFrame(rows, columns=["key", "written", "reason", "remedy"], dtype=object)
+    if texts:
+        run.write_part(_TABLE, number, pd.DataFrame({"key": texts.keys(), "written": texts.values()}))
 
 
-def _found(run: Run) -> dict[str, dict[str, Any]]:
-    return {row["key"]: row for row in run.table(_TABLE).to_dict("records")}
-
-
-def _outcome(
-    row: Mapping[str, Any], item: Item, loads: Callable[[str], T], store: Path | str
-) -> T | AudioError:
-    if not isinstance(row["written"], str):
-        return AudioError(str(row["reason"]), str(row["remedy"]))
+def _read(run: Run, number: int, wanted: Mapping[str, Item], loads: Callable[[str], _T]) -> dict[str, _T]:
+    table = run.read_part(_TABLE, number, ["key", "written"])
     try:
-        return loads(row["written"])
+        return {
+            key: loads(text)
+            for key, text in zip(table["key"], table["written"], strict=True)
+            if key in wanted
+        }
     except ValueError as error:
-        raise OptionError(
-            f"What {store} keeps of {item.audio_filepath} is no transcript.",
-            "Delete the directory and begin again.",
-        ) from error
+        raise run.damaged(_TABLE, number) from error

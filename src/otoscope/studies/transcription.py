@@ -190,6 +190,8 @@ def transcribe_corpus(
             f"{model.origin.name} does not transcribe speech by itself.",
             "Use a Whisper model, such as whisper-base.",
         )
+    if store is not None and watcher is not None:
+        raise OptionError("What a watcher reads is not kept.", "Transcribe without keeping, or without it.")
     batch = batch or model.batch
     foreign = [item for item in items if item.language and not _speaks(model, item.language)]
     if foreign and not (options and options.language):
@@ -201,15 +203,11 @@ def transcribe_corpus(
     if store is None:
         outcomes = list(transcribe_all(model, items, options, batch=batch, keep_going=True, watcher=watcher))
     else:
-        if watcher is not None:
-            raise OptionError(
-                "What a watcher reads is not kept.", "Transcribe without keeping, or without it."
-            )
         outcomes = kept_transcripts(model, items, options, store, batch=batch)
     heard = [(i, t) for i, t in zip(items, outcomes, strict=True) if isinstance(t, Transcript)]
     lost = [(i, e) for i, e in zip(items, outcomes, strict=True) if isinstance(e, AudioError)]
     if not heard:
-        raise _none_readable([error for _, error in lost])
+        raise none_readable([error for _, error in lost])
     settings = heard[0][1].settings
     return CorpusTranscript(
         model=model.describe(),
@@ -241,7 +239,7 @@ def require_readable(items: Sequence[Item]) -> None:
             return
         except AudioError as error:
             errors.append(error)
-    raise _none_readable(errors)
+    raise none_readable(errors)
 
 
 def require_subtitles(out: Path | str, count: int) -> None:
@@ -265,7 +263,8 @@ def _is_folder(out: Path, count: int) -> bool:
     return count != 1 or out.is_dir()
 
 
-def _none_readable(errors: Sequence[AudioError]) -> AudioError:
+def none_readable(errors: Sequence[AudioError]) -> AudioError:
+    """What to say of recordings of which none can be read."""
     if not errors:
         return AudioError("There are no recordings.", "Name at least one.")
     if len(errors) == 1:
