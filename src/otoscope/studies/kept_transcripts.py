@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from otoscope.models.whisper import SpeechModel
 
 _TABLE = "transcripts"
+_WINDOW = 30.0  # s, of a Whisper
 
 _T = TypeVar("_T", Transcript, Watched)
 _Outcome = Transcript | Watched | AudioError
@@ -186,7 +187,7 @@ def _parts(
     part: dict[str, Item] = {}
     filled = 0
     for key, item in missing.items():
-        more = math.ceil(seconds[key] / 30) or windows
+        more = math.ceil(seconds[key] / _WINDOW) or windows
         if part and filled + more > windows:
             yield part
             part, filled = {}, 0
@@ -208,7 +209,7 @@ def _part(
             errors[key] = one
         elif (
             item.key() != key
-        ):  # another sound under the old one's key would be found when the old one is put back
+        ):  # it is another sound by now, and this text must not be found as the old one's
             errors[key] = AudioError(
                 f"{item.audio_filepath} was changed while it was heard.", "Give the same command again."
             )
