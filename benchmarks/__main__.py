@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from importlib import import_module
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +77,7 @@ def main(names: list[str]) -> int:
     for name in names or NAMES:
         module = import_module(f"benchmarks.{name}")
         print(f"{name}: {module.CLAIM}", flush=True)
-        result, threads = _in_a_process_of_its_own(name)
+        result, threads = in_a_process_of_its_own(name)
         with atomic_write(RESULTS / f"{name}.json") as file:
             json.dump({"claim": module.CLAIM, "result": result, "machine": machine(threads)}, file, indent=1)
             file.write("\n")
@@ -96,10 +99,16 @@ def verdict(held: Mapping[str, bool | None]) -> str:
     return ", ".join(told)
 
 
-def _in_a_process_of_its_own(name: str) -> tuple[dict[str, Any], int]:
+def in_a_process_of_its_own(name: str) -> tuple[dict[str, Any], int]:
     """A small parent: a process that is started counts its parent's memory at that moment as its own peak."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(run_named, name).result()
+        try:
+            return pool.submit(run_named, name).result()
+        except KeyboardInterrupt:  # which the terminal sends to this group alone
+            for child in active_children():
+                with suppress(ProcessLookupError):  # it had not made its own yet, and was told as well
+                    os.killpg(child.pid, signal.SIGTERM)  # pyright: ignore[reportArgumentType]
+            raise
 
 
 def _holds(name: str, result: dict[str, Any]) -> bool | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
@@ -14,7 +15,10 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import import_module
 from importlib.metadata import version
+from multiprocessing import parent_process
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 _ROOT = Path(__file__).parents[1]
@@ -46,13 +50,22 @@ def run_named(name: str) -> tuple[dict[str, Any], int]:
     """Run one benchmark (in whatever process this is called): its result, and the threads of what was measured.
 
     These are the processes' own, which inherit what this one was started with; a benchmark whose processes have others says so
-    in `THREADS`.
+    in `THREADS`. Once whoever started this process is gone, it ends, and with it what it has started itself.
     """
+    if parent := parent_process():
+        os.setpgid(0, 0)
+        Thread(target=_end_after, args=(parent,), daemon=True).start()
     benchmark = import_module(f"benchmarks.{name}")
     result = benchmark.run()
     import torch  # not before: a process that is started counts its parent's memory as its own peak
 
     return result, getattr(benchmark, "THREADS", torch.get_num_threads())
+
+
+def _end_after(parent: BaseProcess) -> None:
+    """A benchmark that went on unseen would spoil the next one's figures."""
+    parent.join()
+    os.killpg(0, signal.SIGTERM)
 
 
 def seconds(work: Callable[[], Any], clock: Callable[[], float] = time.perf_counter) -> float:

@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 from typing import Any, TypeGuard
 
+_DEEPEST = 100
+"""Lists and mappings within each other in a YAML text; files of settings have three or four."""
+
 
 def object_of(text: str | bytes) -> dict[str, Any]:
     """The JSON object that a text is. Of a key that comes twice the last value counts, and NaN and infinities are taken.
@@ -42,13 +45,16 @@ def yaml_of(text: str) -> Any:
     import yaml
 
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise ValueError("it has aliases, by which a few lines stand for any number of values")
+        depth = 0
+        for event in yaml.parse(text, yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise ValueError("it has aliases, by which a few lines stand for any number of values")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > _DEEPEST:  # reading on takes time that grows with the square of the depth
+                raise ValueError("it is nested too deeply")
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from None
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
 
 
 def is_number(value: object) -> TypeGuard[int | float]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -125,3 +128,30 @@ def test_the_threads_are_those_of_the_process_that_was_measured(monkeypatch):
     assert run_named("in_one") == ({}, 7)
     assert run_named("in_own") == ({}, torch.get_num_threads())
     assert importlib.import_module("benchmarks.planning").ALONE["OMP_NUM_THREADS"] == "1"
+
+
+ENDLESS = """
+import subprocess, sys, time, types
+from benchmarks.__main__ import in_a_process_of_its_own
+
+def run():
+    subprocess.run([sys.executable, "-c", "import time; print(1, flush=True); time.sleep(600)"])
+
+sys.modules["benchmarks.endless"] = types.SimpleNamespace(run=run)
+if __name__ == "__main__":
+    in_a_process_of_its_own("endless")
+"""
+
+
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_benchmark_that_is_stopped_leaves_nothing_running(stop, tmp_path):
+    (tmp_path / "endless.py").write_text(ENDLESS)
+    command = [sys.executable, str(tmp_path / "endless.py")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as stopped:
+        assert stopped.stdout
+        assert stopped.stdout.readline() == "1\n"
+        stopped.send_signal(stop)
+        assert stopped.communicate(timeout=60)[0] == ""  # it ends when nobody is left who could write

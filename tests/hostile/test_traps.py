@@ -179,10 +179,26 @@ def test_aliases_of_yaml_are_refused():
         yaml_of("\n".join(rows))
 
 
-@pytest.mark.parametrize("reader, text", [(object_of, '{"a": ' * 9_000), (yaml_of, "[" * 9_000)])
-def test_nesting_without_end_is_refused(reader, text):
-    with pytest.raises(ValueError, match=r"deeply|JSON|expected|line"):
+@pytest.mark.parametrize(
+    "reader, text",
+    [
+        (object_of, '{"a": ' * 100_000),
+        (yaml_of, "[" * 100_000),
+        (yaml_of, "[\n" * 100_000),
+        (yaml_of, "- " * 100_000),
+        (yaml_of, "{a: " * 100_000),
+        (yaml_of, "".join(" " * i + "a:\n" for i in range(1_000))),
+    ],
+    ids=("json", "yaml", "lines", "dashes", "keys", "indents"),
+)
+def test_nesting_without_end_is_refused_before_it_takes_long(reader, text):
+    with pytest.raises(ValueError, match="nested too deeply"):
         reader(text)
+
+
+def test_settings_may_be_nested_as_deep_as_anybody_writes_them():
+    text = "- " * 60 + "x\n" + "- y\n" * 200
+    assert len(yaml_of(text)) == 201
 
 
 def test_bytes_are_utf_8_and_nothing_is_guessed():
