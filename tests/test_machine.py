@@ -6,8 +6,9 @@ import subprocess
 import sys
 
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
-from otoscope.machine import _of_container
+from otoscope.machine import _of_container, numpy_on_one_thread
 
 REUSED = """
 import resource
@@ -49,3 +50,34 @@ def pages_taken_anew(**told):
 def test_with_models_at_hand_freed_memory_is_used_again_unless_the_environment_says_otherwise():
     assert pages_taken_anew() < 1000
     assert pages_taken_anew(MALLOC_PERTURB_="0") > 100_000  # 40 times 64 MiB in pages of 4 KiB
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another system library's ways are left alone")
+def test_freed_memory_can_be_given_back():
+    kept = """
+import otoscope.models
+import torch
+from pathlib import Path
+from otoscope.machine import give_back_freed_memory
+resident = lambda: int(Path("/proc/self/statm").read_text().split()[1])
+torch.ones(2**26)  # 256 MiB
+before = resident()
+assert give_back_freed_memory()
+print(before - resident())
+"""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    ran = subprocess.run(
+        [sys.executable, "-c", kept], env=environment, capture_output=True, text=True, check=True
+    )
+    assert int(ran.stdout) > 50_000  # pages of 4 KiB
+
+
+def test_numpy_takes_one_thread_inside_of_the_block_alone():
+    def threads():
+        return [pool["num_threads"] for pool in threadpool_info() if pool["internal_api"] == "openblas"]
+
+    with threadpool_limits(2):
+        before = threads()
+        with numpy_on_one_thread():
+            assert threads() == [1] * len(before)
+        assert threads() == before

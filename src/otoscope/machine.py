@@ -1,10 +1,17 @@
-"""What memory the machine has, what is left of it, and how this process asks for it."""
+"""What memory the machine has, what is left of it, and how this process asks for it; and how many threads NumPy takes."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # of glibc's mallopt(3)
 _KEPT = 2**30
@@ -44,6 +51,38 @@ def keep_freed_memory() -> bool:
         mallopt(what, value)
         for what, value in ((_TRIM_THRESHOLD, _KEPT), (_MMAP_THRESHOLD, _KEPT), (_ARENA_MAX, 1))
     )
+
+
+def give_back_freed_memory() -> bool:
+    """Give back the memory that this process has freed and kept (`keep_freed_memory`).
+
+    Where small results are kept between batches, the large blocks of the next one find no hole that is large enough, and memory
+    grows. What is given back is cleared again by the system before it is used, which one batch hardly notices.
+
+    Returns:
+        Whether there was any; False where the system library is not glibc.
+    """
+    try:
+        return bool(ctypes.CDLL(None).malloc_trim(0))
+    except (AttributeError, OSError, TypeError):  # as in `keep_freed_memory`
+        return False
+
+
+@contextmanager
+def numpy_on_one_thread() -> Iterator[None]:
+    """NumPy's products take one thread inside of the block, where it brings threads of its own; PyTorch's are others.
+
+    For small products one after another: handing each out to threads takes longer than it does.
+    """
+    with _numpy_threads().limit(limits=1):
+        yield
+
+
+@cache
+def _numpy_threads() -> ThreadpoolController:
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController().select(internal_api="openblas")
 
 
 def _of_system() -> float:

@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from threadpoolctl import ThreadpoolController
 
 from otoscope.activations import CACHE_NAMES
 from otoscope.errors import OptionError
+from otoscope.machine import numpy_on_one_thread
 from otoscope.models.decoding import alignment_heads
 from otoscope.monitors.signals import Track
 
@@ -227,7 +227,7 @@ class Reader:
     def _hand_on(self, batch: _Batch) -> None:
         """Compute what the pending steps were, row by row."""
         # A thread of NumPy's own that shares one of these small products goes on spinning beside the model's next steps.
-        with _numpy_threads().limit(limits=1):
+        with numpy_on_one_thread():
             self._compute(batch)
 
     def _compute(self, batch: _Batch) -> None:
@@ -264,12 +264,6 @@ class Reader:
         """Of the followed heads of a layer, `(row, head, step, d_head)`."""
         every = raw.unflatten(-1, (self.model.config.decoder_attention_heads, -1))
         return every[:, :, heads].transpose(1, 2).float()
-
-
-@cache
-def _numpy_threads() -> ThreadpoolController:
-    """The threads of NumPy's products, where it brings its own; PyTorch's are others."""
-    return ThreadpoolController().select(internal_api="openblas")
 
 
 def followed_heads(model: SpeechModel) -> dict[int, list[int]]:

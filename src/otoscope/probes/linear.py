@@ -13,6 +13,7 @@ import numpy as np
 
 from otoscope.errors import OptionError
 from otoscope.files import atomic_write
+from otoscope.machine import numpy_on_one_thread
 from otoscope.text_values import object_of
 
 Kind = Literal["categorical", "numeric"]
@@ -80,7 +81,7 @@ def fit_probe(
         model: Any = LogisticRegression(C=strength, class_weight="balanced", tol=_TOLERANCE, max_iter=300)
     else:
         model = Ridge(alpha=_RIDGE * len(z))
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), numpy_on_one_thread():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a probe that stops early is still held out
         model.fit(z, y)
     weight = np.atleast_2d(model.coef_) / scale

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from otoscope.machine import give_back_freed_memory
 from otoscope.models.transcribing import Window, frames_of
 
 if TYPE_CHECKING:
@@ -202,6 +203,7 @@ class Pooler:
     @contextmanager
     def watching(self, features: Tensor, windows: Sequence[Window]) -> Iterator[Sequence[LogitFilter]]:
         """Read one batch; see `Watcher`."""
+        give_back_freed_memory()  # what was pooled lies between the blocks of the last batch
         frames = [frames_of(self.model, window.clip) for window in windows]
         heard = zip(frames, loud_frames(features, frames), mel_statistics(features, frames), strict=True)
         written = self._written(len(windows)) if self.decoder else None
