@@ -14,7 +14,7 @@ PIP    := $(BIN)/python -m pip install --quiet
 KEPT   := --constraint $(VENV)/.torch
 # What the commands of the README need beyond the base: a 4-bit language model, the served page, spoken corpora, pauses found.
 EXTRAS ?= gguf,serve,synth,vad
-# Most processes that share the tests, three for two cores; each takes up to 4 GB.
+# Most processes that share the tests, one a core; each takes up to 4 GB.
 WORKERS ?= 4
 # Without a word on torch what was chosen before is kept.
 CHOICE := $(strip $(TORCH) $(TORCH_INDEX))

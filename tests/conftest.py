@@ -58,11 +58,6 @@ def example_inputs(model, batch: int = 2, seed: int = 0) -> dict:
     return {"input_ids": torch.randint(3, 90, (batch, 9), generator=g)}
 
 
-def pytest_xdist_auto_num_workers():
-    """Half as many again as there are cores: a fifth of the time tests wait, for a browser or for what they have started."""
-    return max(1, 3 * (os.cpu_count() or 1) // 2)
-
-
 def pytest_collection_modifyitems(items):
     """The files that take longest come first, so that no worker is left alone with one (`--dist loadfile` in the Makefile)."""
     if "PYTEST_XDIST_WORKER" not in os.environ:

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.measure import commit
 from tests.faults.jobs import LIBRARY, Job, commands, prepare
 from tests.faults.killing import End, contents, run, unfinished
 
@@ -217,7 +218,8 @@ def main(arguments: list[str] | None = None) -> int:
             told = vars(disturb(name, jobs[name], own, share + (number < rest), rng))
             with writing:
                 accounts[name] = {k: v for k, v in told.items() if k != "times"} | {
-                    "changes": len(told["times"])
+                    "changes": len(told["times"]),
+                    "commit": commit(),
                 }
                 if asked.json:
                     _keep(asked.json, asked.seed, accounts)

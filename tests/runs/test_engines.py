@@ -165,7 +165,7 @@ def test_pools_for_probes_and_examples_are_those_of_one_process(
     pools = Pools((), ("mean", "last"))
     here = harvest(language_model, texts, tmp_path / "here", pools, batch=4)
     collect_examples(language_model, "neurons", text_file, tmp_path / "x", point="blocks.*.mlp", batch=4)
-    with running_on(OnRay(workers=2)):
+    with running_on(OnRay(workers=1)):  # every job begins its workers anew, which takes longer than the job
         there = harvest(language_model, texts, tmp_path / "there", pools, batch=4)
         collect_examples(language_model, "neurons", text_file, tmp_path / "y", point="blocks.*.mlp", batch=4)
     for name in here.names:
