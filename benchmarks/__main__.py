@@ -8,7 +8,6 @@ import signal
 import sys
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
 from importlib import import_module
 from multiprocessing import active_children, get_context
 from pathlib import Path
@@ -106,8 +105,10 @@ def in_a_process_of_its_own(name: str) -> tuple[dict[str, Any], int]:
             return pool.submit(run_named, name).result()
         except KeyboardInterrupt:  # which the terminal sends to this group alone
             for child in active_children():
-                with suppress(ProcessLookupError):  # it had not made its own yet, and was told as well
+                try:
                     os.killpg(child.pid, signal.SIGTERM)  # pyright: ignore[reportArgumentType]
+                except ProcessLookupError:  # it has not made its own yet
+                    child.terminate()
             raise
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from threading import Lock
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
@@ -40,7 +41,7 @@ def keep_freed_memory() -> bool:
         Whether anything was changed: another system library than glibc is left alone, and so is one that has been told something
         by the environment (`MALLOC_...`, `GLIBC_TUNABLES`).
     """
-    if any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ):
+    if _told_by_environment():
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -60,26 +61,57 @@ def give_back_freed_memory() -> bool:
     grows. What is given back is cleared again by the system before it is used, which one batch hardly notices.
 
     Returns:
-        Whether there was any; False where the system library is not glibc.
+        Whether there was any; False where the system library is not glibc, or has been told something by the environment.
     """
+    if _told_by_environment():
+        return False
     try:
         return bool(ctypes.CDLL(None).malloc_trim(0))
     except (AttributeError, OSError, TypeError):  # as in `keep_freed_memory`
         return False
 
 
-@contextmanager
-def numpy_on_one_thread() -> Iterator[None]:
-    """NumPy's products take one thread inside of the block, where it brings threads of its own; PyTorch's are others.
+def _told_by_environment() -> bool:
+    return any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ)
 
-    For small products one after another: handing each out to threads takes longer than it does.
+
+class _OneThread:
+    """NumPy's products take one thread while anybody is inside, in whatever order threads of this process come and go."""
+
+    def __init__(self) -> None:
+        self.lock, self.inside = Lock(), 0
+        self.limit: Any = None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        with self.lock:
+            if not self.inside:
+                self.limit = _numpy_threads().limit(limits=1)
+            self.inside += 1
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.inside -= 1
+                if not self.inside:
+                    self.limit.restore_original_limits()
+
+
+_one_thread = _OneThread()
+
+
+def numpy_on_one_thread() -> AbstractContextManager[None]:
+    """NumPy's products take one thread inside of the block, where it brings threads of its own (OpenBLAS).
+
+    For small products one after another: handing each out to threads takes longer than it does. The limit holds for the whole
+    process, until the last of its threads has left such a block.
     """
-    with _numpy_threads().limit(limits=1):
-        yield
+    return _one_thread.held()
 
 
 @cache
 def _numpy_threads() -> ThreadpoolController:
+    import scipy.linalg  # noqa: F401 - brings another OpenBLAS than NumPy's, which has to be there to be found
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController().select(internal_api="openblas")

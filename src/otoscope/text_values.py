@@ -40,7 +40,8 @@ def yaml_of(text: str) -> Any:
     """The plain values that a YAML text is: no tag makes anything else, and no alias is followed.
 
     Raises:
-        ValueError: It is no YAML, names objects of a program, refers to its own parts, or is nested too deeply.
+        ValueError: It is no YAML, names objects of a program, has a tag that does not fit its value, refers to its own
+            parts, or is nested too deeply.
     """
     import yaml
 
@@ -55,6 +56,8 @@ def yaml_of(text: str) -> Any:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from None
+    except (LookupError, AttributeError, TypeError):  # such as `!!bool x`
+        raise ValueError("a tag does not fit its value") from None
 
 
 def is_number(value: object) -> TypeGuard[int | float]:

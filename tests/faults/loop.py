@@ -215,11 +215,12 @@ def main(arguments: list[str] | None = None) -> int:
 
         def account(number: int, name: str) -> None:
             own, rng = Path(place) / name.replace(" ", "-"), random.Random(f"{asked.seed} {name}")
+            code = commit()
             told = vars(disturb(name, jobs[name], own, share + (number < rest), rng))
             with writing:
                 accounts[name] = {k: v for k, v in told.items() if k != "times"} | {
                     "changes": len(told["times"]),
-                    "commit": commit(),
+                    "commit": code,
                 }
                 if asked.json:
                     _keep(asked.json, asked.seed, accounts)

@@ -197,8 +197,21 @@ def test_nesting_without_end_is_refused_before_it_takes_long(reader, text):
 
 
 def test_settings_may_be_nested_as_deep_as_anybody_writes_them():
-    text = "- " * 60 + "x\n" + "- y\n" * 200
-    assert len(yaml_of(text)) == 201
+    assert len(yaml_of("- [x]\n" * 200)) == 200
+    deep = yaml_of("[" * 100 + "]" * 100)
+    for _ in range(99):
+        (deep,) = deep
+    assert deep == []
+    with pytest.raises(ValueError, match="nested too deeply"):
+        yaml_of("[" * 101 + "]" * 101)
+
+
+@pytest.mark.parametrize(
+    "value", ["!!int ''", "!!bool x", "!!timestamp x", "!!float ''", "!!binary x", "!!map x"]
+)
+def test_a_tag_that_does_not_fit_its_value_is_told_as_bad_yaml(value):
+    with pytest.raises(ValueError, match=r"tag|convert|expected|base64"):
+        yaml_of(f"a: {value}")
 
 
 def test_bytes_are_utf_8_and_nothing_is_guessed():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +25,10 @@ STRENGTH = 0.01
 _RIDGE = 0.01  # penalty of the ridge regression, an item
 
 _LARGEST = 1e100  # its square is still a number
+
+_LARGE = (
+    2**24
+)  # numbers from which on a product is worth more than one thread; on two cores 11 million were not
 
 _TOLERANCE = 1e-6  # of the gradient, at which probabilities are those of the optimum to four digits
 
@@ -81,7 +86,7 @@ def fit_probe(
         model: Any = LogisticRegression(C=strength, class_weight="balanced", tol=_TOLERANCE, max_iter=300)
     else:
         model = Ridge(alpha=_RIDGE * len(z))
-    with warnings.catch_warnings(), numpy_on_one_thread():
+    with warnings.catch_warnings(), numpy_on_one_thread() if z.size < _LARGE else nullcontext():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a probe that stops early is still held out
         model.fit(z, y)
     weight = np.atleast_2d(model.coef_) / scale
