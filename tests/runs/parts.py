@@ -44,3 +44,16 @@ def refuse_to_load():
 
 def square_with(_, number: int) -> int:
     return number**2
+
+
+def killed_once(folder: str, job, number: int):
+    """Parts 0 and 1 kill the first worker that has computed them."""
+    result, mark = job(number), Path(folder) / f"killed-{number}"
+    if number < 2 and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return result
+
+
+def own_process(_number: int) -> int:
+    return os.getpid()

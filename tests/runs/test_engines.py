@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
-import signal
+import time
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import ray
 import torch
 from tests.conftest import tiny
 from tests.patching.worlds import hearing_whisper, spans
-from tests.runs import parts
+from tests.runs import parts as jobs
 
 from otoscope import load_model
 from otoscope.corpora import read_texts
@@ -38,6 +38,13 @@ def cluster():
     ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def workers(cluster):
+    """An engine whose two workers stay from test to test."""
+    with OnRay(workers=2, threads=1) as engine:
+        yield engine
 
 
 @pytest.fixture(scope="module")
@@ -65,49 +72,87 @@ def texts(text_file):
 
 
 @pytest.fixture(scope="module")
-def there(cluster, language_model, texts, tmp_path_factory):
+def there(workers, language_model, texts, tmp_path_factory):
     """The activations that two workers harvest."""
     places = places_of(language_model, "blocks.*.mlp")
-    with running_on(OnRay(workers=2)):
+    with running_on(workers):
         return harvest_places(language_model, texts, places, tmp_path_factory.mktemp("there") / "s", batch=4)
 
 
-def test_every_part_comes_once_here_and_on_ray(cluster):
+def test_every_part_comes_once_here_and_on_ray(workers):
     wanted = {n: n**2 for n in range(7)}
-    assert dict(computed(parts.square, range(7))) == wanted
-    with running_on(OnRay(workers=2)):
-        found = list(computed(parts.square, range(7)))
+    assert dict(computed(jobs.square, range(7))) == wanted
+    with running_on(workers):
+        found = list(computed(jobs.square, range(7)))
     assert len(found) == 7
     assert dict(found) == wanted
 
 
-def test_a_worker_that_dies_costs_nothing_but_time(cluster, tmp_path):
-    with running_on(OnRay(workers=2)):
-        assert dict(computed(partial(parts.dies_once, str(tmp_path)), range(6))) == {
-            n: n**2 for n in range(6)
-        }
+def test_a_worker_that_dies_costs_nothing_but_time(workers, tmp_path):
+    with running_on(workers):
+        assert dict(computed(partial(jobs.dies_once, str(tmp_path)), range(6))) == {n: n**2 for n in range(6)}
     assert (tmp_path / "died").exists()
 
 
-def test_a_part_that_kills_every_worker_ends_the_job(cluster):
-    with running_on(OnRay(workers=1)), pytest.raises(OptionError, match="its worker died every time"):
-        list(computed(parts.dies_always, [4]))
+def test_a_part_that_kills_every_worker_ends_the_job(workers):
+    with running_on(workers), pytest.raises(OptionError, match="its worker died every time"):
+        list(computed(jobs.dies_always, [4]))
 
 
-def test_a_refusal_is_the_same_as_here(cluster):
-    with running_on(OnRay(workers=1)), pytest.raises(OptionError, match="Part 3 cannot be") as told:
-        list(computed(parts.refuses, [3]))
+def test_a_refusal_is_the_same_as_here(workers):
+    with running_on(workers), pytest.raises(OptionError, match="Part 3 cannot be") as told:
+        list(computed(jobs.refuses, [3]))
     assert told.value.remedy == "Take another."
 
 
-def test_what_a_worker_cannot_load_is_told_as_it_is(cluster):
-    with running_on(OnRay(workers=1)), pytest.raises(ModelError, match="other weights on this machine"):
-        list(computed(partial(parts.square_with, parts.Unloadable()), [1]))
+def test_what_a_worker_cannot_load_is_told_as_it_is(workers):
+    with running_on(workers), pytest.raises(ModelError, match="other weights on this machine"):
+        list(computed(partial(jobs.square_with, jobs.Unloadable()), [1]))
+
+
+def _processes(parts) -> set[int]:
+    return set(dict(computed(jobs.own_process, parts)).values())
+
+
+def _is_gone(process: int) -> bool:
+    until = time.monotonic() + 20
+    while Path(f"/proc/{process}").exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    return not Path(f"/proc/{process}").exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
+def test_workers_stay_from_job_to_job_and_are_gone_after_the_block(cluster):
+    engine = OnRay(workers=1)
+    with running_on(engine):
+        (first,) = _processes([0, 1])
+        with running_on(engine):
+            assert _processes([7]) == {first}
+        assert _processes([7]) == {first}, "an inner block of the same engine ended it"
+    assert first != os.getpid()
+    assert _is_gone(first)
+    (alone,) = set(dict(engine.run(jobs.own_process, [0, 1])).values())
+    assert _is_gone(alone), "without a block workers are there for one job"
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
+def test_after_an_error_those_that_are_idle_stay_and_others_are_replaced(cluster):
+    with running_on(OnRay(workers=1)):
+        (first,) = _processes([0])
+        with pytest.raises(OptionError, match="Part 3 cannot be"):
+            list(computed(jobs.refuses, [3]))
+        assert _is_gone(first)
+        (second,) = _processes([0, 1])
+        half = computed(jobs.own_process, [0, 1, 2])
+        next(half)
+        half.close()  # nobody wants the rest
+        assert _is_gone(second)
+        assert _processes([0]).isdisjoint({first, second})
 
 
 def test_more_workers_than_fit_are_not_waited_for(cluster):
     with running_on(OnRay(workers=7, threads=64)):
-        assert dict(computed(parts.square, range(5))) == {n: n**2 for n in range(5)}
+        assert dict(computed(jobs.square, range(5))) == {n: n**2 for n in range(5)}
 
 
 def test_a_harvest_on_two_workers_is_that_of_one_process(there, language_model, texts, tmp_path):
@@ -119,34 +164,25 @@ def test_a_harvest_on_two_workers_is_that_of_one_process(there, language_model, 
     assert there.index.equals(here.index)
 
 
-class _Struck(OnRay):
-    """Ray with workers that are killed, each part's first when it has computed it and not yet handed it over."""
+class _Struck:
+    """An engine whose workers are killed, each part's first when it has computed it and not yet handed it over."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(workers=2)
-        self.folder = str(folder)
+    def __init__(self, engine: OnRay, folder: Path) -> None:
+        self.engine, self.folder = engine, str(folder)
 
     def run(self, job, parts):
-        return super().run(partial(_killed_once, self.folder, job), parts)
-
-
-def _killed_once(folder: str, job, number: int):
-    result, mark = job(number), Path(folder) / f"killed-{number}"
-    if number < 2 and not mark.exists():
-        mark.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return result
+        return self.engine.run(partial(jobs.killed_once, self.folder, job), parts)
 
 
 def test_a_harvest_begun_here_goes_on_there_and_holds_every_part_once_though_workers_are_killed(
-    there, language_model, texts, tmp_path
+    workers, there, language_model, texts, tmp_path
 ):
     places, out = places_of(language_model, "blocks.*.mlp"), tmp_path / "begun"
     harvest_places(language_model, texts, places, out, batch=4)
     for left in out.glob("*-0000[01].*"):
         left.unlink()
     kept = {file.name: file.stat().st_mtime_ns for file in out.glob("*-0000[23].*")}
-    with running_on(_Struck(tmp_path)):
+    with running_on(_Struck(workers, tmp_path)):
         struck = harvest_places(language_model, texts, places, out, batch=4)
     assert len(list(tmp_path.glob("killed-*"))) == 2
     assert kept == {file.name: file.stat().st_mtime_ns for file in out.glob("*-0000[23].*")}
@@ -160,12 +196,12 @@ def test_a_harvest_begun_here_goes_on_there_and_holds_every_part_once_though_wor
 
 
 def test_pools_for_probes_and_examples_are_those_of_one_process(
-    cluster, language_model, texts, text_file, tmp_path
+    workers, language_model, texts, text_file, tmp_path
 ):
     pools = Pools((), ("mean", "last"))
     here = harvest(language_model, texts, tmp_path / "here", pools, batch=4)
     collect_examples(language_model, "neurons", text_file, tmp_path / "x", point="blocks.*.mlp", batch=4)
-    with running_on(OnRay(workers=1)):  # every job begins its workers anew, which takes longer than the job
+    with running_on(workers):
         there = harvest(language_model, texts, tmp_path / "there", pools, batch=4)
         collect_examples(language_model, "neurons", text_file, tmp_path / "y", point="blocks.*.mlp", batch=4)
     for name in here.names:
@@ -180,7 +216,7 @@ def test_pools_for_probes_and_examples_are_those_of_one_process(
     assert not (tmp_path / "y" / "moments").exists()
 
 
-def test_a_sweep_on_two_workers_is_that_of_one_process(cluster, tmp_path, monkeypatch):
+def test_a_sweep_on_two_workers_is_that_of_one_process(workers, tmp_path, monkeypatch):
     model = hearing_whisper(seed=1, dtype=torch.float64)
     again = partial(hearing_whisper, seed=1, dtype=torch.float64)  # it has no files to be loaded from
     monkeypatch.setattr(type(model), "__reduce__", lambda _self: (again, ()))
@@ -190,19 +226,19 @@ def test_a_sweep_on_two_workers_is_that_of_one_process(cluster, tmp_path, monkey
         return sweep_corpus(model, spans(), options, out=out, priced=None).to_dict()
 
     here = told(tmp_path / "here")
-    with running_on(OnRay(workers=2)):
+    with running_on(workers):
         there = told(tmp_path / "there")
     assert here["n_outcome"] > 1
     assert there == here
 
 
-def test_transcripts_that_are_kept_are_those_of_one_process(cluster, tmp_path, monkeypatch):
+def test_transcripts_that_are_kept_are_those_of_one_process(workers, tmp_path, monkeypatch):
     model = hearing_whisper(seed=1, dtype=torch.float64)
     again = partial(hearing_whisper, seed=1, dtype=torch.float64)
     monkeypatch.setattr(type(model), "__reduce__", lambda _self: (again, ()))
     options = DecodeOptions(max_positions=24)
     here = list(transcribe_all(model, spans(), options))
-    with running_on(OnRay(workers=1)):
+    with running_on(workers):
         there = kept_transcripts(model, spans(), options, tmp_path / "kept")
     assert [t.to_dict() for t in there] == [t.to_dict() for t in here]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any, Protocol, TypeVar
 
@@ -64,18 +64,21 @@ def elsewhere() -> bool:
 
 @contextmanager
 def running_on(engine: Engine) -> Iterator[None]:
-    """Jobs inside the block are computed by an engine."""
-    token = _current.set(engine)
-    try:
-        yield
-    finally:
-        _current.reset(token)
+    """Jobs inside the block are computed by an engine; one that is a context manager is entered for the block."""
+    with engine if isinstance(engine, AbstractContextManager) else nullcontext():
+        token = _current.set(engine)
+        try:
+            yield
+        finally:
+            _current.reset(token)
 
 
 class OnRay:
     """Workers of a Ray cluster, each with its own copy of the model.
 
-    A worker that dies is replaced, and its part is computed anew. An error of otoscope ends the job as it would here.
+    Workers, and the model that each has loaded, are kept from one job to the next, with the processors they hold, until the block
+    of `running_on` (or of the engine itself, a context manager) ends; without a block, until the job ends. A worker that dies is
+    replaced, and its part is computed anew. An error of otoscope ends the job as it would here.
 
     Args:
         address: The cluster's; None: `RAY_ADDRESS`, or a cluster of this machine's own that is started for the block.
@@ -97,21 +100,45 @@ class OnRay:
             raise OptionError(f"{workers} is no number of workers.", "Give 1 or more.")
         self._ray: Any = ray
         self.address, self.workers, self.threads = address, workers, threads
+        self._depth, self._started = 0, False
+        self._crew: _Crew | None = None
+
+    def __enter__(self) -> OnRay:
+        """Keep workers until the outermost block of this engine ends."""
+        self._depth += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Dismiss them, and end the cluster if it was started for them."""
+        self._depth -= 1
+        if self._depth:
+            return
+        if self._crew is not None:
+            self._crew.dismiss()
+            self._crew = None
+        if self._started:
+            self._started = False
+            self._ray.shutdown()
 
     def run(self, job: Callable[[int], T], parts: Iterable[int]) -> Iterator[tuple[int, T]]:
         """Parts as they are finished."""
         waiting = list(parts)
         if not waiting:
             return
-        with self._connected():
-            yield from _Crew(self._ray, job, waiting, *self._size(len(waiting))).work()
+        with nullcontext() if self._depth else self:
+            self._connect()
+            size, *each = self._size(len(waiting))
+            if self._crew is None or self._crew.each != each:
+                if self._crew is not None:
+                    self._crew.dismiss()
+                self._crew = _Crew(self._ray, *each)
+            yield from self._crew.work(job, waiting, size)
 
-    @contextmanager
-    def _connected(self) -> Iterator[None]:
+    def _connect(self) -> None:
         ray = self._ray
         if ray.is_initialized():
-            yield
             return
+        self._crew = None  # of a cluster that somebody has ended
         address = self.address or os.environ.get("RAY_ADDRESS")
         try:
             if address:
@@ -126,10 +153,7 @@ class OnRay:
             raise OptionError(
                 f"Ray cannot be used: {reason}", "Check the address, or leave it out for this machine alone."
             ) from error
-        try:
-            yield
-        finally:
-            ray.shutdown()
+        self._started = True
 
     def _size(self, parts: int) -> tuple[int, float, float]:
         """Workers, and processors and accelerators of each."""
@@ -147,89 +171,104 @@ class OnRay:
 
 
 class _Crew:
-    """The workers of one job."""
+    """Workers that stay from one job to the next.
 
-    def __init__(
-        self, ray: Any, job: Callable[[int], Any], parts: list[int], size: int, threads: float, gpus: float
-    ) -> None:
-        self.ray, self.waiting = ray, parts[::-1]
-        self.tries = dict.fromkeys(parts, 0)
+    Attributes:
+        each: Processors and accelerators of each.
+    """
+
+    def __init__(self, ray: Any, threads: float, gpus: float) -> None:
+        self.ray, self.each = ray, [threads, gpus]
         self.kind = ray.remote(num_cpus=threads, num_gpus=gpus)(_Worker)
-        # As bytes: what goes wrong while the worker unpickles it is an error of its part, and keeps its kind.
-        self.job, self.threads = ray.put(ray.cloudpickle.dumps(job)), int(threads)
-        self.under_way: dict[Any, tuple[Any, int]] = {}
-        for _ in range(size):
-            self._begin(self._hired())
+        self.hired: set[Any] = set()
+        self.idle: list[Any] = []
+        self.jobs = 0
 
-    def _hired(self) -> Any:
-        return self.kind.remote(self.job, self.threads)
+    def dismiss(self) -> None:
+        """Let all go, at once."""
+        for worker in list(self.hired):
+            self._let_go(worker)
 
-    def _begin(self, worker: Any) -> None:
-        if self.waiting:
-            part = self.waiting.pop()
-            self.tries[part] += 1
-            self.under_way[worker.compute.remote(part)] = (worker, part)
+    def _let_go(self, worker: Any) -> None:
+        # Not by forgetting it: an error keeps its frames, and with them workers that hold processors, while somebody looks at it.
+        self.hired.discard(worker)
+        if self.ray.is_initialized():
+            self.ray.kill(worker)
 
-    def work(self) -> Iterator[tuple[int, Any]]:
-        """Parts as they are finished."""
-        try:
-            yield from self._finished()
-        finally:
-            # An error keeps its frames, and with them workers that hold processors, for as long as somebody looks at it.
-            if self.under_way and self.ray.is_initialized():
-                for worker, _ in self.under_way.values():
-                    self.ray.kill(worker)
+    def _hire(self) -> Any:
+        worker = self.kind.remote(int(self.each[0]))
+        self.hired.add(worker)
+        return worker
 
-    def _finished(self) -> Iterator[tuple[int, Any]]:
+    def work(self, job: Callable[[int], T], parts: list[int], size: int) -> Iterator[tuple[int, T]]:
+        """Parts of a job as they are finished, by at most so many workers."""
         from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayTaskError
 
-        while self.under_way:
-            (done,), _ = self.ray.wait(list(self.under_way), num_returns=1)
-            worker, part = self.under_way[done]
-            try:
-                result = self.ray.get(done)
-            except (RayActorError, NodeDiedError, OutOfMemoryError) as error:
-                self._lost(part, error)
-                worker = self._hired()
-            except RayTaskError as error:
-                if isinstance(error.cause, OtoscopeError):
-                    raise error.cause from None
-                raise
-            else:
-                yield part, result
-            del self.under_way[done]
-            self._begin(worker)
-            del worker  # one that has nothing left to do makes room
+        waiting, tries = parts[::-1], dict.fromkeys(parts, 0)
+        under_way: dict[Any, tuple[Any, int]] = {}
+        self.jobs += 1
+        # As bytes: what goes wrong while a worker unpickles it is an error of its part, and keeps its kind. In a list: there a
+        # reference arrives as one, and is fetched once a worker instead of once a part.
+        sent = self.jobs, [self.ray.put(self.ray.cloudpickle.dumps(job))]
 
-    def _lost(self, part: int, error: Exception) -> None:
-        if self.tries[part] >= TRIES:
-            raise OptionError(
-                f"Part {part} was begun {TRIES} times, and its worker died every time.",
-                "Look for too little memory: give fewer workers, or a smaller --batch.",
-            ) from error
-        notice(f"A worker died; its part ({part}) is computed anew.")
-        self.waiting.append(part)
+        def begin() -> None:
+            while waiting and len(under_way) < size:
+                part = waiting.pop()
+                tries[part] += 1
+                worker = self.idle.pop() if self.idle else self._hire()
+                under_way[worker.compute.remote(*sent, part)] = worker, part
+
+        try:
+            begin()
+            while under_way:
+                (done,), _ = self.ray.wait(list(under_way), num_returns=1)
+                worker, part = under_way[done]
+                try:
+                    result = self.ray.get(done)
+                except (RayActorError, NodeDiedError, OutOfMemoryError) as error:
+                    if tries[part] >= TRIES:
+                        raise OptionError(
+                            f"Part {part} was begun {TRIES} times, and its worker died every time.",
+                            "Look for too little memory: give fewer workers, or a smaller --batch.",
+                        ) from error
+                    notice(f"A worker died; its part ({part}) is computed anew.")
+                    self.hired.discard(worker)
+                    waiting.append(part)
+                    del under_way[done]
+                    begin()
+                except RayTaskError as error:
+                    if isinstance(error.cause, OtoscopeError):
+                        raise error.cause from None
+                    raise
+                else:
+                    del under_way[done]
+                    self.idle.append(worker)
+                    begin()  # first, for what is handed over will be written, and nobody need wait for that
+                    yield part, result
+        finally:
+            for worker, _ in under_way.values():  # after an error, or when nobody wants the rest
+                self._let_go(worker)
 
 
 class _Worker:
-    """One process of the cluster; the job, and with it the model, is unpickled once."""
+    """One process of the cluster; a job, and with it the model, is unpickled once."""
 
-    def __init__(self, job: bytes, threads: int) -> None:
-        self._sent, self._threads = job, threads
-        self._job: Callable[[int], Any] | None = None
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._job: tuple[int, Callable[[int], Any]] | None = None
 
-    def compute(self, part: int) -> Any:
-        """One part."""
+    def compute(self, number: int, sent: list[Any], part: int) -> Any:
+        """One part of the job of a number."""
+        import ray
         from ray import cloudpickle
 
         from otoscope.progress import Silence, reporting_to
 
         with reporting_to(Silence()):
-            job = self._job
-            if job is None:
-                job = self._job = cloudpickle.loads(self._sent)
-                self._sent = b""
+            if self._job is None or self._job[0] != number:
+                self._job = None  # two jobs at once would be two models
+                self._job = number, cloudpickle.loads(ray.get(sent[0]))
                 # A job with a model has brought torch along; for others it would only be waited for.
                 if "torch" in sys.modules:
                     sys.modules["torch"].set_num_threads(self._threads)
-            return job(part)
+            return self._job[1](part)
