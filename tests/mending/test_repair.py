@@ -65,6 +65,9 @@ def test_a_folder_without_a_repair_or_with_a_newer_one_is_refused(whisper, tmp_p
     (tmp_path / "repair.json").write_text(json.dumps(told | {"format": 9}))
     with pytest.raises(OptionError, match="format 9"):
         load_repair(tmp_path)
+    (tmp_path / "repair.json").write_text(json.dumps(told).replace('"made": {', '"made": {"seed": -1e999'))
+    with pytest.raises(OptionError, match="holds no repair that can be read"):
+        load_repair(tmp_path)
     with pytest.raises(OutputError, match="not empty"):
         require_empty(tmp_path)
 

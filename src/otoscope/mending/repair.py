@@ -203,6 +203,7 @@ def load_repair(folder: Path | str) -> Repair:
                 f"{folder} holds a repair of format {told['format']}, this otoscope reads {_FORMAT}.",
                 "Use the otoscope that it was made with.",
             )
+        json.dumps(told, allow_nan=False)  # what is taken can be saved again
         return Repair(
             name=str(told["name"]),
             model=dict(told["model"]),
