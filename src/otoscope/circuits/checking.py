@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -248,13 +249,10 @@ def random_features(graph: AttributionGraph, tracer: Tracer, nodes: np.ndarray, 
         active = tracer.sources.actives[layer]
         here = active.at(pos)
         distance = np.abs(active.activation[here].abs().double().numpy() - abs(n.activation[node]))
-        free = [
-            i
-            for i in np.argsort(distance, kind="stable")
-            if (layer, pos, int(active.feature[here][i])) not in taken
-        ]
+        nearest = active.feature[here].numpy()[np.argsort(distance, kind="stable")].tolist()
+        free = [*islice((f for f in nearest if (layer, pos, f) not in taken), _NEAREST)]
         if free:
-            chosen = int(active.feature[here][rng.choice(free[:_NEAREST])])
+            chosen = int(rng.choice(free))
             taken.add((layer, pos, chosen))
             rows.append([Intervention.ablate(layer, chosen, (pos,))])
         else:
