@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 from otoscope.errors import ModelError, OptionError
@@ -56,4 +57,14 @@ def killed_once(folder: str, job, number: int):
 
 
 def own_process(_number: int) -> int:
+    return os.getpid()
+
+
+def own_process_with_others(folder: str, count: int, number: int) -> int:
+    """This process, once so many parts are under way at the same time."""
+    (Path(folder) / f"here-{number}").touch()
+    until = time.monotonic() + 60
+    while len(list(Path(folder).glob("here-*"))) < count:
+        assert time.monotonic() < until, "the others do not come"
+        time.sleep(0.01)
     return os.getpid()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import time
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from otoscope.models.transcripts import DecodeOptions
 from otoscope.patching.sweeping import SweepOptions, sweep_corpus
 from otoscope.probes.harvesting import Pools, harvest
 from otoscope.runs import OnRay, computed, running_on
+from otoscope.runs.engines import TRIES
 from otoscope.studies.feature_examples import Examples, collect_examples
 from otoscope.studies.kept_transcripts import kept_transcripts
 
@@ -34,8 +36,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def cluster():
-    """Two workers on this machine."""
-    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    """Room for the two workers that stay, and for three of a test's own."""
+    ray.init(num_cpus=5, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     yield
     ray.shutdown()
 
@@ -43,7 +45,7 @@ def cluster():
 @pytest.fixture(scope="module")
 def workers(cluster):
     """An engine whose two workers stay from test to test."""
-    with OnRay(workers=2, threads=1) as engine:
+    with OnRay(workers=2, threads=1).keeping_workers() as engine:
         yield engine
 
 
@@ -121,33 +123,56 @@ def _is_gone(process: int) -> bool:
     return not Path(f"/proc/{process}").exists()
 
 
-@pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
-def test_workers_stay_from_job_to_job_and_are_gone_after_the_block(cluster):
-    engine = OnRay(workers=1)
-    with running_on(engine):
-        (first,) = _processes([0, 1])
-        with running_on(engine):
-            assert _processes([7]) == {first}
-        assert _processes([7]) == {first}, "an inner block of the same engine ended it"
-    assert first != os.getpid()
+needs_proc = pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
+
+
+@needs_proc
+def test_workers_are_there_for_one_job_or_for_a_block_that_keeps_them(cluster):
+    with running_on(OnRay(workers=1, threads=1)):
+        (first,), (second,) = _processes([0, 1]), _processes([0, 1])
+    assert len({first, second, os.getpid()}) == 3
     assert _is_gone(first)
-    (alone,) = set(dict(engine.run(jobs.own_process, [0, 1])).values())
-    assert _is_gone(alone), "without a block workers are there for one job"
+    assert _is_gone(second)
+    with OnRay(workers=1, threads=1).keeping_workers() as engine, running_on(engine):
+        (kept,) = _processes([0])
+        assert _processes(range(5)) == {kept}
+        assert dict(computed(jobs.square, range(5))) == {
+            n: n**2 for n in range(5)
+        }  # the new job, not the old
+        assert _processes([7]) == {kept}
+    assert _is_gone(kept)
 
 
-@pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
-def test_after_an_error_those_that_are_idle_stay_and_others_are_replaced(cluster):
-    with running_on(OnRay(workers=1)):
-        (first,) = _processes([0])
+@needs_proc
+def test_kept_workers_that_died_meanwhile_cost_no_part_a_try(cluster, tmp_path):
+    with OnRay(workers=TRIES, threads=1).keeping_workers() as engine, running_on(engine):
+        together = partial(jobs.own_process_with_others, str(tmp_path), TRIES)
+        processes = set(dict(computed(together, range(TRIES))).values())
+        assert len(processes) == TRIES
+        for process in processes:
+            os.kill(process, signal.SIGKILL)
+            assert _is_gone(process)
+        assert dict(computed(jobs.square, [3])) == {3: 9}
+
+
+@needs_proc
+def test_an_error_ends_those_that_are_at_work_and_leaves_those_that_are_idle(cluster, tmp_path):
+    with OnRay(workers=2, threads=1).keeping_workers() as engine, running_on(engine):
+        both = dict(computed(partial(jobs.own_process_with_others, str(tmp_path), 2), [0, 1]))
+        assert len(set(both.values())) == 2
         with pytest.raises(OptionError, match="Part 3 cannot be"):
             list(computed(jobs.refuses, [3]))
-        assert _is_gone(first)
-        (second,) = _processes([0, 1])
-        half = computed(jobs.own_process, [0, 1, 2])
+        (left,) = _processes([0])
+        assert left in both.values()
+        assert sum(_is_gone(process) for process in set(both.values()) - {left}) == 1
+
+
+def test_a_job_that_outlives_the_block_of_its_workers_says_so(cluster):
+    with OnRay(workers=1, threads=1).keeping_workers() as engine:
+        half = engine.run(jobs.square, range(4))
         next(half)
-        half.close()  # nobody wants the rest
-        assert _is_gone(second)
-        assert _processes([0]).isdisjoint({first, second})
+    with pytest.raises(OptionError, match="dismissed"):
+        list(half)
 
 
 def test_more_workers_than_fit_are_not_waited_for(cluster):

@@ -45,7 +45,7 @@ def test_silencing_everything_is_the_silent_clip(run, tiny_en, clip):
     assert outcome.after.risk.text > outcome.before.risk.text
 
 
-@pytest.mark.parametrize("label", ["DL2H3 cross-attn", "DL0 cross-attn", "EL3H1 attn", "EL1 MLP", "DL3 MLP"])
+@pytest.mark.parametrize("label", ["DL2H3 cross-attn", "DL1 cross-attn", "EL3H1 attn", "EL1 MLP", "DL3 MLP"])
 def test_zeroing_a_component_moves_the_written_tokens_as_the_ablation_grid_says(explained, run, label):
     row = [c.label for c in explained.ablation.components].index(label)
     component = explained.ablation.components[row]
@@ -116,7 +116,7 @@ def test_where_there_is_no_other_place_there_is_no_control(run, clip):
 
 def test_hooks_and_sound_are_as_before(run, tiny_en, clip):
     before = clip.samples.copy()
-    run(zero=["decoder_blocks.2.mlp"], features=["encoder:0:1=3"], silence=["0.2-0.4"])
+    run(zero=["decoder_blocks.1.mlp"], features=["encoder:0:1=3"], silence=["0.2-0.4"])
     assert not tiny_en.open_hooks
     np.testing.assert_array_equal(clip.samples, before)
     assert (silenced(clip, ((0.2, 0.4),)).samples[3200:6400] == 0).all()

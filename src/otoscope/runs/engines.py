@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, Protocol, TypeVar
 
@@ -64,24 +64,21 @@ def elsewhere() -> bool:
 
 @contextmanager
 def running_on(engine: Engine) -> Iterator[None]:
-    """Jobs inside the block are computed by an engine; one that is a context manager is entered for the block."""
-    with engine if isinstance(engine, AbstractContextManager) else nullcontext():
-        token = _current.set(engine)
-        try:
-            yield
-        finally:
-            _current.reset(token)
+    """Jobs inside the block are computed by an engine."""
+    token = _current.set(engine)
+    try:
+        yield
+    finally:
+        _current.reset(token)
 
 
 class OnRay:
-    """Workers of a Ray cluster, each with its own copy of the model.
+    """Workers of a Ray cluster, each with its own copy of the model, for as long as a job takes.
 
-    Workers, and the model that each has loaded, are kept from one job to the next, with the processors they hold, until the block
-    of `running_on` (or of the engine itself, a context manager) ends; without a block, until the job ends. A worker that dies is
-    replaced, and its part is computed anew. An error of otoscope ends the job as it would here.
+    A worker that dies is replaced, and its part is computed anew. An error of otoscope ends the job as it would here.
 
     Args:
-        address: The cluster's; None: `RAY_ADDRESS`, or a cluster of this machine's own that is started for the block.
+        address: The cluster's; None: `RAY_ADDRESS`, or a cluster of this machine's own that is started for the job.
         workers: How many; None: as many as the cluster has processors (or accelerators, where there are some).
         threads: Processors a worker; None: the cluster's, shared out.
 
@@ -100,45 +97,39 @@ class OnRay:
             raise OptionError(f"{workers} is no number of workers.", "Give 1 or more.")
         self._ray: Any = ray
         self.address, self.workers, self.threads = address, workers, threads
-        self._depth, self._started = 0, False
-        self._crew: _Crew | None = None
-
-    def __enter__(self) -> OnRay:
-        """Keep workers until the outermost block of this engine ends."""
-        self._depth += 1
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Dismiss them, and end the cluster if it was started for them."""
-        self._depth -= 1
-        if self._depth:
-            return
-        if self._crew is not None:
-            self._crew.dismiss()
-            self._crew = None
-        if self._started:
-            self._started = False
-            self._ray.shutdown()
 
     def run(self, job: Callable[[int], T], parts: Iterable[int]) -> Iterator[tuple[int, T]]:
         """Parts as they are finished."""
         waiting = list(parts)
         if not waiting:
             return
-        with nullcontext() if self._depth else self:
-            self._connect()
-            size, *each = self._size(len(waiting))
-            if self._crew is None or self._crew.each != each:
-                if self._crew is not None:
-                    self._crew.dismiss()
-                self._crew = _Crew(self._ray, *each)
-            yield from self._crew.work(job, waiting, size)
+        with self._connected():
+            crew = _Crew(self._ray, *self._size(len(waiting)), keep=False)
+            try:
+                yield from crew.run(job, waiting)
+            finally:
+                crew.dismiss()
 
-    def _connect(self) -> None:
+    @contextmanager
+    def keeping_workers(self) -> Iterator[Engine]:
+        """An engine whose workers stay until the block ends, for many short jobs.
+
+        A job whose model is that of the job before does not load it again. Processors (and accelerators) that its workers hold
+        are nobody else's until then, and so is the memory of what they loaded.
+        """
+        with self._connected():
+            crew = _Crew(self._ray, *self._size(None), keep=True)
+            try:
+                yield crew
+            finally:
+                crew.dismiss()
+
+    @contextmanager
+    def _connected(self) -> Iterator[None]:
         ray = self._ray
         if ray.is_initialized():
+            yield
             return
-        self._crew = None  # of a cluster that somebody has ended
         address = self.address or os.environ.get("RAY_ADDRESS")
         try:
             if address:
@@ -153,74 +144,94 @@ class OnRay:
             raise OptionError(
                 f"Ray cannot be used: {reason}", "Check the address, or leave it out for this machine alone."
             ) from error
-        self._started = True
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
-    def _size(self, parts: int) -> tuple[int, float, float]:
-        """Workers, and processors and accelerators of each."""
+    def _size(self, parts: int | None) -> tuple[int, float, float]:
+        """Workers, and processors and accelerators of each, for so many parts (None: for any number)."""
         have = self._ray.cluster_resources()
         cpus, gpus = int(have.get("CPU", 1)), int(have.get("GPU", 0))
         nodes = [node["Resources"] for node in self._ray.nodes() if node.get("Alive")]
         largest = max((int(node.get("CPU", 0)) for node in nodes), default=1)
         # As many as fit: a worker that no machine has room for would be waited for without end.
-        workers = max(1, min(self.workers or gpus or cpus, gpus or cpus, cpus, parts))
+        workers = max(1, min(self.workers or gpus or cpus, gpus or cpus, cpus, parts or cpus))
         threads = max(1, min(self.threads or cpus // workers, largest))
         while threads > 1 and sum(int(node.get("CPU", 0)) // threads for node in nodes) < workers:
             threads -= 1
-        notice(f"{workers} workers of Ray with {threads} threads each compute {parts} parts.")
+        told = "compute" if parts is None else f"compute {parts} parts"
+        notice(f"{workers} workers of Ray with {threads} threads each {told}.")
         return workers, threads, (1.0 if gpus else 0.0)
 
 
 class _Crew:
-    """Workers that stay from one job to the next.
+    """Workers of one size, hired when there is something for them to do.
 
-    Attributes:
-        each: Processors and accelerators of each.
+    Args:
+        size: How many at most.
+        threads: Processors of each.
+        gpus: Accelerators of each.
+        keep: Whether those that have nothing left to do stay for the next job.
     """
 
-    def __init__(self, ray: Any, threads: float, gpus: float) -> None:
-        self.ray, self.each = ray, [threads, gpus]
+    def __init__(self, ray: Any, size: int, threads: float, gpus: float, keep: bool) -> None:
+        self.ray, self.size, self.threads, self.keep = ray, size, int(threads), keep
         self.kind = ray.remote(num_cpus=threads, num_gpus=gpus)(_Worker)
         self.hired: set[Any] = set()
         self.idle: list[Any] = []
-        self.jobs = 0
+        self.jobs, self.dismissed = 0, False
 
     def dismiss(self) -> None:
-        """Let all go, at once."""
+        """Let all go, at once and for good."""
+        self.dismissed = True
         for worker in list(self.hired):
             self._let_go(worker)
 
     def _let_go(self, worker: Any) -> None:
         # Not by forgetting it: an error keeps its frames, and with them workers that hold processors, while somebody looks at it.
         self.hired.discard(worker)
-        if self.ray.is_initialized():
-            self.ray.kill(worker)
+        with suppress(ValueError, RuntimeError):  # its cluster is gone, and it with it
+            if self.ray.is_initialized():
+                self.ray.kill(worker)
 
     def _hire(self) -> Any:
-        worker = self.kind.remote(int(self.each[0]))
+        worker = self.kind.remote(self.threads)
         self.hired.add(worker)
         return worker
 
-    def work(self, job: Callable[[int], T], parts: list[int], size: int) -> Iterator[tuple[int, T]]:
-        """Parts of a job as they are finished, by at most so many workers."""
+    def run(self, job: Callable[[int], T], parts: Iterable[int]) -> Iterator[tuple[int, T]]:
+        """Parts as they are finished."""
         from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayTaskError
 
-        waiting, tries = parts[::-1], dict.fromkeys(parts, 0)
-        under_way: dict[Any, tuple[Any, int]] = {}
+        waiting = list(parts)[::-1]
+        tries, under_way = dict.fromkeys(waiting, 0), {}
+        alive: set[Any] = (
+            set()
+        )  # hired for this job, or seen at work on it: others may have died since the last
         self.jobs += 1
         # As bytes: what goes wrong while a worker unpickles it is an error of its part, and keeps its kind. In a list: there a
         # reference arrives as one, and is fetched once a worker instead of once a part.
         sent = self.jobs, [self.ray.put(self.ray.cloudpickle.dumps(job))]
 
         def begin() -> None:
-            while waiting and len(under_way) < size:
+            while waiting and len(under_way) < self.size:
                 part = waiting.pop()
-                tries[part] += 1
-                worker = self.idle.pop() if self.idle else self._hire()
+                if self.idle:
+                    worker = self.idle.pop()
+                else:
+                    alive.add(worker := self._hire())
+                tries[part] += worker in alive
                 under_way[worker.compute.remote(*sent, part)] = worker, part
 
         try:
             begin()
             while under_way:
+                if self.dismissed:
+                    raise OptionError(
+                        "The workers of a job that was under way were dismissed.",
+                        "Take all parts before their block ends.",
+                    )
                 (done,), _ = self.ray.wait(list(under_way), num_returns=1)
                 worker, part = under_way[done]
                 try:
@@ -231,10 +242,11 @@ class _Crew:
                             f"Part {part} was begun {TRIES} times, and its worker died every time.",
                             "Look for too little memory: give fewer workers, or a smaller --batch.",
                         ) from error
-                    notice(f"A worker died; its part ({part}) is computed anew.")
-                    self.hired.discard(worker)
-                    waiting.append(part)
+                    if worker in alive:
+                        notice(f"A worker died; its part ({part}) is computed anew.")
                     del under_way[done]
+                    self._let_go(worker)
+                    waiting.append(part)
                     begin()
                 except RayTaskError as error:
                     if isinstance(error.cause, OtoscopeError):
@@ -242,9 +254,15 @@ class _Crew:
                     raise
                 else:
                     del under_way[done]
-                    self.idle.append(worker)
-                    begin()  # first, for what is handed over will be written, and nobody need wait for that
+                    alive.add(worker)
+                    if waiting or self.keep:
+                        self.idle.append(worker)
+                        begin()  # first, for what is handed over will be written, and nobody need wait for that
+                    else:
+                        self._let_go(worker)  # one that has nothing left to do makes room
+                    del done, worker
                     yield part, result
+                    del result
         finally:
             for worker, _ in under_way.values():  # after an error, or when nobody wants the rest
                 self._let_go(worker)
@@ -266,7 +284,6 @@ class _Worker:
 
         with reporting_to(Silence()):
             if self._job is None or self._job[0] != number:
-                self._job = None  # two jobs at once would be two models
                 self._job = number, cloudpickle.loads(ray.get(sent[0]))
                 # A job with a model has brought torch along; for others it would only be waited for.
                 if "torch" in sys.modules:
