@@ -51,7 +51,17 @@ def main() -> None:
     require("doctor knows otoscope", checks["otoscope"]["detail"] == oto.__version__)
     require("whisper-tiny.en is known", "whisper-tiny.en" in run("models", "list"))
     # Zeroing every component takes most of the time, and nothing that the rest does not take from the wheel.
-    run("explain", str(oto.sample("jfk")), "--without", "ablation", "--out", "jfk.html", "--json", "jfk.json", "--quiet")
+    run(
+        "explain",
+        str(oto.sample("jfk")),
+        "--without",
+        "ablation",
+        "--out",
+        "jfk.html",
+        "--json",
+        "jfk.json",
+        "--quiet",
+    )
     told = json.loads(Path("jfk.json").read_text("utf-8"))
     require("the sample is heard", "ask not what your country can do for you" in told["transcript"]["text"])
     require("the page is whole", Path("jfk.html").read_text("utf-8").rstrip().endswith("</html>"))
