@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from importlib import import_module
 from multiprocessing import active_children, get_context
@@ -71,9 +72,9 @@ What must be exact is held by tests, on every run of `make test`.
 """
 
 
-def main(names: list[str]) -> int:
+def main(arguments: list[str]) -> int:
     held: dict[str, bool | None] = {}
-    for name in names or NAMES:
+    for name in _asked(arguments):
         module = import_module(f"benchmarks.{name}")
         print(f"{name}: {module.CLAIM}", flush=True)
         result, threads = in_a_process_of_its_own(name)
@@ -87,6 +88,18 @@ def main(names: list[str]) -> int:
         file.write(page())
     print(verdict(held))
     return 1 if False in held.values() else 0
+
+
+def _asked(arguments: list[str]) -> Sequence[str]:
+    """The benchmarks to run, in the order in which they were named."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"of: {', '.join(NAMES)}; all (hours) by default"
+    )
+    names = parser.parse_args(arguments).names
+    if unknown := [name for name in names if name not in NAMES]:
+        parser.error(f"there is no benchmark {unknown[0]}; choose from {', '.join(NAMES)}")
+    return names or NAMES
 
 
 def verdict(held: Mapping[str, bool | None]) -> str:

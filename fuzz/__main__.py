@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,8 @@ def main() -> int:
         parser.error(f"there is no target {min(unknown)}; choose from {', '.join(NAMES)}")
     if options.again:
         return _again(options.targets, options.again, parser)
+    if not options.unguided and find_spec("atheris") is None:
+        parser.error("atheris is not installed; run pip install '.[fuzz]' in the clone, or give --unguided")
     options.crashes.mkdir(parents=True, exist_ok=True)
     broken = False
     for name in options.targets or NAMES:
@@ -115,7 +118,7 @@ def _guided(name: str, options: argparse.Namespace) -> dict[str, Any]:
 def _end(done: subprocess.CompletedProcess[str]) -> str:
     if "Uncaught Python exception" in done.stdout:  # whatever the process then ends with
         return _ENDS[77]
-    return _ENDS.get(done.returncode, f"ended with {done.returncode}")
+    return _ENDS.get(done.returncode, f"with exit code {done.returncode}, see its log")
 
 
 if __name__ == "__main__":

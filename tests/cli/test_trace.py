@@ -78,7 +78,7 @@ def test_a_target_a_file_and_a_dictionary_may_be_given(language_model, place, ca
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "one prompt"),
+        ([], "Name a recording, or give --prompt"),
         ([*PROMPT, "--prompt-file", "x"], "one prompt"),
         (["--prompt", "  "], "prompt is empty"),
         (["--prompt-file", "gone.txt"], "gone.txt cannot be read"),

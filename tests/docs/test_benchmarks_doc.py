@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from benchmarks import parity
-from benchmarks.__main__ import NAMES, page, verdict
+from benchmarks.__main__ import NAMES, main, page, verdict
 from benchmarks.checking import counts
 from benchmarks.figures import Figure
 from benchmarks.measure import run_named
@@ -101,6 +101,13 @@ def test_a_figure_can_be_held_to_another_that_was_measured():
 def test_what_was_not_measured_has_not_passed():
     told = verdict({"a": True, "b": False, "c": None, "d": True})
     assert told == "2 passed, 1 failed (b), 1 not measured (c)"
+
+
+def test_a_benchmark_that_is_none_is_refused_before_any_is_run(capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["importing", "imported"])
+    assert left.value.code == 2
+    assert "there is no benchmark imported; choose from importing, capture" in capsys.readouterr().err
 
 
 def test_a_run_of_all_tests_is_measured_only_if_it_came_to_its_end():

@@ -184,3 +184,13 @@ def test_the_page_prunes_by_the_same_rule():
 if __name__ == "__main__":
     GOLDEN.parent.mkdir(exist_ok=True)
     GOLDEN.write_text(json.dumps(golden(), indent=1) + "\n")
+
+
+def test_the_bias_of_the_output_is_told_from_those_of_layers(graph, data):
+    out = next(node for node in data.nodes if node.kind == "target")
+    labels = {"layer": set(), "output": set()}
+    for node in data.nodes:
+        if node.kind == "bias":
+            behind = (node.stream, node.layer) == (out.stream, out.layer)
+            labels["output" if behind else "layer"].add(node.label)
+    assert labels == {"layer": {"bias"}, "output": {"the output's own bias"}}

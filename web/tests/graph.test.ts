@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import test from "node:test";
 import type { GraphData, GraphNode } from "../src/contract.ts";
-import { called, found, Graph } from "../src/model/graph.ts";
+import { called, found, Graph, placeOf } from "../src/model/graph.ts";
 import { placesOf } from "../src/model/graph-boxes.ts";
 import { differences, onlyHere } from "../src/model/graph-compare.ts";
 import { boxesOf, bundles, grouped, suggestedGroups } from "../src/model/graph-groups.ts";
@@ -55,6 +55,14 @@ test("shares are of the absolute input, and lists are strongest first", () => {
   const target = graph.index("target/0")!;
   assert.deepEqual([...graph.into[target]!].map((edge) => graph.share[edge]), [0.75, -0.25]);
   assert.deepEqual(graph.rest(graph.index("f1")!), { share: 0, size: 0 });
+});
+
+test("the bias of the output lies in no layer", () => {
+  const graph = made(
+    [{ id: "bias/1", kind: "bias", layer: 1 }, { id: "bias/2", kind: "bias", layer: 2 }, { id: "target/0", kind: "target", layer: 2, position: 1, label: " c" }],
+    [["bias/1", "target/0", 1], ["bias/2", "target/0", 1]],
+  );
+  assert.deepEqual(["bias/1", "bias/2"].map((id) => placeOf(graph, graph.index(id)!)), ["layer 1, bias", "bias"]);
 });
 
 test("influence is the sum over all paths", () => {

@@ -93,9 +93,15 @@ def node_words(graph: AttributionGraph, i: int) -> str:
         return f"L{layer} feature {n.feature[i]} {where}"
     if kind == TARGET:
         return f"says {graph.targets[int(i - n.of(TARGET)[0])].label!r}"
-    bias = "the output's own bias" if layer == n.layer[n.of(TARGET)[0]] else f"L{layer} bias"
+    bias = "the output's own bias" if is_output(graph, i) else f"L{layer} bias"
     words = {ERROR: f"L{layer} error {where}", TOKEN: _token(graph, pos), BIAS: bias}
     return words.get(kind, f"position {pos}" if kind == POSITION else graph.names[i])
+
+
+def is_output(graph: AttributionGraph, i: int) -> bool:
+    """Whether a node is where targets are read, behind the last layer."""
+    n = graph.nodes
+    return n.stream[i] not in HEARING and bool(n.layer[i] == n.layer[n.of(TARGET)[0]])
 
 
 def _heard_words(graph: AttributionGraph, i: int) -> str:

@@ -13,7 +13,7 @@ import threading
 import warnings
 from collections.abc import Sequence
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 DONE, BUG, REFUSED, SIGNALLED, PIPE_CLOSED = 0, 1, 2, 128, 141
 """Exit codes; a signal's number is added to `SIGNALLED`, as a shell reports it (Ctrl-C: 130)."""
@@ -71,14 +71,23 @@ def _invoke(arguments: Sequence[str]) -> int:
     except typer.Exit as leaving:
         return leaving.exit_code
     except _usage_error() as error:
-        context = getattr(error, "ctx", None)
-        path = context.command_path if context else "otoscope"
+        path = _path(command, arguments)
         if _stands_for_many(error):
             remedy = f"For several recordings name a folder or a manifest; see `{path} --help`."
         else:
             remedy = f"See `{path} --help`."
         return _report(_sentence(error), remedy)
     return DONE
+
+
+def _path(command: Any, arguments: Sequence[str]) -> str:
+    """The command that a command line begins with; an error that Click meets while it reads options does not say which."""
+    path = ["otoscope"]
+    for word in arguments:
+        if (command := getattr(command, "commands", {}).get(word)) is None:
+            break
+        path.append(word)
+    return " ".join(path)
 
 
 def _usage_error() -> type[Exception]:

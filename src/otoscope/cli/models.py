@@ -10,6 +10,7 @@ import typer
 from otoscope.cli.options import Common, with_common
 from otoscope.cli.show import say, table, write_json
 from otoscope.errors import ModelError
+from otoscope.wording import duration
 
 models = typer.Typer(name="models", help="See, fetch and verify models.")
 
@@ -55,7 +56,7 @@ def list_models(*, common: Common) -> None:
             )
             for s in known
         ]
-        say(*table([("name", "state", "size", "licence", "what it is"), *rows]))
+        say(*table([("name", "state", "on disk", "licence", "what it is"), *rows]))
 
 
 @models.command("get")
@@ -149,6 +150,16 @@ def check_model(
         say(f"{name} is whole.")
 
 
+_OFF = 1.5
+"""How far memory may be from what was planned; `benchmarks/planning.py` measures it."""
+
+
+def _room(needed: float, free: float) -> str:
+    if needed > free:
+        return ", so it does not fit"
+    return ", so it may not fit" if needed * _OFF > free else ""
+
+
 def _say_plan(name: str, command: str, work: dict[str, Any], common: Common) -> None:
     from otoscope.machine import free_memory
     from otoscope.models.loading import load_model
@@ -171,7 +182,8 @@ def _say_plan(name: str, command: str, work: dict[str, Any], common: Common) -> 
         "",
         *table([("stage", "time", "computing", "memory beside"), *rows]),
         "",
-        f"`otoscope {made.command}` takes about {made.seconds:.0f} s and {made.peak_bytes / 1e9:.1f} GB at most; "
-        f"{free / 1e9:.1f} GB are free{'' if made.peak_bytes <= free else ', so it does not fit'}.",
+        f"`otoscope {made.command}` takes about {duration(made.seconds)} and {made.peak_bytes / 1e9:.1f} GB; "
+        f"{free / 1e9:.1f} GB are free{_room(made.peak_bytes, free)}.",
+        f"Where plans were measured, time was off by up to 2 times and memory by up to {_OFF} times.",
         *(f"Assumed: {each}." for each in made.assumptions),
     )

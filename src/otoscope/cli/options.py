@@ -157,7 +157,9 @@ def _declared(
     json: Annotated[
         str | None,
         typer.Option(
-            metavar="PATH", help="Write the result as JSON; - for stdout alone.", rich_help_panel=_PANEL
+            metavar="PATH",
+            help="Write the result as JSON, in place of what is there; - for stdout alone.",
+            rich_help_panel=_PANEL,
         ),
     ] = None,
     quiet: Annotated[

@@ -291,8 +291,12 @@ def _require_one_kind(clip: str | None, of_prompts: dict[str, Any], of_recording
 
 
 def _prompt(prompt: str | None, file: Path | None) -> str:
-    if (prompt is None) == (file is None):
-        raise OptionError("There has to be one prompt.", "Give either --prompt or --prompt-file.")
+    if prompt is None and file is None:
+        raise OptionError(
+            "There is nothing to trace.", "Name a recording, or give --prompt or --prompt-file."
+        )
+    if prompt is not None and file is not None:
+        raise OptionError("There can be one prompt only.", "Give either --prompt or --prompt-file.")
     text = prompt
     if file is not None:
         try:

@@ -75,7 +75,7 @@ def transcribe(
     ] = None,
     common: Common,
 ) -> None:
-    """Write down what is said, with word times; with references, say how well.
+    """Write down what is said; with references, say how well. Word times are in --json, --srt and --vtt.
 
     Recordings of a manifest or folder that cannot be read are named and skipped, and the exit code is 3.
 

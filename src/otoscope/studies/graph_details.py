@@ -17,7 +17,7 @@ from otoscope.circuits.graph import (
     TOKEN,
     AttributionGraph,
 )
-from otoscope.circuits.summary import node_words, written_vector
+from otoscope.circuits.summary import is_output, node_words, written_vector
 from otoscope.documents.features import FeatureInfo, TokenWeight
 from otoscope.documents.graph import EdgeSplit, GraphFeature
 from otoscope.errors import OptionError
@@ -70,7 +70,7 @@ class Details:
         if kind == TOKEN:
             return graph.tokens[int(n.pos[i])]
         if kind == BIAS:
-            return "bias"
+            return "the output's own bias" if is_output(graph, i) else "bias"
         return node_words(graph, i)
 
 

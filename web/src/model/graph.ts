@@ -86,15 +86,23 @@ export function called(node: GraphNode, annotations: Annotations): string {
   return Object.hasOwn(annotations.labels, node.id) ? (annotations.labels[node.id] as string) : node.label;
 }
 
+/** Whether a node lies in a layer of its stack; the sound lies before the first one, what is read out behind the last. */
+export function hasLayer(graph: Graph, i: number): boolean {
+  const node = graph.node(i);
+  const out = graph.data.targets[0];
+  const isOutput = out !== undefined && node.layer === graph.node(out.node).layer && node.stream === graph.node(out.node).stream;
+  return node.layer >= 0 && node.kind !== "frame" && !isOutput;
+}
+
 /** What a node is and where, in words; layers and positions from 0. */
 export function placeOf(graph: Graph, i: number): string {
   const { data } = graph;
   const node = graph.node(i);
   const stream = data.streams.length > 1 || data.segments.length ? `${node.stream.replace("_", " ")}, ` : "";
-  const layer = node.layer >= 0 && node.kind !== "target" && node.kind !== "frame" ? `layer ${node.layer}, ` : "";
+  const layer = hasLayer(graph, i) ? `layer ${node.layer}, ` : "";
   const kinds = { frame: node.layer < 0 ? "sound" : "what was heard", projector: "heard sound", bias: "bias", error: "error of the dictionary" };
   const kind = node.kind === "feature" ? `feature ${node.feature}` : ((kinds as Record<string, string>)[node.kind] ?? node.kind);
-  const token = node.position !== undefined && node.kind !== "target" ? `, at token ${node.position}` : "";
+  const token = node.position !== undefined && node.kind !== "target" ? `, at position ${node.position}` : "";
   const time = node.start !== undefined && node.end !== undefined ? `, ${node.start.toFixed(2)}–${node.end.toFixed(2)} s` : "";
   return `${stream}${layer}${kind}${token}${time}`;
 }

@@ -22,7 +22,7 @@ export function Footer({ doc }: { doc: ExplainDoc }) {
         </section>
       )}
       <Notes notes={doc.notes}>
-        <li>Tokens, layers, heads and ranks are numbered from 0; rank 0 is the most probable token.</li>
+        <li>Tokens, layers, heads and ranks are numbered from 0; so are positions in a circuit, which count the tokens of the prompt, too. Rank 0 is the most probable token.</li>
         <li>Log-probabilities, their changes and entropies are in nats; times are seconds from the start of the sound shown.</li>
       </Notes>
       {doc.timings.length > 0 && (

@@ -1,5 +1,5 @@
 /*
 Generated from web/ by `npm run build`; do not edit.
-sources sha256: 10b19e2279a6511452ee54519f6445bb38ae7ed5ce25b318442bf5bb5dea950a
+sources sha256: 0c91bac9108130df595a9a585e856b85799d0912d36fdca5d33084dfdc39bb86
 */
 function c({model:t,el:g}){let e=document.createElement("iframe");e.setAttribute("sandbox","allow-scripts allow-downloads"),e.title="otoscope",e.style.cssText="width:100%;height:600px;border:0;resize:vertical;overflow:auto";let a=s=>e.contentWindow?.postMessage(s,"*"),r=s=>{let o=s.data;s.source!==e.contentWindow||typeof o?.otoscope!="string"||(o.otoscope==="height"?e.style.height=`${Math.min(Math.max(o.height,120),.85*screen.availHeight)}px`:o.otoscope==="state"?(t.set("state",o.state),t.save_changes()):o.otoscope==="act"&&t.send(o))},i=s=>a(s),n=()=>a({otoscope:"state",state:String(t.get("state"))});return addEventListener("message",r),t.on("msg:custom",i),t.on("change:state",n),e.addEventListener("load",n),e.srcdoc=String(t.get("page")),g.append(e),()=>{removeEventListener("message",r),t.off("msg:custom",i),t.off("change:state",n),e.remove()}}var d={render:c};export{d as default};

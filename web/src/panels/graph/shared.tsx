@@ -1,7 +1,7 @@
 /** What the parts of the graph panel share. */
 
 import type { Annotations, GraphData, Resource } from "../../contract.ts";
-import { called, type Graph } from "../../model/graph.ts";
+import { called, hasLayer, type Graph } from "../../model/graph.ts";
 import type { View } from "../../model/graph-state.ts";
 import type { Shown } from "../../model/graph-pruning.ts";
 import { shortened, visible } from "../../model/numbers.ts";
@@ -44,11 +44,11 @@ export function NodeName({ graph, node, annotations, length = 60 }: { graph: Gra
   );
 }
 
-/** The short place of a node: layer and token or time. */
+/** The short place of a node: layer, and position or time. */
 export function shortPlace(data: GraphData, graph: Graph, i: number): string {
   const node = graph.node(i);
   const stack = data.streams.find((stream) => stream.name === node.stream)?.hears ? "enc " : "";
-  const layer = node.layer >= 0 && node.kind !== "frame" && node.kind !== "target" ? `${stack}L${node.layer}` : "";
-  const at = node.start !== undefined && node.kind !== "target" ? `${node.start.toFixed(2)} s` : node.position !== undefined && node.kind !== "target" ? `token ${node.position}` : "";
+  const layer = hasLayer(graph, i) ? `${stack}L${node.layer}` : "";
+  const at = node.start !== undefined && node.kind !== "target" ? `${node.start.toFixed(2)} s` : node.position !== undefined && node.kind !== "target" ? `position ${node.position}` : "";
   return [layer, at].filter(Boolean).join(" · ");
 }
