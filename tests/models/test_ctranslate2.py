@@ -182,7 +182,17 @@ def test_a_key_bias_is_refused_because_transformers_has_no_place_for_it(tmp_path
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", "{", '{"suppress_ids": "x"}', '{"alignment_heads": [[0.5]]}', "[" * 99999]
+    "content",
+    [
+        "",
+        "[]",
+        "{",
+        '{"suppress_ids": "x"}',
+        '{"suppress_ids": 0}',
+        '{"alignment_heads": false}',
+        '{"alignment_heads": [[0.5]]}',
+        "[" * 99999,
+    ],
 )
 def test_unusable_settings_are_refused(tmp_path, content):
     write_model(tmp_path, whisper_variables(SIZES))

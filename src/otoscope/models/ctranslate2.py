@@ -353,7 +353,11 @@ def _read_settings(path: Path) -> dict[str, Any]:
 
 
 def _require_integers(key: str, values: Any) -> None:
-    rows = values if key == "alignment_heads" and isinstance(values, list) else [values or []]
+    rows = (
+        values
+        if key == "alignment_heads" and isinstance(values, list)
+        else [[] if values is None else values]
+    )
     if not all(isinstance(row, list) and all(type(number) is int for number in row) for row in rows):
         raise ValueError(f"{key} is no list of whole numbers")
 
@@ -369,6 +373,13 @@ def _tokenizer(path: Path, vocabulary: int) -> WhisperTokenizer:
             f"{path} cannot be used: {str(error)[:200]}.",
             "Put the tokenizer.json of the original model beside model.bin.",
         ) from error
+    if (
+        max(backend.get_vocab().values(), default=0) >= vocabulary
+    ):  # copying it goes through all numbers up to there
+        raise ModelError(
+            f"{path} numbers tokens beyond the {vocabulary} that the model has.",
+            "Put the tokenizer.json of the original model beside model.bin.",
+        )
     known = backend.get_added_tokens_decoder()
     special = [known[index].content for index in sorted(known) if known[index].special]
     tokenizer = WhisperTokenizer(tokenizer_object=backend, extra_special_tokens=special)
