@@ -184,6 +184,6 @@ def _say_plan(name: str, command: str, work: dict[str, Any], common: Common) -> 
         "",
         f"`otoscope {made.command}` takes about {duration(made.seconds)} and {made.peak_bytes / 1e9:.1f} GB; "
         f"{free / 1e9:.1f} GB are free{_room(made.peak_bytes, free)}.",
-        f"Where plans were measured, time was off by up to 2 times and memory by up to {_OFF} times.",
+        f"Where plans were measured, time was off by less than 2 times and memory by less than {_OFF} times.",
         *(f"Assumed: {each}." for each in made.assumptions),
     )
